@@ -1,0 +1,198 @@
+"""When a task is due, and whether it may be stopped: pure functions of what is known, with ``now`` as an argument.
+
+The sweep, ``explain``, ``stop`` and the tests all ask here; SQL only narrows down whom to ask about.
+
+    the row ──► plan() ──► due_at, auto_stop_at          once per empty spell, stored in the row
+    the row + the vendor's answer ──► decide() ──► keep | wait | stop | unknown, and the rule that says so
+
+A plan is a promise to look again; only a decision made right before the request allows one.
+In doubt the answer is *unknown*, and unknown keeps: ZEGO then ends the task itself.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from watchdog.model import Evidence, Mode, Reason, Status, Task, Verify
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's rules; durations in seconds. ``config.yaml`` explains each."""
+
+    mode: Mode = Mode.ENFORCE
+    verify: Verify = Verify.REQUIRED
+    max_idle_seconds: float = 150
+    grace_seconds: float = 45
+    never_joined_grace_seconds: float = 90
+    safety_margin_seconds: float = 20
+    confirm_seconds: float = 5
+    hint_max_age_seconds: float = 300
+    verification_max_age_seconds: float = 5
+    gap_seconds: float = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen to one empty room's task: looked at again at ``due_at``, ended by ZEGO at ``auto_stop_at``."""
+
+    task_id: str
+    empty_since: datetime
+    due_at: datetime
+    auto_stop_at: datetime
+
+
+class Verdict(StrEnum):
+    """What a decision allows."""
+
+    KEEP = "keep"
+    WAIT = "wait"
+    STOP = "stop"
+    UNKNOWN = "unknown"
+
+
+class Rule(StrEnum):
+    """Which rule decided; stored as ``detail`` where nothing was sent, and put into words by ``explain``."""
+
+    ENDED = "ended"
+    NO_EVIDENCE = "no_evidence"
+    OCCUPIED = "occupied"
+    ON_HOLD = "on_hold"
+    NOT_DUE = "not_due"
+    UNCONFIRMED = "unconfirmed"
+    STALE_HINT = "stale_hint"
+    HINT_BEFORE_GAP = "hint_before_gap"
+    VENDOR_SAYS_EMPTY = "vendor_says_empty"
+    HINT_SAYS_EMPTY = "hint_says_empty"
+
+
+RULE_TEXT: dict[Rule, str] = {
+    Rule.ENDED: "the task has already ended",
+    Rule.NO_EVIDENCE: "nobody has said how many people are in the room",
+    Rule.OCCUPIED: "there are people in the room",
+    Rule.ON_HOLD: "the task is on hold",
+    Rule.NOT_DUE: "the room has not been empty for long enough",
+    Rule.UNCONFIRMED: "the vendor has not confirmed that the room is empty",
+    Rule.STALE_HINT: "the hint that says the room is empty is too old, and the vendor could not be asked",
+    Rule.HINT_BEFORE_GAP: "the hint is from before a stretch in which nobody watched, and the vendor could not be asked",
+    Rule.VENDOR_SAYS_EMPTY: "the room has been empty for its grace, and the vendor confirms it",
+    Rule.HINT_SAYS_EMPTY: "the room has been empty for its grace, by the hint alone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, the rule behind it, and ``until`` when a *wait* ends or ``reason`` why a *stop* is right."""
+
+    verdict: Verdict
+    rule: Rule
+    until: datetime | None = None
+    reason: Reason | None = None
+
+
+def window(task: Task, policy: Policy) -> timedelta:
+    """How long ZEGO lets this task's room stay empty."""
+    return timedelta(seconds=policy.max_idle_seconds if task.max_idle_seconds is None else task.max_idle_seconds)
+
+
+def reason(task: Task) -> Reason:
+    return Reason.NEVER_JOINED if task.last_occupied_at is None else Reason.EMPTY_ROOM
+
+
+def plan(task: Task, policy: Policy, now: datetime) -> Plan | None:
+    """The times of an empty room's task (design §4), or None while the room is not known to be empty.
+
+    ``now`` is the database's. A plan made late, because the hint came late or claims to be old, is never due before
+    the emptiness has lasted ``confirm_seconds`` under our own eyes.
+    """
+    if task.empty_since is None:
+        return None
+    due = max(_earliest(task, task.empty_since, policy, now), now + timedelta(seconds=policy.confirm_seconds))
+    return Plan(task.task_id, task.empty_since, due, _auto_stop(task, task.empty_since, policy, now))
+
+
+OBSERVE_AGAIN_SECONDS = 300.0
+"""In observe mode a task that would have been stopped is looked at again this much later, as long as it is active."""
+
+
+def recheck_seconds(task: Task, now: datetime) -> float:
+    """How long until a task whose evidence did not suffice is looked at again: half its lateness, 2 to 10 s.
+
+    Ten, so that a vendor that answers again is asked within the last 30 s of the window (invariant I3); once the
+    window is over there is no hurry, and it becomes a minute.
+    """
+    if task.due_at is None:
+        return 2.0
+    over = task.auto_stop_at is not None and now >= task.auto_stop_at
+    return min(60.0 if over else 10.0, max(2.0, (now - task.due_at).total_seconds() / 2))
+
+
+def decide(
+    task: Task,
+    vendor: Evidence | None,
+    policy: Policy,
+    now: datetime,
+    *,
+    watching_since: datetime,
+    manual: bool = False,
+) -> Decision:
+    """Whether ``task`` may be stopped now.
+
+    ``vendor`` is what the RTC API answered, None when it was not asked or did not say. ``watching_since`` is when the
+    present unbroken stretch of sweeps began. ``manual`` is an operator's own order, which waits for no grace but for
+    everything else.
+    """
+    if task.status is not Status.ACTIVE:
+        return Decision(Verdict.KEEP, Rule.ENDED)
+    evidence = task.evidence if vendor is None else vendor
+    if evidence.user_count is None or evidence.observed_at is None:
+        return Decision(Verdict.UNKNOWN, Rule.NO_EVIDENCE)
+    if evidence.user_count > 0:
+        return Decision(Verdict.KEEP, Rule.OCCUPIED)
+    if task.hold_until is not None and task.hold_until > now:
+        return Decision(Verdict.WAIT, Rule.ON_HOLD, until=task.hold_until)
+    due = now if manual else _due(task, evidence.observed_at, policy, now)
+    if now < due:
+        return Decision(Verdict.WAIT, Rule.NOT_DUE, until=due)
+    # The room is said to be empty and its time has come: is what says so good enough?
+    age = (now - evidence.observed_at).total_seconds()
+    why = Reason.MANUAL if manual else reason(task)
+    if vendor is not None and age <= policy.verification_max_age_seconds:
+        return Decision(Verdict.STOP, Rule.VENDOR_SAYS_EMPTY, reason=why)
+    if vendor is not None or policy.verify is Verify.REQUIRED:
+        return Decision(Verdict.UNKNOWN, Rule.UNCONFIRMED)
+    if age > policy.hint_max_age_seconds:
+        return Decision(Verdict.UNKNOWN, Rule.STALE_HINT)
+    if evidence.observed_at < watching_since:
+        return Decision(Verdict.UNKNOWN, Rule.HINT_BEFORE_GAP)
+    return Decision(Verdict.STOP, Rule.HINT_SAYS_EMPTY, reason=why)
+
+
+def _due(task: Task, observed_at: datetime, policy: Policy, now: datetime) -> datetime:
+    """The stored plan, or later where today's policy or a hold says so; without a plan, what it would be."""
+    if task.empty_since is None:
+        return observed_at + timedelta(seconds=policy.grace_seconds)
+    earliest = _earliest(task, task.empty_since, policy, now)
+    return earliest if task.due_at is None else max(task.due_at, earliest)
+
+
+def _earliest(task: Task, empty_since: datetime, policy: Policy, now: datetime) -> datetime:
+    margin = timedelta(seconds=policy.safety_margin_seconds)
+    due = empty_since + timedelta(seconds=policy.grace_seconds if task.grace_seconds is None else task.grace_seconds)
+    if task.last_occupied_at is None:
+        due = max(due, task.started_at + timedelta(seconds=policy.never_joined_grace_seconds))
+    due = min(due, _auto_stop(task, empty_since, policy, now) - margin)
+    due = max(due, empty_since + timedelta(seconds=policy.confirm_seconds))
+    return due if task.hold_until is None else max(due, task.hold_until)
+
+
+def _auto_stop(task: Task, empty_since: datetime, policy: Policy, now: datetime) -> datetime:
+    """When ZEGO ends the task by itself, at the latest.
+
+    For a task never seen occupied ZEGO's clock began with the task; but one that has outlived its window must have
+    been occupied without our seeing it, so there it began when the room emptied.
+    """
+    length = window(task, policy)
+    if task.last_occupied_at is None and now < task.started_at + length:
+        return task.started_at + length
+    return empty_since + length

@@ -1,0 +1,70 @@
+"""The schema's version: applying migrations, and refusing to work on another version than one's own."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from watchdog.database import place, reading, writing
+from watchdog.errors import ConfigError, SchemaMismatch
+from watchdog.tables import SCHEMA_VERSION, VERSION_TABLE
+
+_MIGRATION_LOCK = 0x7A65676F  # "zego": several daemons may be started, and migrate, at once
+
+
+def migrations_folder() -> Path:
+    """Where the migrations are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "migrations", package.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise ConfigError(f"the migrations are missing from {package}; install zego-watchdog again")
+
+
+def version(engine: sa.Engine) -> str | None:
+    """The revision the database is at, None where our tables are not there."""
+    with reading(engine) as connection:
+        if not sa.inspect(connection).has_table(VERSION_TABLE):
+            return None
+        found = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE))).scalar()
+        return None if found is None else str(found)
+
+
+def require(engine: sa.Engine) -> None:
+    """Raise SchemaMismatch unless the database is at this program's version."""
+    found = version(engine)
+    if found is None:
+        raise SchemaMismatch(
+            f"{place(engine)}: the tables of zego-watchdog are not there; create them with: zego-watchdog migrate"
+        )
+    if found < SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{place(engine)}: schema version {found} is older than this program's {SCHEMA_VERSION};"
+            " bring it up to date with: zego-watchdog migrate"
+        )
+    if found > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{place(engine)}: schema version {found} is newer than this program's {SCHEMA_VERSION};"
+            " install a newer zego-watchdog"
+        )
+
+
+def migrate(engine: sa.Engine) -> tuple[str | None, str]:
+    """Bring the database to this program's version, in one transaction; returns (before, after).
+
+    Raises SchemaMismatch when the database is already newer: going back would lose data, and is refused.
+    """
+    # Alembic takes a fifth of a second to import, and only this needs it.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    before = version(engine)
+    if before is not None and before > SCHEMA_VERSION:
+        require(engine)
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return before, SCHEMA_VERSION

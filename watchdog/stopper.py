@@ -1,0 +1,222 @@
+"""From a claim to its end: ask the vendor who is in the room, decide, then send the stop or give the claim back.
+
+    claim ──► ask the vendor (ten rooms a call) ──► decide ──► spared, withheld, waiting: given back, with the reason
+                                                       │
+                                                       └──► pace ──► is the answer still fresh? ──► attempt
+
+No transaction is open while the vendor is asked. Whatever breaks on the way, the claim lapses by itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from watchdog import policy
+from watchdog.attempt import Finished, Held, Sender, StopSettings, announce
+from watchdog.clock import Clock
+from watchdog.model import Evidence, Mode, Outcome, Reason, Verify
+from watchdog.occupancy import ROOMS_A_CALL, Occupancy
+from watchdog.pacing import Pace
+from watchdog.policy import Decision, Policy, Verdict
+from watchdog.storage import Storage
+from watchdog.store import Claim, SetAside
+
+log = structlog.get_logger(__name__)
+
+DETAIL_UNSERVED: Final = "app_not_configured"
+
+
+class Surroundings(Protocol):
+    """What the stopper must know of the daemon around it."""
+
+    @property
+    def watching_since(self) -> datetime:
+        """When the present unbroken stretch of sweeps began, by the database's clock."""
+
+
+class Stopper:
+    """Works on claims concurrently, ten rooms of one AppId at a time; ``drain`` waits for all of them."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        occupancy: Occupancy | None,
+        sender: Sender,
+        pace: Pace,
+        apps: Sequence[int],
+        rules: Policy,
+        settings: StopSettings,
+        surroundings: Surroundings,
+        clock: Clock,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._storage = storage
+        self._occupancy = occupancy
+        self._sender = sender
+        self._pace = pace
+        self._apps = apps
+        self._rules = rules
+        self._settings = settings
+        self._surroundings = surroundings
+        self._clock = clock
+        self._on_progress = on_progress
+        self._requests = asyncio.Semaphore(settings.concurrency)
+        self._running: set[asyncio.Task[list[Finished]]] = set()
+        self._in_hand = 0
+        self._closing = False
+
+    @property
+    def default_app(self) -> int | None:
+        """The AppId of tasks that name none: the first configured."""
+        return self._apps[0] if self._apps else None
+
+    def capacity(self) -> int:
+        """How many more claims to take: no more than can be sent while their verification is fresh."""
+        if self._closing:
+            return 0
+        most = 4 * self._settings.concurrency
+        rate = sum(self._pace.rate(app_id) for app_id in self._apps)
+        if rate > 0:
+            most = min(most, max(ROOMS_A_CALL, int(rate * self._rules.verification_max_age_seconds / 2)))
+        return max(0, most - self._in_hand)
+
+    def submit(self, claims: Sequence[Claim], lease_until: float) -> None:
+        """Begin to work on these claims; ``lease_until`` is on the monotonic clock."""
+        by_app: dict[int | None, list[Held]] = {}
+        for claim in claims:
+            app_id = self.default_app if claim.task.app_id is None else claim.task.app_id
+            by_app.setdefault(app_id, []).append(Held(claim, app_id, lease_until))
+        for held in by_app.values():
+            for start in range(0, len(held), ROOMS_A_CALL):
+                self._spawn(held[start : start + ROOMS_A_CALL])
+
+    def _spawn(self, held: Sequence[Held]) -> None:
+        task = asyncio.create_task(self.work(held))
+        self._running.add(task)
+        self._in_hand += len(held)
+
+        def finished(task: asyncio.Task[list[Finished]]) -> None:
+            self._running.discard(task)
+            self._in_hand -= len(held)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                # The claims lapse and are taken up again; but nobody may say that nothing happened.
+                log.error(
+                    "claims_dropped", error=str(error), tasks=[one.claim.task.task_id for one in held], exc_info=error
+                )
+            self._on_progress()
+
+        task.add_done_callback(finished)
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Wait for everything in hand; after ``seconds`` the rest is cut short and recorded as ``unknown``."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def close(self) -> None:
+        """Send nothing more: what has not been sent yet is given back."""
+        self._closing = True
+
+    async def work(self, held: Sequence[Held]) -> list[Finished]:
+        """Take at most ten claims of one AppId to their end, in the order given."""
+        app_id = held[0].app_id
+        if app_id is None or app_id not in self._apps:
+            return [await self._withhold(one, DETAIL_UNSERVED, wake_seconds=60.0) for one in held]
+        vendor: dict[str, Evidence] = {}
+        asking = [one.claim.task.room_id for one in held if self._worth_asking(one)]
+        if self._occupancy is not None and asking:
+            vendor.update((await self._occupancy.ask(app_id, asking)).rooms)
+        # Not a TaskGroup: when one fails, the others' requests are under way and must come to their own ends.
+        results = await asyncio.gather(
+            *(self._finish(one, app_id, vendor.get(one.claim.task.room_id)) for one in held), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in results if isinstance(result, Finished)]
+
+    def _decide(self, held: Held, vendor: Evidence | None) -> Decision:
+        return policy.decide(
+            held.claim.task,
+            vendor,
+            self._rules,
+            self._storage.now(),
+            watching_since=self._surroundings.watching_since,
+            manual=held.manual,
+        )
+
+    def _worth_asking(self, held: Held) -> bool:
+        if self._rules.verify is Verify.OFF:
+            return False
+        return held.manual or self._decide(held, None).verdict in {Verdict.STOP, Verdict.UNKNOWN}
+
+    async def _finish(self, held: Held, app_id: int, vendor: Evidence | None) -> Finished:
+        decision = self._decide(held, vendor)
+        if decision.verdict is not Verdict.STOP:
+            return await self._leave(held, vendor, decision)
+        if self._rules.mode is Mode.OBSERVE:
+            evidence = vendor or held.claim.task.evidence
+            return await self._aside(
+                held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
+            )
+        async with self._requests:
+            await self._pace.acquire(app_id)
+            if vendor is not None and self._occupancy and self._decide(held, vendor).verdict is not Verdict.STOP:
+                # The answer has aged while we waited for our turn.
+                room_id = held.claim.task.room_id
+                vendor = (await self._occupancy.ask(app_id, [room_id])).rooms.get(room_id)
+            decision = self._decide(held, vendor)
+            if decision.verdict is not Verdict.STOP:
+                return await self._leave(held, vendor, decision)
+            if self._closing or not held.lease_suffices(self._clock, self._settings):
+                return await self._aside(held, None, "returned unsent", held.claim.task.evidence)
+            evidence = vendor or held.claim.task.evidence
+            finished = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held))
+        if finished is None:
+            # Since we claimed it the application ended the task, held it, or saw people come.
+            return await self._aside(held, None, "the row changed before the request was sent", evidence)
+        return finished
+
+    async def _leave(self, held: Held, vendor: Evidence | None, decision: Decision) -> Finished:
+        """Send nothing, for the reason that was decided."""
+        evidence = held.claim.task.evidence
+        match decision.verdict:
+            case Verdict.UNKNOWN:
+                seconds = policy.recheck_seconds(held.claim.task, self._storage.now())
+                return await self._withhold(held, decision.rule, wake_seconds=seconds)
+            case Verdict.KEEP if vendor is not None and vendor.user_count:
+                return await self._aside(held, Outcome.SPARED, decision.rule, vendor, observed=vendor)
+            case _:
+                wait = 0.0 if decision.until is None else (decision.until - self._storage.now()).total_seconds()
+                return await self._aside(held, None, decision.rule, evidence, wake_seconds=max(0.0, wait))
+
+    async def _withhold(self, held: Held, detail: str, *, wake_seconds: float) -> Finished:
+        return await self._aside(held, Outcome.WITHHELD, detail, held.claim.task.evidence, wake_seconds=wake_seconds)
+
+    async def _aside(
+        self,
+        held: Held,
+        outcome: Outcome | None,
+        detail: str,
+        evidence: Evidence,
+        *,
+        observed: Evidence | None = None,
+        wake_seconds: float = 0.0,
+    ) -> Finished:
+        """Give the claim back without a request, and say why in ledger and log."""
+        why = self._reason(held)
+        item = SetAside(held.claim, held.app_id, outcome, why, detail, evidence, observed, wake_seconds)
+        await self._storage.call(self._storage.store.set_aside, [item])
+        if outcome is not None:
+            announce(held, outcome, reason=why.value, detail=str(detail), people=evidence.user_count)
+        return Finished(outcome, str(detail))
+
+    def _reason(self, held: Held) -> Reason:
+        return Reason.MANUAL if held.manual else policy.reason(held.claim.task)

@@ -1,0 +1,528 @@
+"""All SQL that the daemon runs, for both databases; every call is one short transaction.
+
+The statements narrow down and guard, they do not decide: what a row's times are and whether its task may be stopped
+is ``policy``'s. Every write names the state and the owner it expects; a row that has moved on is left alone, and the
+caller learns so from what comes back. Times are the database's own (``utcnow``), never this machine's.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.database import reading, writing
+from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status, Task
+from watchdog.policy import Plan
+from watchdog.tables import attempts, daemons, tasks, utcnow
+
+DETAIL_LEASE_EXPIRED = "the daemon that sent this did not live to record the answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Whether there is anything to do: rows without a plan, and the next time a row must be looked at."""
+
+    now: datetime
+    newly_empty: bool
+    wake_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task that is ours until its lease ends; ``token`` guards every write about it."""
+
+    task: Task
+    token: str
+    earlier_unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A request about to be sent. ``evidence`` is what allows it; from the vendor, it also refreshes the hint."""
+
+    claim: Claim
+    app_id: int
+    reason: Reason
+    evidence: Evidence
+    auto_stop_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A committed attempt in state ``sent``; ``attempt`` counts a task's requests from 1."""
+
+    attempt_id: int
+    attempt: int
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request, and what the task becomes: ended with ``status``, or woken ``wake_seconds`` from now."""
+
+    claim: Claim
+    sent: Sent
+    outcome: Outcome
+    replied_at: datetime | None
+    reply: Reply | None
+    detail: str | None
+    status: Status | None
+    wake_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A claim given back without a request; ``outcome`` None leaves no row in the ledger.
+
+    ``observed`` is the vendor's observation, to be stored as a hint first: people found in the room end the spell.
+    ``wake_seconds`` is when to look at the row again, from now, as long as the room stays empty.
+    """
+
+    claim: Claim
+    app_id: int | None
+    outcome: Outcome | None
+    reason: Reason
+    detail: str
+    evidence: Evidence
+    observed: Evidence | None
+    wake_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon as others see it: one row of ``zego_daemons``."""
+
+    instance: str
+    host: str
+    pid: int
+    version: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a heartbeat learns: since when sweeps have followed one another, and how many daemons are alive."""
+
+    now: datetime
+    watching_since: datetime
+    alive: int
+
+
+class Store:
+    """The daemon's database. Every method is one transaction, may be called from any thread, and raises
+    DatabaseUnavailable where a later call may succeed, DatabaseError otherwise.
+    """
+
+    def __init__(self, engine: sa.Engine, instance: str) -> None:
+        self.engine = engine
+        self.instance = instance
+
+    def peek(self) -> Peek:
+        with reading(self.engine) as connection:
+            row = connection.execute(_PEEK).one()
+        return Peek(row.now, bool(row.newly_empty), row.wake_at)
+
+    def newly_empty(self, limit: int) -> tuple[datetime, list[Task]]:
+        """At most ``limit`` active tasks whose room is empty and that have no plan, longest empty first."""
+        with reading(self.engine) as connection:
+            now = connection.execute(_NOW).scalar_one()
+            return now, [as_task(row) for row in connection.execute(_NEWLY_EMPTY, {"limit": limit})]
+
+    def save_plans(self, plans: Sequence[Plan]) -> int:
+        """Store the plans of rows that are still as they were planned for; returns how many were."""
+        if not plans:
+            return 0
+        with writing(self.engine) as connection:
+            return connection.execute(
+                _SAVE_PLAN,
+                [
+                    {
+                        "b_task_id": plan.task_id,
+                        "b_empty_since": plan.empty_since,
+                        "b_due_at": plan.due_at,
+                        "b_auto_stop_at": plan.auto_stop_at,
+                    }
+                    for plan in plans
+                ],
+            ).rowcount
+
+    def claim(
+        self,
+        token: str,
+        *,
+        limit: int,
+        lease_seconds: float,
+        default_app: int | None,
+        except_apps: Collection[int] = (),
+        only_app: int | None = None,
+    ) -> tuple[datetime, list[Claim]]:
+        """Take at most ``limit`` tasks whose time has come, those that ZEGO would end first, for ``lease_seconds``.
+
+        A lease that ran out is taken over, and the request it may have sent becomes ``unknown``.
+        """
+        app = sa.func.coalesce(tasks.c.app_id, default_app)
+        due = _DUE.limit(limit)
+        if except_apps:
+            due = due.where(sa.or_(app.is_(None), app.not_in(sorted(except_apps))))
+        if only_app is not None:
+            due = due.where(app == only_app)
+        return self._claim(due, token, lease_seconds)
+
+    def claim_one(self, task_id: str, token: str, *, lease_seconds: float) -> Claim | None:
+        """Take this task, due or not; None when it is not active or somebody else's lease on it is running."""
+        free = sa.or_(tasks.c.claimed_by.is_(None), tasks.c.wake_at <= utcnow())
+        chosen = sa.select(tasks.c.task_id).where(tasks.c.task_id == task_id, _ACTIVE, free)
+        _, claims = self._claim(chosen, token, lease_seconds)
+        return claims[0] if claims else None
+
+    def _claim(self, chosen: sa.Select[Any], token: str, lease_seconds: float) -> tuple[datetime, list[Claim]]:
+        due = chosen.with_for_update(skip_locked=True).cte("due")
+        statement = (
+            sa.update(tasks)
+            .where(tasks.c.task_id == due.c.task_id)
+            .values(claimed_by=token, wake_at=utcnow(lease_seconds))
+            .returning(*tasks.c)
+        )
+        with writing(self.engine) as connection:
+            now = connection.execute(_NOW).scalar_one()
+            claimed = [as_task(row) for row in connection.execute(statement)]
+            tried = [task.task_id for task in claimed if task.attempts > 0]
+            unknown: set[str] = set()
+            if tried:
+                connection.execute(
+                    sa.update(attempts)
+                    .where(attempts.c.task_id.in_(tried), attempts.c.outcome == Outcome.SENT)
+                    .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
+                )
+                unknown.update(
+                    connection.execute(
+                        sa.select(attempts.c.task_id)
+                        .distinct()
+                        .where(attempts.c.task_id.in_(tried), attempts.c.outcome == Outcome.UNKNOWN)
+                    ).scalars()
+                )
+        claimed.sort(key=lambda task: (task.auto_stop_at is None, task.auto_stop_at, task.task_id))
+        return now, [Claim(task, token, task.task_id in unknown) for task in claimed]
+
+    def intend(self, intents: Sequence[Intent]) -> list[Sent | None]:
+        """Commit the attempts as ``sent``, before anything is.
+
+        None for an intent whose row is no longer ours, has ended, is on hold by now, or has been given a hint of
+        people: that request must not be sent.
+        """
+        with writing(self.engine) as connection:
+            confirmed = [intent for intent in intents if intent.evidence.source == Source.API]
+            if confirmed:
+                # Through the triggers, like everybody's hints. Nobody's later word that people came is overwritten.
+                connection.execute(_CONFIRM_EMPTY, [_hint(intent.claim, intent.evidence) for intent in confirmed])
+            ours = {
+                row.task_id: row
+                for row in connection.execute(
+                    _COUNT_ATTEMPT, {"owned": [(intent.claim.task.task_id, intent.claim.token) for intent in intents]}
+                )
+            }
+            allowed = [intent for intent in intents if intent.claim.task.task_id in ours]
+            sent: dict[str, Sent] = {}
+            if allowed:
+                rows = connection.execute(
+                    _INSERT_ATTEMPT,
+                    [
+                        {
+                            **_circumstances(intent.claim.task, intent.evidence),
+                            "app_id": intent.app_id,
+                            "attempt": ours[intent.claim.task.task_id].attempts,
+                            "reason": intent.reason,
+                            "auto_stop_at": intent.auto_stop_at,
+                            "sent_at": ours[intent.claim.task.task_id].now,
+                            "outcome": Outcome.SENT,
+                            "instance": self.instance,
+                        }
+                        for intent in allowed
+                    ],
+                )
+                sent = {row.task_id: Sent(row.id, row.attempt, row.sent_at) for row in rows}
+        return [sent.get(intent.claim.task.task_id) for intent in intents]
+
+    def record(self, answers: Sequence[Answer]) -> list[bool]:
+        """Write what came of the requests: the ledger always, the task only under the claim that sent it.
+
+        False for an attempt that had its final outcome already, because its lease had run out.
+        """
+        with writing(self.engine) as connection:
+            open_rows = set(
+                connection.execute(
+                    sa.select(attempts.c.id).where(
+                        attempts.c.id.in_([answer.sent.attempt_id for answer in answers]),
+                        attempts.c.outcome == Outcome.SENT,
+                    )
+                ).scalars()
+            )
+            still_open = [answer for answer in answers if answer.sent.attempt_id in open_rows]
+            if still_open:
+                connection.execute(
+                    _CLOSE_ATTEMPT,
+                    [
+                        {
+                            "b_id": answer.sent.attempt_id,
+                            "outcome": answer.outcome,
+                            "replied_at": answer.replied_at,
+                            "detail": answer.detail,
+                            **{name: getattr(answer.reply, name, None) for name in _OF_REPLY},
+                        }
+                        for answer in still_open
+                    ],
+                )
+            ended = [answer for answer in answers if answer.status is not None]
+            if ended:
+                connection.execute(_END_TASK, [{**_owned(answer.claim), "b_status": answer.status} for answer in ended])
+            goes_on = [answer for answer in answers if answer.status is None]
+            if goes_on:
+                connection.execute(
+                    _GIVE_BACK, [{**_owned(answer.claim), "b_wake": answer.wake_seconds} for answer in goes_on]
+                )
+        return [answer.sent.attempt_id in open_rows for answer in answers]
+
+    def set_aside(self, items: Sequence[SetAside]) -> None:
+        """Give claims back, and say why once per empty spell and reason."""
+        with writing(self.engine) as connection:
+            observed = [_hint(item.claim, item.observed) for item in items if item.observed is not None]
+            if observed:
+                connection.execute(_HINT, observed)
+            rows = [
+                {
+                    **{f"b_{name}": value for name, value in _circumstances(item.claim.task, item.evidence).items()},
+                    "b_app_id": item.app_id,
+                    "b_reason": item.reason,
+                    "b_auto_stop_at": item.claim.task.auto_stop_at,
+                    "b_outcome": item.outcome,
+                    "b_detail": item.detail,
+                    "b_instance": self.instance,
+                    "b_token": item.claim.token,
+                }
+                for item in items
+                if item.outcome is not None
+            ]
+            if rows:
+                connection.execute(_NOTE, rows)
+            connection.execute(_GIVE_BACK, [{**_owned(item.claim), "b_wake": item.wake_seconds} for item in items])
+
+    def reap(self, older_than_seconds: float) -> int:
+        """Close attempts left in ``sent`` whose task nobody holds any more; returns how many there were.
+
+        ``older_than_seconds`` must exceed a request's total deadline.
+        """
+        held = (
+            sa.select(tasks.c.task_id)
+            .where(
+                tasks.c.task_id == attempts.c.task_id,
+                tasks.c.status == Status.ACTIVE,
+                tasks.c.claimed_by.is_not(None),
+                tasks.c.wake_at > utcnow(),
+            )
+            .exists()
+        )
+        with writing(self.engine) as connection:
+            return connection.execute(
+                sa.update(attempts)
+                .where(
+                    attempts.c.outcome == sa.literal_column("'sent'"),
+                    attempts.c.sent_at < utcnow(-older_than_seconds),
+                    ~held,
+                )
+                .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
+            ).rowcount
+
+    def pulse(self, daemon: Daemon, gap_seconds: float, *, fresh: bool) -> Pulse:
+        """Say that this daemon is alive, and learn who else is.
+
+        A stretch of watching goes on as long as any daemon has been seen within ``gap_seconds``; after a longer gap it
+        begins anew. ``fresh`` is for the first beat of a process.
+        """
+        with writing(self.engine) as connection:
+            now = connection.execute(_NOW).scalar_one()
+            latest = connection.execute(sa.select(daemons).order_by(daemons.c.seen_at.desc()).limit(1)).one_or_none()
+            gap = latest is None or (now - latest.seen_at).total_seconds() > gap_seconds
+            since = now if latest is None or gap else latest.watching_since
+            mine = {
+                **{name: getattr(daemon, name) for name in Daemon.__slots__},
+                "watching_since": since,
+                "seen_at": now,
+            }
+            updated = 0
+            if not fresh:
+                updated = connection.execute(
+                    sa.update(daemons).where(daemons.c.instance == daemon.instance).values(mine)
+                ).rowcount
+            if not updated:
+                connection.execute(sa.insert(daemons).values(**mine, started_at=now))
+            connection.execute(sa.delete(daemons).where(daemons.c.seen_at < utcnow(-FORGET_DAEMON_SECONDS)))
+            alive = connection.execute(
+                sa.select(sa.func.count())
+                .select_from(daemons)
+                .where(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
+            ).scalar_one()
+        return Pulse(now, since, alive)
+
+    def depart(self) -> None:
+        """This daemon ends in good order: the others may have its share at once. Its row stays, as last seen."""
+        with writing(self.engine) as connection:
+            connection.execute(sa.update(daemons).where(daemons.c.instance == self.instance).values(mode=ENDED))
+
+
+ALIVE_SECONDS = 15.0
+"""A daemon not seen for longer no longer counts; three heartbeats."""
+
+ENDED = "ended"
+"""What stands as ``mode`` of a daemon that has ended in good order."""
+
+FORGET_DAEMON_SECONDS = 7 * 24 * 3600.0
+"""How long the row of a daemon that is gone is kept, for ``status`` to show."""
+
+
+def as_task(row: sa.Row[Any]) -> Task:
+    """A row of all columns of ``zego_tasks``, in the table's order."""
+    values = list(row)
+    values[_STATUS_AT] = Status(values[_STATUS_AT])
+    return Task(*values)
+
+
+_OF_REPLY = ("http_status", "code", "message", "request_id")
+_STATUS_AT = list(tasks.c.keys()).index("status")
+
+
+def _owned(claim: Claim) -> dict[str, Any]:
+    return {"b_task_id": claim.task.task_id, "b_token": claim.token}
+
+
+def _hint(claim: Claim, evidence: Evidence) -> dict[str, Any]:
+    return {
+        **_owned(claim),
+        "b_count": evidence.user_count,
+        "b_at": evidence.observed_at,
+        "b_source": evidence.source,
+    }
+
+
+def _circumstances(task: Task, evidence: Evidence) -> Mapping[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "kind": task.kind,
+        "room_id": task.room_id,
+        "evidence_source": evidence.source,
+        "evidence_at": evidence.observed_at,
+        "empty_since": task.empty_since,
+        "due_at": task.due_at,
+    }
+
+
+# The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
+_ACTIVE = tasks.c.status == sa.literal_column("'active'")
+_OWNED = sa.and_(tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token"), _ACTIVE)
+_IS_NEWLY_EMPTY = sa.and_(_ACTIVE, tasks.c.empty_since.is_not(None), tasks.c.wake_at.is_(None))
+
+_NOW = sa.select(utcnow().label("now"))
+_PEEK = sa.select(
+    utcnow().label("now"),
+    sa.exists(sa.select(tasks.c.task_id).where(_IS_NEWLY_EMPTY)).label("newly_empty"),
+    sa.select(sa.func.min(tasks.c.wake_at, type_=tasks.c.wake_at.type))
+    .where(_ACTIVE, tasks.c.wake_at.is_not(None))
+    .scalar_subquery()
+    .label("wake_at"),
+)
+_NEWLY_EMPTY = (
+    sa.select(*tasks.c)
+    .where(_IS_NEWLY_EMPTY)
+    .order_by(tasks.c.empty_since)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_SAVE_PLAN = (
+    sa.update(tasks)
+    .where(
+        tasks.c.task_id == sa.bindparam("b_task_id"),
+        tasks.c.empty_since == sa.bindparam("b_empty_since"),
+        tasks.c.wake_at.is_(None),
+        _ACTIVE,
+    )
+    .values(
+        due_at=sa.bindparam("b_due_at"),
+        auto_stop_at=sa.bindparam("b_auto_stop_at"),
+        wake_at=sa.bindparam("b_due_at"),
+    )
+)
+_DUE = (
+    sa.select(tasks.c.task_id)
+    .where(_ACTIVE, tasks.c.wake_at.is_not(None), tasks.c.wake_at <= utcnow())
+    .order_by(tasks.c.auto_stop_at)
+)
+_HINT = (
+    sa.update(tasks)
+    .where(_OWNED)
+    .values(
+        user_count=sa.bindparam("b_count"),
+        user_count_at=sa.bindparam("b_at"),
+        user_count_source=sa.bindparam("b_source"),
+    )
+)
+_CONFIRM_EMPTY = _HINT.where(sa.or_(tasks.c.user_count.is_(None), tasks.c.user_count == 0))
+_COUNT_ATTEMPT = (
+    sa.update(tasks)
+    .where(
+        sa.tuple_(tasks.c.task_id, tasks.c.claimed_by).in_(sa.bindparam("owned", expanding=True)),
+        _ACTIVE,
+        tasks.c.user_count == 0,
+        sa.or_(tasks.c.hold_until.is_(None), tasks.c.hold_until <= utcnow()),
+    )
+    .values(attempts=tasks.c.attempts + 1)
+    .returning(tasks.c.task_id, tasks.c.attempts, utcnow().label("now"))
+)
+_INSERT_ATTEMPT = sa.insert(attempts).returning(
+    attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
+)
+_CLOSE_ATTEMPT = sa.update(attempts).where(
+    attempts.c.id == sa.bindparam("b_id"), attempts.c.outcome == sa.literal_column("'sent'")
+)
+_END_TASK = sa.update(tasks).where(_OWNED).values(status=sa.bindparam("b_status"))
+_GIVE_BACK = (
+    sa.update(tasks)
+    .where(_OWNED)
+    .values(
+        claimed_by=None,
+        # People came meanwhile: the plan is gone, and so is the reason to wake.
+        wake_at=sa.case((tasks.c.empty_since.is_not(None), utcnow(sa.bindparam("b_wake", type_=sa.Float)))),
+    )
+)
+_NOTE = sa.insert(attempts).from_select(
+    [
+        *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
+        *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
+    ],
+    sa.select(
+        *(
+            sa.bindparam(f"b_{name}", type_=attempts.c[name].type)
+            for name in (
+                *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
+                *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
+            )
+        )
+    ).where(
+        sa.exists(
+            sa.select(tasks.c.task_id).where(
+                tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token")
+            )
+        ),
+        ~sa.exists(
+            sa.select(attempts.c.id)
+            .where(
+                attempts.c.task_id == sa.bindparam("b_task_id"),
+                attempts.c.outcome == sa.bindparam("b_outcome"),
+                attempts.c.detail == sa.bindparam("b_detail"),
+                attempts.c.empty_since.is_not_distinct_from(
+                    sa.bindparam("b_empty_since", type_=attempts.c.empty_since.type)
+                ),
+            )
+            .correlate(None)
+        ),
+    ),
+)
