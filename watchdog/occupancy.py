@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import structlog
 
@@ -12,12 +11,9 @@ from watchdog.model import Evidence, Source
 from watchdog.outcomes import ReplyClass, classify
 from watchdog.pacing import Pace
 from watchdog.storage import Storage
-from watchdog.zego import ZegoClient
+from watchdog.zego import ROOMS_PER_CALL, ZegoClient
 
 log = structlog.get_logger(__name__)
-
-ROOMS_A_CALL: Final = 10
-"""The vendor's limit (https://doc-zh.zego.im, DescribeUserNum)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ class Occupancy:
     async def ask(self, app_id: int, room_ids: Sequence[str]) -> Asked:
         """Ask about any number of rooms; an observation is dated before its request left."""
         rooms = sorted(set(room_ids))
-        calls = [rooms[start : start + ROOMS_A_CALL] for start in range(0, len(rooms), ROOMS_A_CALL)]
+        calls = [rooms[start : start + ROOMS_PER_CALL] for start in range(0, len(rooms), ROOMS_PER_CALL)]
         answers = await asyncio.gather(*(self._call(app_id, call) for call in calls))
         return Asked(
             all(answer.answered for answer in answers),

@@ -8,8 +8,10 @@ No transaction is open while the vendor is asked. Whatever breaks on the way, th
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import compress
 from typing import Final, Protocol
 
 import structlog
@@ -18,15 +20,18 @@ from watchdog import policy
 from watchdog.attempt import Finished, Held, Sender, StopSettings, announce
 from watchdog.clock import Clock
 from watchdog.model import Evidence, Mode, Outcome, Reason, Verify
-from watchdog.occupancy import ROOMS_A_CALL, Occupancy
+from watchdog.occupancy import Occupancy
 from watchdog.pacing import Pace
 from watchdog.policy import Decision, Policy, Verdict
 from watchdog.storage import Storage
 from watchdog.store import Claim, SetAside
+from watchdog.zego import ROOMS_PER_CALL
 
 log = structlog.get_logger(__name__)
 
 DETAIL_UNSERVED: Final = "app_not_configured"
+
+_UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
 
 
 class Surroundings(Protocol):
@@ -80,8 +85,8 @@ class Stopper:
             return 0
         most = 4 * self._settings.concurrency
         rate = sum(self._pace.rate(app_id) for app_id in self._apps)
-        if rate > 0:
-            most = min(most, max(ROOMS_A_CALL, int(rate * self._rules.verification_max_age_seconds / 2)))
+        if 0 < rate < math.inf:
+            most = min(most, max(ROOMS_PER_CALL, int(rate * self._rules.verification_max_age_seconds / 2)))
         return max(0, most - self._in_hand)
 
     def submit(self, claims: Sequence[Claim], lease_until: float) -> None:
@@ -91,8 +96,8 @@ class Stopper:
             app_id = self.default_app if claim.task.app_id is None else claim.task.app_id
             by_app.setdefault(app_id, []).append(Held(claim, app_id, lease_until))
         for held in by_app.values():
-            for start in range(0, len(held), ROOMS_A_CALL):
-                self._spawn(held[start : start + ROOMS_A_CALL])
+            for start in range(0, len(held), ROOMS_PER_CALL):
+                self._spawn(held[start : start + ROOMS_PER_CALL])
 
     def _spawn(self, held: Sequence[Held]) -> None:
         task = asyncio.create_task(self.work(held))
@@ -129,13 +134,17 @@ class Stopper:
         app_id = held[0].app_id
         if app_id is None or app_id not in self._apps:
             return [await self._withhold(one, DETAIL_UNSERVED, wake_seconds=60.0) for one in held]
-        vendor: dict[str, Evidence] = {}
-        asking = [one.claim.task.room_id for one in held if self._worth_asking(one)]
-        if self._occupancy is not None and asking:
-            vendor.update((await self._occupancy.ask(app_id, asking)).rooms)
+        decisions = [self._decide(one, None) for one in held]
+        # A task that is kept or waits by its own row is settled; the vendor's answer could not change that.
+        unsettled = [one.manual or first.verdict in _UNSETTLED for one, first in zip(held, decisions, strict=True)]
+        vendor = await self._ask(app_id, [one.claim.task.room_id for one in compress(held, unsettled)])
         # Not a TaskGroup: when one fails, the others' requests are under way and must come to their own ends.
         results = await asyncio.gather(
-            *(self._finish(one, app_id, vendor.get(one.claim.task.room_id)) for one in held), return_exceptions=True
+            *(
+                self._finish(one, app_id, vendor.get(one.claim.task.room_id)) if ask else self._leave(one, None, first)
+                for one, first, ask in zip(held, decisions, unsettled, strict=True)
+            ),
+            return_exceptions=True,
         )
         for result in results:
             if isinstance(result, BaseException):
@@ -152,10 +161,10 @@ class Stopper:
             manual=held.manual,
         )
 
-    def _worth_asking(self, held: Held) -> bool:
-        if self._rules.verify is Verify.OFF:
-            return False
-        return held.manual or self._decide(held, None).verdict in {Verdict.STOP, Verdict.UNKNOWN}
+    async def _ask(self, app_id: int, rooms: Sequence[str]) -> Mapping[str, Evidence]:
+        if self._occupancy is None or self._rules.verify is Verify.OFF or not rooms:
+            return {}
+        return (await self._occupancy.ask(app_id, rooms)).rooms
 
     async def _finish(self, held: Held, app_id: int, vendor: Evidence | None) -> Finished:
         decision = self._decide(held, vendor)
@@ -168,10 +177,10 @@ class Stopper:
             )
         async with self._requests:
             await self._pace.acquire(app_id)
-            if vendor is not None and self._occupancy and self._decide(held, vendor).verdict is not Verdict.STOP:
+            if vendor is not None and self._decide(held, vendor).verdict is not Verdict.STOP:
                 # The answer has aged while we waited for our turn.
                 room_id = held.claim.task.room_id
-                vendor = (await self._occupancy.ask(app_id, [room_id])).rooms.get(room_id)
+                vendor = (await self._ask(app_id, [room_id])).get(room_id)
             decision = self._decide(held, vendor)
             if decision.verdict is not Verdict.STOP:
                 return await self._leave(held, vendor, decision)

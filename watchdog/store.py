@@ -119,6 +119,11 @@ class Store:
         self.engine = engine
         self.instance = instance
 
+    def now(self) -> datetime:
+        """The database's time."""
+        with reading(self.engine) as connection:
+            return connection.execute(_NOW).scalar_one()
+
     def peek(self) -> Peek:
         with reading(self.engine) as connection:
             row = connection.execute(_PEEK).one()
@@ -183,11 +188,13 @@ class Store:
             sa.update(tasks)
             .where(tasks.c.task_id == due.c.task_id)
             .values(claimed_by=token, wake_at=utcnow(lease_seconds))
-            .returning(*tasks.c)
+            .returning(*tasks.c, utcnow().label("now"))
         )
         with writing(self.engine) as connection:
-            now = connection.execute(_NOW).scalar_one()
-            claimed = [as_task(row) for row in connection.execute(statement)]
+            rows = connection.execute(statement).all()
+            # The very moment that the rows were found to be due at.
+            now = rows[0].now if rows else connection.execute(_NOW).scalar_one()
+            claimed = [as_task(row[:-1]) for row in rows]
             tried = [task.task_id for task in claimed if task.attempts > 0]
             unknown: set[str] = set()
             if tried:
@@ -381,7 +388,7 @@ FORGET_DAEMON_SECONDS = 7 * 24 * 3600.0
 """How long the row of a daemon that is gone is kept, for ``status`` to show."""
 
 
-def as_task(row: sa.Row[Any]) -> Task:
+def as_task(row: Sequence[Any]) -> Task:
     """A row of all columns of ``zego_tasks``, in the table's order."""
     values = list(row)
     values[_STATUS_AT] = Status(values[_STATUS_AT])

@@ -1,0 +1,144 @@
+"""Builds the parts from a configuration; the daemon and ``zego-watchdog stop`` are put together here and only here."""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from watchdog import __version__
+from watchdog.attempt import Sender, StopSettings
+from watchdog.breaker import Breaker
+from watchdog.clock import Clock
+from watchdog.database import open_engine
+from watchdog.occupancy import Occupancy
+from watchdog.pacing import Pace
+from watchdog.policy import Policy
+from watchdog.settings import Config, DatabaseConfig
+from watchdog.stopper import Stopper
+from watchdog.storage import Storage
+from watchdog.store import Daemon, Store
+from watchdog.sweeper import Sweeper
+from watchdog.zego import ZegoClient
+
+
+def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
+    """An engine as configured; nothing is connected yet. Raises ConfigError."""
+    return open_engine(
+        config.sqlalchemy_url.get_secret_value(),
+        statement_timeout_seconds=config.statement_timeout_seconds,
+        connect_timeout_seconds=config.connect_timeout_seconds,
+        pool_size=config.pool_size,
+        must_exist=must_exist,
+    )
+
+
+def rules(config: Config) -> Policy:
+    return Policy(**config.policy.model_dump())
+
+
+def zego_client(config: Config, clock: Clock) -> ZegoClient:
+    return ZegoClient(
+        {app.app_id: app.secret.get_secret_value() for app in config.zego.apps},
+        asr_url=config.zego.asr_url,
+        rtc_url=config.zego.rtc_url or None,
+        timeout_seconds=config.stop.request_timeout_seconds,
+        clock=clock,
+        max_connections=2 * config.stop.concurrency,
+    )
+
+
+def identity(config: Config) -> Daemon:
+    """Who this process is; fresh each time, so that no two processes ever share a claim token."""
+    host = socket.gethostname()
+    return Daemon(
+        instance=f"{host}-{os.getpid()}-{secrets.token_hex(4)}",
+        host=host,
+        pid=os.getpid(),
+        version=__version__,
+        mode=config.policy.mode.value,
+    )
+
+
+@dataclass(slots=True)
+class Watch:
+    """Since when sweeps have followed one another, by the database's clock; the daemon's heartbeat moves it."""
+
+    watching_since: datetime
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything that works on one database for one process."""
+
+    config: Config
+    clock: Clock
+    daemon: Daemon
+    watch: Watch
+    storage: Storage
+    zego: ZegoClient
+    stop_pace: Pace
+    occupancy_pace: Pace
+    breaker: Breaker
+    settings: StopSettings
+    stopper: Stopper
+    sweeper: Sweeper
+    paces: tuple[Pace, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.paces = (self.stop_pace, self.occupancy_pace)
+
+    async def close(self) -> None:
+        await self.zego.aclose()
+        self.storage.close()
+        self.storage.store.engine.dispose()
+
+
+def build(
+    config: Config, clock: Clock, database: sa.Engine, watching_since: datetime, on_progress: Callable[[], None]
+) -> Parts:
+    """The parts of a daemon, not running yet; ``on_progress`` is called whenever the stopper has finished something."""
+    daemon = identity(config)
+    storage = Storage(Store(database, daemon.instance), clock)
+    storage.synchronise(watching_since)
+    zego = zego_client(config, clock)
+    stop_pace = Pace(config.stop.requests_per_second)
+    occupancy_pace = Pace(config.stop.occupancy_requests_per_second)
+    breaker = Breaker(config.stop.blocked_retry_seconds)
+    policy = rules(config)
+    settings = StopSettings(
+        concurrency=config.stop.concurrency,
+        request_timeout_seconds=config.stop.request_timeout_seconds,
+        lease_seconds=config.stop.lease_seconds,
+        max_attempts=config.stop.max_attempts,
+    )
+    watch = Watch(watching_since)
+    stopper = Stopper(
+        storage=storage,
+        occupancy=Occupancy(zego, occupancy_pace, storage) if config.zego.rtc_url else None,
+        sender=Sender(
+            storage=storage, zego=zego, pace=stop_pace, breaker=breaker, rules=policy, settings=settings, clock=clock
+        ),
+        pace=stop_pace,
+        apps=[app.app_id for app in config.zego.apps],
+        rules=policy,
+        settings=settings,
+        surroundings=watch,
+        clock=clock,
+        on_progress=on_progress,
+    )
+    sweeper = Sweeper(
+        storage=storage,
+        stopper=stopper,
+        breaker=breaker,
+        rules=policy,
+        lease_seconds=settings.lease_seconds,
+        instance=daemon.instance,
+        clock=clock,
+    )
+    return Parts(
+        config, clock, daemon, watch, storage, zego, stop_pace, occupancy_pace, breaker, settings, stopper, sweeper
+    )
