@@ -53,9 +53,8 @@ def migrate(engine: sa.Engine) -> tuple[str | None, str]:
 
     Raises SchemaMismatch when the database is already newer: going back would lose data, and is refused.
     """
-    # Alembic takes a fifth of a second to import, and only this needs it.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 - takes a fifth of a second, and only this needs it
+    from alembic.config import Config  # noqa: PLC0415 - the same
 
     before = version(engine)
     if before is not None and before > SCHEMA_VERSION:

@@ -22,7 +22,7 @@ from watchdog.clock import Clock
 from watchdog.model import Evidence, Mode, Outcome, Reason, Verify
 from watchdog.occupancy import Occupancy
 from watchdog.pacing import Pace
-from watchdog.policy import Decision, Policy, Verdict
+from watchdog.policy import Decision, Policy, Rule, Verdict
 from watchdog.storage import Storage
 from watchdog.store import Claim, SetAside
 from watchdog.zego import ROOMS_PER_CALL
@@ -167,31 +167,37 @@ class Stopper:
         return (await self._occupancy.ask(app_id, rooms)).rooms
 
     async def _finish(self, held: Held, app_id: int, vendor: Evidence | None) -> Finished:
-        decision = self._decide(held, vendor)
+        vendor, decision = await self._fresh(held, app_id, vendor)
         if decision.verdict is not Verdict.STOP:
             return await self._leave(held, vendor, decision)
+        evidence = vendor or held.claim.task.evidence
         if self._rules.mode is Mode.OBSERVE:
-            evidence = vendor or held.claim.task.evidence
             return await self._aside(
                 held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
             )
         async with self._requests:
             await self._pace.acquire(app_id)
-            if vendor is not None and self._decide(held, vendor).verdict is not Verdict.STOP:
-                # The answer has aged while we waited for our turn.
-                room_id = held.claim.task.room_id
-                vendor = (await self._ask(app_id, [room_id])).get(room_id)
-            decision = self._decide(held, vendor)
+            # Again, for the answer may have aged while we waited for our turn.
+            vendor, decision = await self._fresh(held, app_id, vendor)
             if decision.verdict is not Verdict.STOP:
                 return await self._leave(held, vendor, decision)
             if self._closing or not held.lease_suffices(self._clock, self._settings):
-                return await self._aside(held, None, "returned unsent", held.claim.task.evidence)
+                return await self._aside(held, None, "returned unsent", evidence)
             evidence = vendor or held.claim.task.evidence
             finished = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held))
         if finished is None:
             # Since we claimed it the application ended the task, held it, or saw people come.
             return await self._aside(held, None, "the row changed before the request was sent", evidence)
         return finished
+
+    async def _fresh(self, held: Held, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
+        """Decide on an answer of the vendor that is not too old to act upon, asking once more where it is."""
+        decision = self._decide(held, vendor)
+        if vendor is None or decision.rule is not Rule.UNCONFIRMED:
+            return vendor, decision
+        room_id = held.claim.task.room_id
+        vendor = (await self._ask(app_id, [room_id])).get(room_id)
+        return vendor, self._decide(held, vendor)
 
     async def _leave(self, held: Held, vendor: Evidence | None, decision: Decision) -> Finished:
         """Send nothing, for the reason that was decided."""

@@ -223,7 +223,13 @@ class Store:
             confirmed = [intent for intent in intents if intent.evidence.source == Source.API]
             if confirmed:
                 # Through the triggers, like everybody's hints. Nobody's later word that people came is overwritten.
-                connection.execute(_CONFIRM_EMPTY, [_hint(intent.claim, intent.evidence) for intent in confirmed])
+                connection.execute(
+                    _CONFIRM_EMPTY,
+                    [
+                        {**_hint(intent.claim, intent.evidence), "b_count_claimed": intent.claim.task.user_count}
+                        for intent in confirmed
+                    ],
+                )
             ours = {
                 row.task_id: row
                 for row in connection.execute(
@@ -472,7 +478,13 @@ _HINT = (
         user_count_source=sa.bindparam("b_source"),
     )
 )
-_CONFIRM_EMPTY = _HINT.where(sa.or_(tasks.c.user_count.is_(None), tasks.c.user_count == 0))
+_CONFIRM_EMPTY = _HINT.where(
+    # Whatever else the application has said since the claim stands.
+    sa.or_(
+        tasks.c.user_count == 0,
+        tasks.c.user_count.is_not_distinct_from(sa.bindparam("b_count_claimed", type_=sa.Integer)),
+    )
+)
 _COUNT_ATTEMPT = (
     sa.update(tasks)
     .where(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import httpx2
 import sqlalchemy as sa
 
 from watchdog import __version__
@@ -40,13 +41,14 @@ def rules(config: Config) -> Policy:
     return Policy(**config.policy.model_dump())
 
 
-def zego_client(config: Config, clock: Clock) -> ZegoClient:
+def zego_client(config: Config, clock: Clock, transport: httpx2.AsyncBaseTransport | None = None) -> ZegoClient:
     return ZegoClient(
         {app.app_id: app.secret.get_secret_value() for app in config.zego.apps},
         asr_url=config.zego.asr_url,
         rtc_url=config.zego.rtc_url or None,
         timeout_seconds=config.stop.request_timeout_seconds,
         clock=clock,
+        transport=transport,
         max_connections=2 * config.stop.concurrency,
     )
 
@@ -98,13 +100,23 @@ class Parts:
 
 
 def build(
-    config: Config, clock: Clock, database: sa.Engine, watching_since: datetime, on_progress: Callable[[], None]
+    config: Config,
+    clock: Clock,
+    database: sa.Engine,
+    watching_since: datetime,
+    *,
+    on_progress: Callable[[], None] = lambda: None,
+    transport: httpx2.AsyncBaseTransport | None = None,
 ) -> Parts:
-    """The parts of a daemon, not running yet; ``on_progress`` is called whenever the stopper has finished something."""
+    """The parts of a daemon, not running yet.
+
+    ``watching_since`` is the database's time now, or when an unbroken watch began. ``on_progress`` is called whenever
+    the stopper has finished something. ``transport`` stands in for the network.
+    """
     daemon = identity(config)
     storage = Storage(Store(database, daemon.instance), clock)
     storage.synchronise(watching_since)
-    zego = zego_client(config, clock)
+    zego = zego_client(config, clock, transport)
     stop_pace = Pace(config.stop.requests_per_second)
     occupancy_pace = Pace(config.stop.occupancy_requests_per_second)
     breaker = Breaker(config.stop.blocked_retry_seconds)

@@ -1,0 +1,74 @@
+# Everything runs in .venv, which is made on first use. `make` alone lists the targets.
+PYTHON ?= python3
+DB ?= sqlite
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Whatever else is called `watchdog` on this machine stays out of the way.
+unexport PYTHONPATH PYTHONHOME
+
+BIN := .venv/bin
+# One stamp for each set of dependencies, so that the demo need not wait for the development tools.
+RUNTIME := .venv/.installed
+POSTGRESQL := .venv/.installed-postgresql
+DEV := .venv/.installed-dev
+PINS := pyproject.toml constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(if $(filter postgresql,$(DB)),$(POSTGRESQL),$(RUNTIME)) ## see it at work, under a minute; DB=postgresql on a real PostgreSQL
+	@$(BIN)/zego-watchdog demo --db $(DB)
+
+.PHONY: test
+test: $(DEV) ## the whole suite, on SQLite and on a PostgreSQL of its own
+	@$(BIN)/python -m pytest --quiet --numprocesses auto
+
+.PHONY: check
+check: $(DEV) ## lint, formatting, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(DEV) ## put the code into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: $(DEV) ## what a sweep costs, at a thousand and a million active tasks
+	@$(BIN)/python -m benchmarks
+
+.PHONY: constraints
+constraints: $(DEV) ## take what is installed now into constraints.txt
+	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
+	@mv constraints.new constraints.txt
+
+.PHONY: clean
+clean: ## remove .venv and what the tools leave behind
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "zego-watchdog needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)" >&2; \
+		echo "Name another one: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making .venv"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(RUNTIME): .venv/pyvenv.cfg $(PINS)
+	@echo "Installing zego-watchdog into .venv"
+	@$(INSTALL) . && touch $@
+
+$(POSTGRESQL): .venv/pyvenv.cfg $(PINS)
+	@echo "Installing zego-watchdog and a PostgreSQL server into .venv"
+	@$(INSTALL) '.[postgresql-server]' && touch $(RUNTIME) $@
+
+$(DEV): .venv/pyvenv.cfg $(PINS)
+	@echo "Installing zego-watchdog and its development tools into .venv"
+	@$(INSTALL) '.[dev]' && touch $(RUNTIME) $(POSTGRESQL) $@

@@ -1,0 +1,154 @@
+"""Real daemon processes against a real sandbox, and an application that speaks plain SQL."""
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+from psycopg.rows import dict_row
+
+from watchdog import schema
+from watchdog.clock import SystemClock
+from watchdog.database import open_engine
+from watchdog.sandbox import Sandbox, Start
+from watchdog.sandbox.referee import Verdict, judge
+
+APP_ID = 12345
+SECRET = "not-a-real-secret"
+
+
+async def eventually(what: str, happened: Callable[[], bool], *, seconds: float = 30) -> None:
+    """Return as soon as ``happened()``; fail with ``what`` after ``seconds``."""
+    clock = SystemClock()
+    until = clock.monotonic() + seconds
+    while not happened():
+        assert clock.monotonic() < until, f"after {seconds} s still not: {what}"
+        await clock.sleep(0.02)
+
+
+class Application:
+    """What a backend does: three statements in plain SQL, and its own reading of the ledger."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite:")
+        engine = open_engine(url.replace("postgresql://", "postgresql+psycopg://"), must_exist=False)
+        schema.migrate(engine)
+        engine.dispose()
+
+    def execute(self, statement: str, *parameters: object) -> None:
+        if self.is_sqlite:
+            with closing(self._sqlite()) as connection:
+                connection.execute(statement, parameters)
+        else:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute(statement.replace("?", "%s"), parameters)
+
+    def rows(self, statement: str) -> list[dict[str, Any]]:
+        if self.is_sqlite:
+            with closing(self._sqlite()) as connection:
+                return [dict(row) for row in connection.execute(statement)]
+        with psycopg.connect(self.url, row_factory=dict_row) as connection:
+            return connection.execute(statement).fetchall()
+
+    def _sqlite(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None, timeout=10)
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def start(self, sandbox: Sandbox, room: str) -> str:
+        """Start a task at the vendor, and write it down as the README says."""
+        task_id = str(sandbox.perform(Start(room=room))["task_id"])
+        self.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)", task_id, room)
+        return task_id
+
+    def people(self, room: str, count: int) -> None:
+        self.execute("UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'", count, room)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        return self.rows("SELECT * FROM zego_stop_attempts ORDER BY id")
+
+    def statuses(self) -> dict[str, str]:
+        return {row["task_id"]: row["status"] for row in self.rows("SELECT task_id, status FROM zego_tasks")}
+
+    def judge(self, sandbox: Sandbox, watched: Sequence[str], *, daemon_killed: bool = False) -> Verdict:
+        return judge(sandbox.events(), self.attempts(), watched=watched, daemon_killed=daemon_killed)
+
+
+class DaemonProcess:
+    """``zego-watchdog run`` as a process of its own; its log goes to a file."""
+
+    def __init__(self, folder: Path, url: str, sandbox: Sandbox, **sections: Mapping[str, object]) -> None:
+        self.folder = folder
+        secret = folder / "server_secret"
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+        config = {
+            "database": {"url": url},
+            "zego": {
+                "apps": [{"app_id": APP_ID, "server_secret_file": str(secret)}],
+                "asr_url": sandbox.url,
+                "rtc_url": sandbox.url,
+            },
+            "policy": {
+                "max_idle_seconds": 30,
+                "grace_seconds": 1,
+                "never_joined_grace_seconds": 2,
+                "safety_margin_seconds": 5,
+                "confirm_seconds": 0.5,
+            }
+            | dict(sections.get("policy", {})),
+            "schedule": {"poll_seconds": 0.5} | dict(sections.get("schedule", {})),
+            "stop": {"requests_per_second": 50, "occupancy_requests_per_second": 50} | dict(sections.get("stop", {})),
+        }
+        self.config = folder / "config.yaml"
+        self.config.write_text(yaml.safe_dump(config))
+        self.log = folder / "daemon.log"
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Return when it says that it has started."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
+        before = len(self.events("started"))
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "watchdog", "--config", str(self.config), "run"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=log,
+                env=environment | {"NO_PROXY": "127.0.0.1"},
+            )
+        await eventually(
+            f"the daemon has started: {self.log.read_text()}",
+            lambda: len(self.events("started")) > before or not self.alive,
+        )
+        assert self.alive, self.log.read_text()
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        if not self.log.exists():
+            return []
+        lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
+        return [event for event in lines if event["event"] == name]
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 20) -> int:
+        """Send the signal, and return the exit code."""
+        assert self.process is not None
+        if self.alive:
+            self.signal(number)
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()

@@ -1,0 +1,110 @@
+"""How fast requests may leave: one pace per AppId, slowed down when the vendor says so.
+
+The vendor counts requests per second. So that no second of its clock sees more than allowed, requests leave evenly
+spaced at 98 % of the rate, with next to no burst: of the two percent left, one pays for our own late wake-ups (which
+the limiter makes up for with a burst that small) and one for what the network compresses on the way.
+
+A throttling reply halves the rate, at most once a second, since one burst is answered by a burst of them, and never
+below a sixteenth. Replies that do not throttle bring it back, from the slowest to the full rate in about thirty
+seconds. This is the only limiter in the program.
+"""
+
+import asyncio
+import math
+from typing import Final
+
+from aiolimiter import AsyncLimiter
+
+_HEADROOM: Final = 0.98
+_CATCH_UP_SECONDS: Final = 0.01
+_SLOWEST: Final = 1 / 16
+_SECONDS_BETWEEN_CHANGES: Final = 1.0
+_SECONDS_TO_RECOVER: Final = 30.0
+
+
+class Pace:
+    """The pace of every AppId; belongs to one event loop, whose clock it uses."""
+
+    def __init__(self, requests_per_second: float) -> None:
+        """Allow that many requests a second for each AppId; 0 sets no limit, and then nothing slows down either."""
+        self._full = requests_per_second
+        self._share = 1.0
+        self._lanes: dict[int, _Lane] = {}
+
+    async def acquire(self, app_id: int) -> None:
+        """Return when the next request of ``app_id`` may leave; first come, first served.
+
+        A waiter that is cancelled takes no slot.
+        """
+        if self._full > 0:
+            lane = self._lane(app_id)
+            # One at a time inside the limiter: a change of pace then reaches everybody who is still waiting.
+            async with lane.turn:
+                await lane.depart(self.rate(app_id))
+
+    def throttled(self, app_id: int) -> None:
+        """Halve the rate of ``app_id``: the vendor refused a request as one too many."""
+        self._lane(app_id).slow_down(asyncio.get_running_loop().time())
+
+    def answered(self, app_id: int) -> None:
+        """Let ``app_id`` go a little faster, if it was slowed down: the vendor did not complain of the pace."""
+        self._lane(app_id).speed_up(asyncio.get_running_loop().time())
+
+    def rate(self, app_id: int) -> float:
+        """Return how many requests a second ``app_id`` may make at present; infinite where there is no limit."""
+        if self._full <= 0:
+            return math.inf
+        return self._full * self._share * self._lane(app_id).slowdown
+
+    def set_share(self, fraction: float) -> None:
+        """Take only this part, in (0, 1], of every AppId's rate: other daemons take the rest."""
+        if not 0 < fraction <= 1:
+            raise ValueError(f"a share of the pace is above 0 and at most 1, not {fraction}")
+        self._share = fraction
+
+    def _lane(self, app_id: int) -> "_Lane":
+        lane = self._lanes.get(app_id)
+        if lane is None:
+            lane = self._lanes[app_id] = _Lane()
+        return lane
+
+
+class _Lane:
+    """One AppId's limiter, and how much it is slowed down at present."""
+
+    __slots__ = ("_changed_at", "_last_departure", "_limiter", "_rate", "slowdown", "turn")
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.slowdown = 1.0
+        self._changed_at = -math.inf
+        self._limiter: AsyncLimiter | None = None
+        self._rate = 0.0
+        self._last_departure = -math.inf
+
+    async def depart(self, rate: float) -> None:
+        if self._limiter is None or rate != self._rate:
+            self._limiter = await self._limiter_for(rate)
+            self._rate = rate
+        await self._limiter.acquire()
+        self._last_departure = asyncio.get_running_loop().time()
+
+    async def _limiter_for(self, rate: float) -> AsyncLimiter:
+        """Make a limiter of that rate which goes on from the last departure instead of starting with a burst."""
+        paced = rate * _HEADROOM
+        capacity = 1 + rate * _CATCH_UP_SECONDS
+        limiter = AsyncLimiter(capacity, capacity / paced)
+        used = capacity - (asyncio.get_running_loop().time() - self._last_departure) * paced
+        await limiter.acquire(max(0.0, used))
+        return limiter
+
+    def slow_down(self, now: float) -> None:
+        if now - self._changed_at >= _SECONDS_BETWEEN_CHANGES:
+            self.slowdown = max(_SLOWEST, self.slowdown / 2)
+            self._changed_at = now
+
+    def speed_up(self, now: float) -> None:
+        since = now - self._changed_at
+        if self.slowdown < 1.0 and since >= _SECONDS_BETWEEN_CHANGES:
+            self.slowdown = min(1.0, self.slowdown + since / _SECONDS_TO_RECOVER)
+            self._changed_at = now
