@@ -26,10 +26,13 @@ SECRET = "not-a-real-secret"
 
 
 async def eventually(what: str, happened: Callable[[], bool], *, seconds: float = 30) -> None:
-    """Return as soon as ``happened()``; fail with ``what`` after ``seconds``."""
+    """Return as soon as ``happened()``; fail with ``what`` after ``seconds``.
+
+    It is called in a thread: the sandbox shares the test's event loop, and must not be held up.
+    """
     clock = SystemClock()
     until = clock.monotonic() + seconds
-    while not happened():
+    while not await asyncio.to_thread(happened):
         assert clock.monotonic() < until, f"after {seconds} s still not: {what}"
         await clock.sleep(0.02)
 
@@ -64,11 +67,21 @@ class Application:
         connection.row_factory = sqlite3.Row
         return connection
 
-    def start(self, sandbox: Sandbox, room: str) -> str:
+    async def start(self, sandbox: Sandbox, room: str) -> str:
         """Start a task at the vendor, and write it down as the README says."""
         task_id = str(sandbox.perform(Start(room=room))["task_id"])
-        self.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)", task_id, room)
+        statement = "INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)"
+        await asyncio.to_thread(self.execute, statement, task_id, room)
         return task_id
+
+    async def abandon(self, sandbox: Sandbox, rooms: Sequence[str]) -> list[str]:
+        """Start a task in each room; people come, and go, as the application sees it."""
+        started = []
+        for room in rooms:
+            started.append(await self.start(sandbox, room))
+            await asyncio.to_thread(self.people, room, 2)
+            await asyncio.to_thread(self.people, room, 0)
+        return started
 
     def people(self, room: str, count: int) -> None:
         self.execute("UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'", count, room)
@@ -141,7 +154,7 @@ class DaemonProcess:
         lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
         return [event for event in lines if event["event"] == name]
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
@@ -149,6 +162,6 @@ class DaemonProcess:
         """Send the signal, and return the exit code."""
         assert self.process is not None
         if self.alive:
-            self.signal(number)
+            self.send(number)
         async with asyncio.timeout(seconds):
             return await self.process.wait()

@@ -477,6 +477,18 @@ async def test_ten_rooms_a_call(world: World) -> None:
         assert len(it.vendor.stops) == 25
 
 
+async def test_one_odd_room_does_not_cost_the_others_their_answer(world: World) -> None:
+    async with bench(world) as it:
+        for number in range(3):
+            world.app.start(f"t{number}", f"room{number}", user_count=0)
+        await it.sweep()
+        it.vendor.count_replies += [reply(410000003), reply(410000003)]
+        await it.after(90)
+        assert [len(rooms) for rooms in it.vendor.asked] == [3, 1, 1, 1]
+        assert it.vendor.stops == ["t1", "t2"]
+        assert [row["detail"] for row in world.attempts("t0")] == ["unconfirmed"]
+
+
 async def test_two_tasks_in_one_room_are_asked_about_once(world: World) -> None:
     async with bench(world) as it:
         world.app.start("a", "room", user_count=0)

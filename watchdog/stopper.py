@@ -164,7 +164,7 @@ class Stopper:
     async def _ask(self, app_id: int, rooms: Sequence[str]) -> Mapping[str, Evidence]:
         if self._occupancy is None or self._rules.verify is Verify.OFF or not rooms:
             return {}
-        return (await self._occupancy.ask(app_id, rooms)).rooms
+        return await self._occupancy.ask(app_id, rooms)
 
     async def _finish(self, held: Held, app_id: int, vendor: Evidence | None) -> Finished:
         vendor, decision = await self._fresh(held, app_id, vendor)

@@ -1,0 +1,350 @@
+"""ZEGO's server API as a pure function of the request, the world and the time: no HTTP here.
+
+Codes come from the vendor's return-code pages: https://www.zegocloud.com/docs/cloud-realtime-asr/api-reference/return-codes
+and https://www.zegocloud.com/docs/real-time-voice-server/api-reference/return-codes. The vendor does not say in which
+order it checks a request; here it is: AppId, Timestamp, Action, nonce, signature version, age, signature, rate, body.
+"""
+
+import hmac
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any, Final, Self, assert_never
+from urllib.parse import parse_qs
+
+from watchdog.sandbox.world import ADMIN_ROLE, World
+from watchdog.signing import sign
+
+TIMESTAMP_TOLERANCE_SECONDS: Final = 600
+ROOM_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+MAX_IDLE_SECONDS: Final = range(30, 1801)
+"""What ``AdvancedConfig.MaxIdleTime`` may be."""
+
+Query = Mapping[str, Sequence[str]]
+
+
+class Action(StrEnum):
+    """The actions of the vendor that the sandbox knows."""
+
+    START = "StartRealtimeASRTask"
+    STOP = "StopRealtimeASRTask"
+    USER_NUM = "DescribeUserNum"
+    USER_LIST = "DescribeUserList"
+
+
+_ACTIONS: Final = {action.value: action for action in Action}
+_MISSING: Final = ("",)
+_METHOD: Final = {Action.START: "POST", Action.STOP: "POST", Action.USER_NUM: "GET", Action.USER_LIST: "GET"}
+
+
+class Code(IntEnum):
+    """The return codes that the sandbox gives by itself; a misbehaviour may give any other."""
+
+    SUCCESS = 0
+    INPUT_INVALID = 2
+    APP_RATE = 206
+    ROOM_RATE = 207
+    APP_ID_FORMAT = 100000001
+    TIMESTAMP_EMPTY = 100000002
+    TIMESTAMP_FORMAT = 100000003
+    SIGNATURE_EXPIRED = 100000004
+    SIGNATURE_WRONG = 100000005
+    ACTION_EMPTY = 100000006
+    ACTION_UNSUPPORTED = 100000007
+    NONCE_EMPTY = 100000008
+    SIGNATURE_EMPTY = 100000009
+    NO_SERVER_SECRET = 100000010
+    SIGNATURE_VERSION_EMPTY = 100000013
+    SIGNATURE_VERSION_UNSUPPORTED = 100000014
+    PARAMETER_INVALID = 410000003
+    JSON_INVALID = 410000004
+    CONCURRENCY = 410000011
+    TASK_NOT_FOUND = 410001002
+
+
+_MESSAGE: Final = {
+    Code.SUCCESS: "Success",
+    Code.INPUT_INVALID: "Incorrect input parameter.",
+    Code.APP_RATE: "Too many requests of this app.",
+    Code.ROOM_RATE: "Too many requests for this room.",
+    Code.APP_ID_FORMAT: "AppId format error.",
+    Code.TIMESTAMP_EMPTY: "Timestamp is empty.",
+    Code.TIMESTAMP_FORMAT: "Timestamp format error.",
+    Code.SIGNATURE_EXPIRED: "Signature expired.",
+    Code.SIGNATURE_WRONG: "Signature error.",
+    Code.ACTION_EMPTY: "Action is empty.",
+    Code.ACTION_UNSUPPORTED: "Unsupported Action.",
+    Code.NONCE_EMPTY: "SignatureNonce is empty.",
+    Code.SIGNATURE_EMPTY: "Signature is empty.",
+    Code.NO_SERVER_SECRET: "Failed to get ServerSecret.",
+    Code.SIGNATURE_VERSION_EMPTY: "SignatureVersion is empty.",
+    Code.SIGNATURE_VERSION_UNSUPPORTED: "Unsupported SignatureVersion.",
+    Code.PARAMETER_INVALID: "Parameter invalid.",
+    Code.JSON_INVALID: "JSON invalid.",
+    Code.CONCURRENCY: "Concurrency control exceeded.",
+    Code.TASK_NOT_FOUND: "Task not found.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Requests a second for each AppId, in a sliding window; 0 is unlimited. A refused request does not count.
+
+    The room API's numbers are the vendor's (docs/zego.md §2); for ASR it states none, 10 is a sibling product's.
+    """
+
+    start: int = 10
+    stop: int = 10
+    user_num: int = 10
+    user_list: int = 200
+    user_list_per_room: int = 1
+
+    def of(self, action: Action) -> int:
+        """Return the limit of one action."""
+        match action:
+            case Action.START:
+                return self.start
+            case Action.STOP:
+                return self.stop
+            case Action.USER_NUM:
+                return self.user_num
+            case Action.USER_LIST:
+                return self.user_list
+            case _:
+                assert_never(action)
+
+
+class SlidingSecond:
+    """Counts what was admitted for each key in the second up to now; forgets keys by itself."""
+
+    def __init__(self) -> None:
+        self._admitted: deque[tuple[float, Hashable]] = deque()
+        self._counts: Counter[Hashable] = Counter()
+
+    def has_room(self, key: Hashable, limit: int, now: float) -> bool:
+        """Whether one more would stay within ``limit`` a second; 0 is unlimited."""
+        while self._admitted and self._admitted[0][0] <= now - 1:
+            _, old = self._admitted.popleft()
+            self._counts[old] -= 1
+            if not self._counts[old]:
+                del self._counts[old]
+        return limit == 0 or self._counts[key] < limit
+
+    def admit(self, key: Hashable, now: float) -> None:
+        """Count one."""
+        self._admitted.append((now, key))
+        self._counts[key] += 1
+
+
+def _app_id(text: str) -> int | None:
+    # uint32; len first: Python refuses to read thousands of digits.
+    number = int(text) if len(text) <= 10 and text.isascii() and text.isdigit() else None
+    return number if number is not None and number < 1 << 32 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it came over the wire; only the query is signed.
+
+    ``action`` and ``app_id`` are None where the query has none that the sandbox can make sense of.
+    """
+
+    method: str
+    query: Query
+    body: bytes
+    action: Action | None
+    app_id: int | None
+
+    @classmethod
+    def read(cls, method: str, query_string: str, body: bytes) -> Self:
+        """Take a request apart; nothing in it is an error yet."""
+        query = parse_qs(query_string, keep_blank_values=True)
+        action = _ACTIONS.get(query.get("Action", _MISSING)[0])
+        return cls(method, query, body, action, _app_id(query.get("AppId", _MISSING)[0]))
+
+    def parameter(self, name: str) -> str:
+        """Return a query parameter, empty where it is missing."""
+        return self.query.get(name, _MISSING)[0]
+
+    @property
+    def json(self) -> dict[str, Any] | None:
+        """The body, None where it is not a JSON object."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    @property
+    def task_id(self) -> str | None:
+        """The TaskId that a Stop names, None where it names none."""
+        task_id = (self.json or {}).get("TaskId")
+        return task_id if isinstance(task_id, str) and task_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the vendor says to one request."""
+
+    code: int
+    message: str
+    request_id: str
+    data: Mapping[str, Any] | None = None
+
+
+class Vendor:
+    """Answers requests: who asks, how often, and then the world."""
+
+    def __init__(self, world: World, secrets: Mapping[int, str], limits: Limits) -> None:
+        self.world = world
+        self.limits = limits
+        self._secrets = dict(secrets)
+        self._per_app = SlidingSecond()
+        self._per_room = SlidingSecond()
+
+    def answer(self, request: Request, now: float, *, clock_offset_seconds: float = 0.0) -> Answer:
+        """Do what the request asks, or say why not; ``clock_offset_seconds`` is how far the vendor's clock is ahead."""
+        now = self.world.advance(now)
+        request_id = self.world.new_id()
+        code, data = self._process(request, request_id, now, clock_offset_seconds)
+        return Answer(code, _MESSAGE[code], request_id, data)
+
+    def _process(
+        self, request: Request, request_id: str, now: float, clock_offset_seconds: float
+    ) -> tuple[Code, Mapping[str, Any] | None]:
+        app_id, action = request.app_id, request.action
+        refusal = self._check_signature(request, now + clock_offset_seconds)
+        if refusal is not None or app_id is None or action is None:
+            refusal = Code.ACTION_UNSUPPORTED if refusal is None else refusal
+            self._log_refusal("rejected_signature", request, refusal, request_id, now)
+            return refusal, None
+        refusal = self._check_rate(app_id, action, request, now)
+        if refusal is not None:
+            self._log_refusal("throttled", request, refusal, request_id, now)
+            return refusal, None
+        match action:
+            case Action.START:
+                return self._start(app_id, request, now)
+            case Action.STOP:
+                return self._stop(app_id, request, request_id, now), None
+            case Action.USER_NUM:
+                return self._user_num(app_id, request, now)
+            case Action.USER_LIST:
+                return self._user_list(app_id, request, now)
+            case _:
+                assert_never(action)
+
+    def _check_signature(self, request: Request, now: float) -> Code | None:
+        timestamp = request.parameter("Timestamp")
+        nonce = request.parameter("SignatureNonce")
+        version = request.parameter("SignatureVersion")
+        given = request.parameter("Signature")
+        app_id, action = request.app_id, request.action
+        # One row a rule, the first that holds answers: a table to be compared with the vendor's.
+        for holds, code in (
+            (app_id is None, Code.APP_ID_FORMAT),
+            (not timestamp, Code.TIMESTAMP_EMPTY),
+            (not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 18), Code.TIMESTAMP_FORMAT),
+            (not request.parameter("Action"), Code.ACTION_EMPTY),
+            (action is None or _METHOD[action] != request.method, Code.ACTION_UNSUPPORTED),
+            (not nonce, Code.NONCE_EMPTY),
+            (not given, Code.SIGNATURE_EMPTY),
+            (not version, Code.SIGNATURE_VERSION_EMPTY),
+            (version != "2.0", Code.SIGNATURE_VERSION_UNSUPPORTED),
+        ):
+            if holds:
+                return code
+        if app_id is None or app_id not in self._secrets:
+            return Code.NO_SERVER_SECRET
+        if abs(now - int(timestamp)) > TIMESTAMP_TOLERANCE_SECONDS:
+            return Code.SIGNATURE_EXPIRED
+        expected = sign(app_id, nonce, self._secrets[app_id], int(timestamp))
+        return None if hmac.compare_digest(given.encode(), expected.encode()) else Code.SIGNATURE_WRONG
+
+    def _check_rate(self, app_id: int, action: Action, request: Request, now: float) -> Code | None:
+        app_key = app_id, action
+        room_key = app_id, request.parameter("RoomId")
+        if not self._per_app.has_room(app_key, self.limits.of(action), now):
+            return Code.APP_RATE
+        if action is Action.USER_LIST:
+            if not self._per_room.has_room(room_key, self.limits.user_list_per_room, now):
+                return Code.ROOM_RATE
+            self._per_room.admit(room_key, now)
+        self._per_app.admit(app_key, now)
+        return None
+
+    def _log_refusal(self, event: str, request: Request, code: Code, request_id: str, now: float) -> None:
+        self.world.log.append(
+            now,
+            event,
+            app_id=request.app_id,
+            action=request.parameter("Action"),
+            nonce=request.parameter("SignatureNonce"),
+            code=int(code),
+            request_id=request_id,
+        )
+
+    def _start(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+        body = request.json
+        if body is None:
+            return Code.JSON_INVALID, None
+        room_id = body.get("RoomId")
+        advanced = body.get("AdvancedConfig", {})
+        if not (isinstance(room_id, str) and ROOM_ID.fullmatch(room_id) and isinstance(advanced, dict)):
+            return Code.PARAMETER_INVALID, None
+        max_idle = advanced.get("MaxIdleTime", self.world.max_idle_seconds)
+        # A bool is an int in Python and not in JSON.
+        if isinstance(max_idle, bool) or not isinstance(max_idle, int):
+            return Code.PARAMETER_INVALID, None
+        if "MaxIdleTime" in advanced and max_idle not in MAX_IDLE_SECONDS:
+            return Code.PARAMETER_INVALID, None
+        task_id = self.world.start(app_id, room_id, now, max_idle_seconds=max_idle, via="api")
+        return (Code.CONCURRENCY, None) if task_id is None else (Code.SUCCESS, {"TaskId": task_id})
+
+    def _stop(self, app_id: int, request: Request, request_id: str, now: float) -> Code:
+        if request.json is None:
+            return Code.JSON_INVALID
+        task_id = request.task_id
+        if task_id is None:
+            return Code.PARAMETER_INVALID
+        stopped = self.world.stop(app_id, task_id, now, request_id=request_id, via="api")
+        return Code.SUCCESS if stopped else Code.TASK_NOT_FOUND
+
+    def _user_num(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+        room_ids = request.query.get("RoomId[]", [])
+        if not 1 <= len(room_ids) <= 10 or not all(ROOM_ID.fullmatch(room_id) for room_id in room_ids):
+            return Code.INPUT_INVALID, None
+        counts = []
+        for room_id in room_ids:
+            users = self.world.users(app_id, room_id, now)
+            admins = sum(user.role == ADMIN_ROLE for user in users)
+            counts.append({"RoomId": room_id, "UserCount": len(users), "AdminUserCount": admins})
+        return Code.SUCCESS, {"UserCountList": counts}
+
+    def _user_list(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+        room_id = request.parameter("RoomId")
+        mode = request.parameter("Mode") or "0"
+        limit = request.parameter("Limit") or "100"
+        marker = request.parameter("Marker")
+        if not (
+            ROOM_ID.fullmatch(room_id)
+            and mode in {"0", "1"}
+            and re.fullmatch(r"[0-9]{1,3}", limit)
+            and 1 <= int(limit) <= 200
+            and re.fullmatch(r"[0-9]{0,18}", marker)
+        ):
+            return Code.INPUT_INVALID, None
+        newest_first = mode == "1"
+        users = sorted(self.world.users(app_id, room_id, now), key=lambda user: user.number, reverse=newest_first)
+        if marker:
+            # The marker is a login's number, so a page neither skips nor repeats anybody when others come and go.
+            after = int(marker)
+            users = [user for user in users if (user.number < after if newest_first else user.number > after)]
+        page = users[: int(limit)]
+        return Code.SUCCESS, {
+            "Marker": str(page[-1].number) if len(users) > len(page) else "",
+            "UserList": [{"UserId": user.user_id, "UserName": user.name, "UserRole": user.role} for user in page],
+        }
