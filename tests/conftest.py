@@ -32,8 +32,13 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     with (tmp_path_factory.getbasetemp().parent / "postgresql.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         server = get_server(directory / "data", cleanup_mode="stop")
+    address = f"postgresql://postgres@/postgres?host={directory / 'data'}"
+    with psycopg.connect(address, autocommit=True) as connection:
+        # A test kills processes, not the machine: what the system has is safe.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
     try:
-        yield f"postgresql://postgres@/postgres?host={directory / 'data'}"
+        yield address
     finally:
         server.cleanup()
         shutil.rmtree(directory)

@@ -5,9 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -19,6 +20,28 @@ from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox, 
 @pytest.fixture
 def application(database_url: str) -> Application:
     return Application(database_url)
+
+
+class NewDaemon(Protocol):
+    """Makes a daemon, not started yet, that does not outlive the test."""
+
+    def __call__(self, sandbox: Sandbox, **sections: Mapping[str, object]) -> DaemonProcess: ...
+
+
+@pytest.fixture
+async def new_daemon(database_url: str, tmp_path: Path) -> AsyncIterator[NewDaemon]:
+    made: list[DaemonProcess] = []
+
+    def make(sandbox: Sandbox, **sections: Mapping[str, object]) -> DaemonProcess:
+        folder = tmp_path / f"daemon-{len(made)}"
+        folder.mkdir()
+        made.append(DaemonProcess(folder, database_url, sandbox, **sections))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        if daemon.alive:
+            await daemon.end(signal.SIGKILL)
 
 
 @pytest.fixture
@@ -45,7 +68,7 @@ def all_ended(application: Application, tasks: list[str]) -> bool:
 
 
 async def test_ledger_and_vendor_agree_one_to_one_whatever_the_vendor_does(
-    application: Application, sandbox: Sandbox, tmp_path: Path
+    application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
     for misbehaviour in (
         # Budgets, so that the API is reachable in the last 30 s of the window: that is what I3 asks for.
@@ -58,7 +81,7 @@ async def test_ledger_and_vendor_agree_one_to_one_whatever_the_vendor_does(
         Misbehaviour(action=Action.USER_NUM, probability=0.3, requests=3, http_status=500),
     ):
         sandbox.perform(misbehaviour)
-    daemon = DaemonProcess(tmp_path, application.url, sandbox)
+    daemon = new_daemon(sandbox)
     await daemon.start()
     abandoned = await application.abandon(sandbox, [f"room-{number}" for number in range(60)])
     # The application says empty, and does not know better: the vendor does.
@@ -91,14 +114,12 @@ def spared_rooms(application: Application) -> int:
 
 
 async def test_killed_in_mid_flight_and_started_again(
-    application: Application, sandbox: Sandbox, tmp_path: Path
+    application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
     # The vendor acts at once, and takes its time to say so.
     slow = Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.0, 1.0), requests=20)
     sandbox.perform(slow)
-    daemon = DaemonProcess(
-        tmp_path, application.url, sandbox, stop={"request_timeout_seconds": 2, "lease_seconds": 4.5, "concurrency": 10}
-    )
+    daemon = new_daemon(sandbox, stop={"request_timeout_seconds": 2, "lease_seconds": 4.5, "concurrency": 10})
     await daemon.start()
     abandoned = await application.abandon(sandbox, [f"room-{number}" for number in range(30)])
 
@@ -135,10 +156,10 @@ def in_flight(application: Application) -> int:
 
 
 async def test_ends_in_good_order_with_requests_in_flight(
-    application: Application, sandbox: Sandbox, tmp_path: Path
+    application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
     sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(0.7, 0.7)))
-    daemon = DaemonProcess(tmp_path, application.url, sandbox)
+    daemon = new_daemon(sandbox)
     await daemon.start()
     abandoned = await application.abandon(sandbox, [f"room-{number}" for number in range(20)])
     await eventually("requests are in flight", lambda: in_flight(application) >= 3)
@@ -154,10 +175,10 @@ async def test_ends_in_good_order_with_requests_in_flight(
 
 
 async def test_second_signal_cuts_short_and_says_unknown(
-    application: Application, sandbox: Sandbox, tmp_path: Path
+    application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
     sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(7, 7)))
-    daemon = DaemonProcess(tmp_path, application.url, sandbox)
+    daemon = new_daemon(sandbox)
     await daemon.start()
     abandoned = await application.abandon(sandbox, ["room"])
     await eventually("the request is in flight", lambda: in_flight(application) == 1)
@@ -171,9 +192,9 @@ async def test_second_signal_cuts_short_and_says_unknown(
 
 
 async def test_observe_mode_sends_nothing_and_says_once_what_it_would_do(
-    application: Application, sandbox: Sandbox, tmp_path: Path
+    application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
-    daemon = DaemonProcess(tmp_path, application.url, sandbox, policy={"mode": "observe"})
+    daemon = new_daemon(sandbox, policy={"mode": "observe"})
     await daemon.start()
     abandoned = await application.abandon(sandbox, ["a", "b", "c"])
     await eventually("all three are noted", lambda: len(application.attempts()) == 3)
@@ -186,15 +207,12 @@ async def test_observe_mode_sends_nothing_and_says_once_what_it_would_do(
     assert {application.statuses()[task] for task in abandoned} == {"active"}
 
 
-async def test_two_daemons_share_the_work_and_the_pace(postgresql_url: str, tmp_path: Path) -> None:
-    application = Application(postgresql_url)
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_two_daemons_share_the_work_and_the_pace(application: Application, new_daemon: NewDaemon) -> None:
     async with fake_zego(Limits(start=0, stop=60, user_num=60)) as sandbox:
-        daemons = []
-        for name in ("one", "two"):
-            folder = tmp_path / name
-            folder.mkdir()
-            daemons.append(DaemonProcess(folder, application.url, sandbox))
-            await daemons[-1].start()
+        daemons = [new_daemon(sandbox), new_daemon(sandbox)]
+        for daemon in daemons:
+            await daemon.start()
         await eventually("each has heard of the other", lambda: all_met(application))
         abandoned = await application.abandon(sandbox, [f"room-{number}" for number in range(80)])
         await eventually("every abandoned task has ended", lambda: all_ended(application, abandoned))
@@ -221,9 +239,11 @@ UPDATE zego_tasks SET user_count = 0 WHERE room_id = 'by-hand' AND status = 'act
 """
 
 
-async def test_a_row_written_by_hand_is_enough(application: Application, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_a_row_written_by_hand_is_enough(
+    application: Application, sandbox: Sandbox, new_daemon: NewDaemon
+) -> None:
     """With the databases' own command lines, ``sqlite3`` and ``psql``."""
-    daemon = DaemonProcess(tmp_path, application.url, sandbox)
+    daemon = new_daemon(sandbox)
     await daemon.start()
     task = str(sandbox.perform(start_of("by-hand"))["task_id"])
     kept = str(sandbox.perform(start_of("other"))["task_id"])

@@ -11,8 +11,15 @@ import pytest
 
 from watchdog.clock import SystemClock
 from watchdog.errors import ConfigError
-from watchdog.sandbox import Join, Leave, Misbehaviour, Operation, Start
-from watchdog.sandbox.command import EXAMPLE_SERVER_SECRET, SandboxSettings, read_server_secret, run_sandbox
+from watchdog.sandbox import CallbackBehaviour, Join, Leave, Misbehaviour, Operation, Start
+from watchdog.sandbox.callbacks import EXAMPLE_CALLBACK_SECRET
+from watchdog.sandbox.command import (
+    EXAMPLE_SERVER_SECRET,
+    SandboxSettings,
+    read_callback_secret,
+    read_server_secret,
+    run_sandbox,
+)
 from watchdog.sandbox.script import Script, play
 
 SCRIPT = """
@@ -145,3 +152,32 @@ def test_the_server_secret_comes_from_a_file_or_the_environment_and_is_not_shown
     with pytest.raises(ConfigError, match="cannot be read"):
         read_server_secret(tmp_path / "nothing", {})
     assert "hidden" not in repr(SandboxSettings(server_secret="hidden"))
+
+
+def test_the_callback_secret_comes_from_a_file_or_the_environment_and_is_not_shown(tmp_path: Path) -> None:
+    file = write(tmp_path, "from-the-file\n")
+    environment = {"ZEGO_SANDBOX_CALLBACK_SECRET": "from-the-environment", "ZEGO_SANDBOX_SERVER_SECRET": "another"}
+    assert read_callback_secret(file, environment) == "from-the-file"
+    assert read_callback_secret(None, environment) == "from-the-environment"
+    assert read_callback_secret(None, {}) == EXAMPLE_CALLBACK_SECRET
+    with pytest.raises(ConfigError, match="put the callback secret there"):
+        read_callback_secret(None, {"ZEGO_SANDBOX_CALLBACK_SECRET": ""})
+    assert "hidden" not in repr(SandboxSettings(callback_secret="hidden"))
+
+
+async def test_the_program_sends_callbacks_as_it_is_told(tmp_path: Path) -> None:
+    script = write(tmp_path, "steps: [{at: 0, join: {room: a, user: x}}]")
+    settings = SandboxSettings(
+        port=0,
+        script=script,
+        callback_url="http://127.0.0.1:1/callbacks/zego",
+        callback_behaviour=CallbackBehaviour(lose=1),
+    )
+    lines, log = await run_until(settings, "step 1")
+    assert "Callbacks go to http://127.0.0.1:1/callbacks/zego." in lines
+    assert [event.get("callback") for event in log["events"]] == [None, "room_create", "room_login"]
+
+
+async def test_the_program_refuses_an_address_that_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"^send_callbacks\.url: "):
+        await run_sandbox(SandboxSettings(port=0, callback_url="127.0.0.1:8765"), lambda _: None)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it where there is nothing else, and runs it away from the checkout: what an operator gets
+# Installs it as the README says, where there is nothing else, and runs it away from the checkout: what an operator gets
 # must bring its migrations and its example configuration along.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,9 +8,10 @@ trap 'rm -rf "$work"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 unset PYTHONPATH PYTHONHOME
 
-.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir "$work" .
-.venv/bin/python -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --constraint constraints.txt "$work"/zego_watchdog-*.whl
+# The README's own words, in another place than /opt.
+sed -n '/^```bash$/,/^```$/p' README.md | sed -n '2,/^```$/p' | sed "/^\`\`\`/d; s#/opt/zego-watchdog#$work/venv#g" >"$work/install.sh"
+grep -q "pip install" "$work/install.sh"
+PIP_QUIET=1 bash -euxo pipefail "$work/install.sh"
 
 mkdir "$work/elsewhere"
 cd "$work/elsewhere"

@@ -8,7 +8,9 @@ survive a power cut. PostgreSQL: a small pool whose every wait is bounded, for a
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import sqlalchemy as sa
@@ -50,25 +52,34 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
     if sqlite3.sqlite_version_info < SQLITE_MINIMUM:
         wanted = ".".join(map(str, SQLITE_MINIMUM))
         raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old: {wanted} or later is needed")
+    if url.database in {None, "", ":memory:"}:
+        raise ConfigError("database.url: a database in memory ends with its process; name a file: sqlite:///FILE")
+    file = Path(str(url.database))
+    if must_exist and _is_missing(file):
+        raise ConfigError(f"database.url: there is no file {file.absolute()}; create it with: zego-watchdog migrate")
     mode = "rw" if must_exist else "rwc"
 
     def connect() -> sqlite3.Connection:
         # isolation_level None: the driver starts no transactions of its own, the "begin" event below does.
         connection = sqlite3.connect(
-            f"file:{url.database}?mode={mode}",
+            f"file:{quote(str(file))}?mode={mode}",
             uri=True,
             timeout=busy_seconds,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
         )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     # One connection for the whole program, waited for rather than refused: the writers take turns.
     engine = sa.create_engine(
-        "sqlite://",
+        url.set(drivername="sqlite", query={}),
         creator=connect,
         poolclass=sa.pool.QueuePool,
         pool_size=1,
@@ -85,29 +96,41 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
     return engine
 
 
+def _is_missing(file: Path) -> bool:
+    try:
+        return not file.exists()
+    except OSError:
+        # We may not even look; connecting will say so.
+        return False
+
+
 def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, pool_size: int) -> sa.Engine:
     statement_ms = int(statement_seconds * 1000)
-    engine = sa.create_engine(
+    options = (
+        f"-c statement_timeout={statement_ms} -c lock_timeout={statement_ms}"
+        f" -c idle_in_transaction_session_timeout={statement_ms * 2} -c timezone=UTC"
+    )
+    arguments = {
+        "connect_timeout": max(1, round(connect_seconds)),
+        "application_name": "zego-watchdog",
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        # A half-open socket hangs for a quarter of an hour without it, whatever the statement time-out.
+        "tcp_user_timeout": statement_ms + 5000,
+    }
+    return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=statement_seconds,
         pool_pre_ping=True,
+        # What the operator wrote into the URL has the last word.
         connect_args={
-            "connect_timeout": max(1, round(connect_seconds)),
-            "application_name": "zego-watchdog",
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            # A half-open socket hangs for a quarter of an hour without it, whatever the statement time-out.
-            "tcp_user_timeout": statement_ms + 5000,
-            "options": (
-                f"-c statement_timeout={statement_ms} -c lock_timeout={statement_ms}"
-                f" -c idle_in_transaction_session_timeout={statement_ms * 2} -c timezone=UTC"
-            ),
+            **{name: value for name, value in arguments.items() if name not in url.query},
+            "options": " ".join([options, *url.normalized_query.get("options", ())]),
         },
     )
-    return engine
 
 
 @contextmanager
@@ -136,16 +159,12 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         raise kind(f"{place(engine)}: {_first_line(error.orig)}") from error
     except sa.exc.SQLAlchemyError as error:
         raise DatabaseError(f"{place(engine)}: {_first_line(error)}") from error
-    except sqlite3.Error as error:
-        # From connecting: SQLAlchemy does not wrap what the creator function raises.
-        kind = DatabaseUnavailable if _sqlite_may_pass(error) else DatabaseError
-        raise kind(f"{place(engine)}: {_first_line(error)}") from error
 
 
 def place(engine: sa.Engine) -> str:
     """The database as a person may see it: never with a password."""
     if engine.dialect.name == "sqlite":
-        return "SQLite"
+        return f"SQLite {engine.url.database}"
     return f"PostgreSQL {engine.url.render_as_string(hide_password=True)}"
 
 

@@ -8,6 +8,7 @@
     ├── RequestError              exit 75   the network's
     │   ├── NotSent                         the request certainly never reached the vendor
     │   └── NoAnswer                        it may have reached the vendor; what came of it is unknown
+    ├── Busy                      exit 75   nobody's: somebody else has the task in hand at the moment
     └── Refused                   exit 1    ours: the principle forbids what was asked for
 
 Foreign errors become one of these at the edge that meets them, with the original as ``__cause__``.
@@ -59,3 +60,9 @@ class NoAnswer(RequestError):
 
 class Refused(WatchdogError):
     """What was asked for might destroy a live transcript, so it was not done."""
+
+
+class Busy(WatchdogError):
+    """Somebody else has the task in hand at the moment."""
+
+    exit_code = 75

@@ -73,8 +73,8 @@ RULE_TEXT: dict[Rule, str] = {
     Rule.ON_HOLD: "the task is on hold",
     Rule.NOT_DUE: "the room has not been empty for long enough",
     Rule.UNCONFIRMED: "the vendor has not confirmed that the room is empty",
-    Rule.STALE_HINT: "the hint that says the room is empty is too old, and the vendor could not be asked",
-    Rule.HINT_BEFORE_GAP: "the hint is from before a stretch in which nobody watched, and the vendor could not be asked",
+    Rule.STALE_HINT: "the hint of an empty room is too old or from the future, and the vendor could not be asked",
+    Rule.HINT_BEFORE_GAP: "the hint is from before a time when nobody watched, and the vendor could not be asked",
     Rule.VENDOR_SAYS_EMPTY: "the room has been empty for its grace, and the vendor confirms it",
     Rule.HINT_SAYS_EMPTY: "the room has been empty for its grace, by the hint alone",
 }
@@ -145,7 +145,7 @@ def decide(
     if task.status is not Status.ACTIVE:
         return Decision(Verdict.KEEP, Rule.ENDED)
     evidence = task.evidence if vendor is None else vendor
-    if evidence.user_count is None or evidence.observed_at is None:
+    if evidence.user_count is None or evidence.user_count < 0 or evidence.observed_at is None:
         return Decision(Verdict.UNKNOWN, Rule.NO_EVIDENCE)
     if evidence.user_count > 0:
         return Decision(Verdict.KEEP, Rule.OCCUPIED)
@@ -156,12 +156,15 @@ def decide(
         return Decision(Verdict.WAIT, Rule.NOT_DUE, until=due)
     # The room is said to be empty and its time has come: is what says so good enough?
     age = (now - evidence.observed_at).total_seconds()
+    # Two readings of one clock differ by their delays, but evidence from further ahead is not fresh: after a clock was
+    # set back by an hour it would stay so for as long.
+    from_the_future = age < -policy.verification_max_age_seconds
     why = Reason.MANUAL if manual else reason(task)
-    if vendor is not None and age <= policy.verification_max_age_seconds:
+    if vendor is not None and age <= policy.verification_max_age_seconds and not from_the_future:
         return Decision(Verdict.STOP, Rule.VENDOR_SAYS_EMPTY, reason=why)
     if vendor is not None or policy.verify is Verify.REQUIRED:
         return Decision(Verdict.UNKNOWN, Rule.UNCONFIRMED)
-    if age > policy.hint_max_age_seconds:
+    if age > policy.hint_max_age_seconds or from_the_future:
         return Decision(Verdict.UNKNOWN, Rule.STALE_HINT)
     if evidence.observed_at < watching_since:
         return Decision(Verdict.UNKNOWN, Rule.HINT_BEFORE_GAP)

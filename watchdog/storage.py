@@ -93,11 +93,12 @@ class Storage:
             try:
                 return await self.call(self.store.record, answers)
             except DatabaseUnavailable as error:
+                if not self._closing:
+                    # Repeating is safe even after a commit whose fate is unknown: a closed attempt is not closed again.
+                    log.error("answers_not_recorded_yet", answers=len(answers), error=str(error))
+                    await self._clock.sleep(_RECORD_AGAIN_SECONDS)
                 if self._closing:
                     raise
-                # Repeating is safe even after a commit whose fate is unknown: a closed attempt is not closed again.
-                log.error("answers_not_recorded_yet", answers=len(answers), error=str(error))
-                await self._clock.sleep(_RECORD_AGAIN_SECONDS)
 
     def synchronise(self, now: datetime) -> None:
         """Take ``now``, just read from the database, as its time at this moment."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from watchdog import statements as sql
 from watchdog.database import reading, writing
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status, Task
 from watchdog.policy import Plan
@@ -111,8 +112,9 @@ class Pulse:
 
 
 class Store:
-    """The daemon's database. Every method is one transaction, may be called from any thread, and raises
-    DatabaseUnavailable where a later call may succeed, DatabaseError otherwise.
+    """The daemon's database. Every method is one transaction and may be called from any thread.
+
+    Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise.
     """
 
     def __init__(self, engine: sa.Engine, instance: str) -> None:
@@ -122,18 +124,18 @@ class Store:
     def now(self) -> datetime:
         """The database's time."""
         with reading(self.engine) as connection:
-            return connection.execute(_NOW).scalar_one()
+            return connection.execute(sql.NOW).scalar_one()
 
     def peek(self) -> Peek:
         with reading(self.engine) as connection:
-            row = connection.execute(_PEEK).one()
+            row = connection.execute(sql.PEEK).one()
         return Peek(row.now, bool(row.newly_empty), row.wake_at)
 
     def newly_empty(self, limit: int) -> tuple[datetime, list[Task]]:
         """At most ``limit`` active tasks whose room is empty and that have no plan, longest empty first."""
         with reading(self.engine) as connection:
-            now = connection.execute(_NOW).scalar_one()
-            return now, [as_task(row) for row in connection.execute(_NEWLY_EMPTY, {"limit": limit})]
+            now = connection.execute(sql.NOW).scalar_one()
+            return now, [as_task(row) for row in connection.execute(sql.NEWLY_EMPTY, {"limit": limit})]
 
     def save_plans(self, plans: Sequence[Plan]) -> int:
         """Store the plans of rows that are still as they were planned for; returns how many were."""
@@ -141,7 +143,7 @@ class Store:
             return 0
         with writing(self.engine) as connection:
             return connection.execute(
-                _SAVE_PLAN,
+                sql.SAVE_PLAN,
                 [
                     {
                         "b_task_id": plan.task_id,
@@ -168,7 +170,7 @@ class Store:
         A lease that ran out is taken over, and the request it may have sent becomes ``unknown``.
         """
         app = sa.func.coalesce(tasks.c.app_id, default_app)
-        due = _DUE.limit(limit)
+        due = sql.DUE.limit(limit)
         if except_apps:
             due = due.where(sa.or_(app.is_(None), app.not_in(sorted(except_apps))))
         if only_app is not None:
@@ -178,7 +180,7 @@ class Store:
     def claim_one(self, task_id: str, token: str, *, lease_seconds: float) -> Claim | None:
         """Take this task, due or not; None when it is not active or somebody else's lease on it is running."""
         free = sa.or_(tasks.c.claimed_by.is_(None), tasks.c.wake_at <= utcnow())
-        chosen = sa.select(tasks.c.task_id).where(tasks.c.task_id == task_id, _ACTIVE, free)
+        chosen = sa.select(tasks.c.task_id).where(tasks.c.task_id == task_id, sql.ACTIVE, free)
         _, claims = self._claim(chosen, token, lease_seconds)
         return claims[0] if claims else None
 
@@ -193,7 +195,7 @@ class Store:
         with writing(self.engine) as connection:
             rows = connection.execute(statement).all()
             # The very moment that the rows were found to be due at.
-            now = rows[0].now if rows else connection.execute(_NOW).scalar_one()
+            now = rows[0].now if rows else connection.execute(sql.NOW).scalar_one()
             claimed = [as_task(row[:-1]) for row in rows]
             tried = [task.task_id for task in claimed if task.attempts > 0]
             unknown: set[str] = set()
@@ -216,15 +218,15 @@ class Store:
     def intend(self, intents: Sequence[Intent]) -> list[Sent | None]:
         """Commit the attempts as ``sent``, before anything is.
 
-        None for an intent whose row is no longer ours, has ended, is on hold by now, or has been given a hint of
-        people: that request must not be sent.
+        None for an intent whose row is no longer ours, has ended, is on hold by now, has been given a hint of people,
+        even if they left again, or other limits: that request must not be sent.
         """
         with writing(self.engine) as connection:
             confirmed = [intent for intent in intents if intent.evidence.source == Source.API]
             if confirmed:
                 # Through the triggers, like everybody's hints. Nobody's later word that people came is overwritten.
                 connection.execute(
-                    _CONFIRM_EMPTY,
+                    sql.CONFIRM_EMPTY,
                     [
                         {**_hint(intent.claim, intent.evidence), "b_count_claimed": intent.claim.task.user_count}
                         for intent in confirmed
@@ -233,14 +235,21 @@ class Store:
             ours = {
                 row.task_id: row
                 for row in connection.execute(
-                    _COUNT_ATTEMPT, {"owned": [(intent.claim.task.task_id, intent.claim.token) for intent in intents]}
+                    sql.COUNT_ATTEMPT,
+                    {
+                        "task_ids": [intent.claim.task.task_id for intent in intents],
+                        "owned": [(intent.claim.task.task_id, intent.claim.token) for intent in intents],
+                        "unplanned": [
+                            intent.claim.task.task_id for intent in intents if intent.claim.task.due_at is None
+                        ],
+                    },
                 )
             }
             allowed = [intent for intent in intents if intent.claim.task.task_id in ours]
             sent: dict[str, Sent] = {}
             if allowed:
                 rows = connection.execute(
-                    _INSERT_ATTEMPT,
+                    sql.INSERT_ATTEMPT,
                     [
                         {
                             **_circumstances(intent.claim.task, intent.evidence),
@@ -266,16 +275,18 @@ class Store:
         with writing(self.engine) as connection:
             open_rows = set(
                 connection.execute(
-                    sa.select(attempts.c.id).where(
+                    sa.select(attempts.c.id)
+                    .where(
                         attempts.c.id.in_([answer.sent.attempt_id for answer in answers]),
                         attempts.c.outcome == Outcome.SENT,
                     )
+                    .with_for_update()
                 ).scalars()
             )
             still_open = [answer for answer in answers if answer.sent.attempt_id in open_rows]
             if still_open:
                 connection.execute(
-                    _CLOSE_ATTEMPT,
+                    sql.CLOSE_ATTEMPT,
                     [
                         {
                             "b_id": answer.sent.attempt_id,
@@ -289,11 +300,13 @@ class Store:
                 )
             ended = [answer for answer in answers if answer.status is not None]
             if ended:
-                connection.execute(_END_TASK, [{**_owned(answer.claim), "b_status": answer.status} for answer in ended])
+                connection.execute(
+                    sql.END_TASK, [{**_owned(answer.claim), "b_status": answer.status} for answer in ended]
+                )
             goes_on = [answer for answer in answers if answer.status is None]
             if goes_on:
                 connection.execute(
-                    _GIVE_BACK, [{**_owned(answer.claim), "b_wake": answer.wake_seconds} for answer in goes_on]
+                    sql.GIVE_BACK, [{**_owned(answer.claim), "b_wake": answer.wake_seconds} for answer in goes_on]
                 )
         return [answer.sent.attempt_id in open_rows for answer in answers]
 
@@ -302,7 +315,7 @@ class Store:
         with writing(self.engine) as connection:
             observed = [_hint(item.claim, item.observed) for item in items if item.observed is not None]
             if observed:
-                connection.execute(_HINT, observed)
+                connection.execute(sql.HINT, observed)
             rows = [
                 {
                     **{f"b_{name}": value for name, value in _circumstances(item.claim.task, item.evidence).items()},
@@ -318,8 +331,8 @@ class Store:
                 if item.outcome is not None
             ]
             if rows:
-                connection.execute(_NOTE, rows)
-            connection.execute(_GIVE_BACK, [{**_owned(item.claim), "b_wake": item.wake_seconds} for item in items])
+                connection.execute(sql.NOTE, rows)
+            connection.execute(sql.GIVE_BACK, [{**_owned(item.claim), "b_wake": item.wake_seconds} for item in items])
 
     def reap(self, older_than_seconds: float) -> int:
         """Close attempts left in ``sent`` whose task nobody holds any more; returns how many there were.
@@ -354,7 +367,7 @@ class Store:
         begins anew. ``fresh`` is for the first beat of a process.
         """
         with writing(self.engine) as connection:
-            now = connection.execute(_NOW).scalar_one()
+            now = connection.execute(sql.NOW).scalar_one()
             latest = connection.execute(sa.select(daemons).order_by(daemons.c.seen_at.desc()).limit(1)).one_or_none()
             gap = latest is None or (now - latest.seen_at).total_seconds() > gap_seconds
             since = now if latest is None or gap else latest.watching_since
@@ -428,120 +441,3 @@ def _circumstances(task: Task, evidence: Evidence) -> Mapping[str, Any]:
         "empty_since": task.empty_since,
         "due_at": task.due_at,
     }
-
-
-# The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
-_ACTIVE = tasks.c.status == sa.literal_column("'active'")
-_OWNED = sa.and_(tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token"), _ACTIVE)
-_IS_NEWLY_EMPTY = sa.and_(_ACTIVE, tasks.c.empty_since.is_not(None), tasks.c.wake_at.is_(None))
-
-_NOW = sa.select(utcnow().label("now"))
-_PEEK = sa.select(
-    utcnow().label("now"),
-    sa.exists(sa.select(tasks.c.task_id).where(_IS_NEWLY_EMPTY)).label("newly_empty"),
-    sa.select(sa.func.min(tasks.c.wake_at, type_=tasks.c.wake_at.type))
-    .where(_ACTIVE, tasks.c.wake_at.is_not(None))
-    .scalar_subquery()
-    .label("wake_at"),
-)
-_NEWLY_EMPTY = (
-    sa.select(*tasks.c)
-    .where(_IS_NEWLY_EMPTY)
-    .order_by(tasks.c.empty_since)
-    .limit(sa.bindparam("limit", type_=sa.Integer))
-)
-_SAVE_PLAN = (
-    sa.update(tasks)
-    .where(
-        tasks.c.task_id == sa.bindparam("b_task_id"),
-        tasks.c.empty_since == sa.bindparam("b_empty_since"),
-        tasks.c.wake_at.is_(None),
-        _ACTIVE,
-    )
-    .values(
-        due_at=sa.bindparam("b_due_at"),
-        auto_stop_at=sa.bindparam("b_auto_stop_at"),
-        wake_at=sa.bindparam("b_due_at"),
-    )
-)
-_DUE = (
-    sa.select(tasks.c.task_id)
-    .where(_ACTIVE, tasks.c.wake_at.is_not(None), tasks.c.wake_at <= utcnow())
-    .order_by(tasks.c.auto_stop_at)
-)
-_HINT = (
-    sa.update(tasks)
-    .where(_OWNED)
-    .values(
-        user_count=sa.bindparam("b_count"),
-        user_count_at=sa.bindparam("b_at"),
-        user_count_source=sa.bindparam("b_source"),
-    )
-)
-_CONFIRM_EMPTY = _HINT.where(
-    # Whatever else the application has said since the claim stands.
-    sa.or_(
-        tasks.c.user_count == 0,
-        tasks.c.user_count.is_not_distinct_from(sa.bindparam("b_count_claimed", type_=sa.Integer)),
-    )
-)
-_COUNT_ATTEMPT = (
-    sa.update(tasks)
-    .where(
-        sa.tuple_(tasks.c.task_id, tasks.c.claimed_by).in_(sa.bindparam("owned", expanding=True)),
-        _ACTIVE,
-        tasks.c.user_count == 0,
-        sa.or_(tasks.c.hold_until.is_(None), tasks.c.hold_until <= utcnow()),
-    )
-    .values(attempts=tasks.c.attempts + 1)
-    .returning(tasks.c.task_id, tasks.c.attempts, utcnow().label("now"))
-)
-_INSERT_ATTEMPT = sa.insert(attempts).returning(
-    attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
-)
-_CLOSE_ATTEMPT = sa.update(attempts).where(
-    attempts.c.id == sa.bindparam("b_id"), attempts.c.outcome == sa.literal_column("'sent'")
-)
-_END_TASK = sa.update(tasks).where(_OWNED).values(status=sa.bindparam("b_status"))
-_GIVE_BACK = (
-    sa.update(tasks)
-    .where(_OWNED)
-    .values(
-        claimed_by=None,
-        # People came meanwhile: the plan is gone, and so is the reason to wake.
-        wake_at=sa.case((tasks.c.empty_since.is_not(None), utcnow(sa.bindparam("b_wake", type_=sa.Float)))),
-    )
-)
-_NOTE = sa.insert(attempts).from_select(
-    [
-        *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
-        *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
-    ],
-    sa.select(
-        *(
-            sa.bindparam(f"b_{name}", type_=attempts.c[name].type)
-            for name in (
-                *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
-                *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
-            )
-        )
-    ).where(
-        sa.exists(
-            sa.select(tasks.c.task_id).where(
-                tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token")
-            )
-        ),
-        ~sa.exists(
-            sa.select(attempts.c.id)
-            .where(
-                attempts.c.task_id == sa.bindparam("b_task_id"),
-                attempts.c.outcome == sa.bindparam("b_outcome"),
-                attempts.c.detail == sa.bindparam("b_detail"),
-                attempts.c.empty_since.is_not_distinct_from(
-                    sa.bindparam("b_empty_since", type_=attempts.c.empty_since.type)
-                ),
-            )
-            .correlate(None)
-        ),
-    ),
-)

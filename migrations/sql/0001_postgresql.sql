@@ -29,7 +29,10 @@ CREATE TABLE zego_tasks (
     CONSTRAINT zego_user_count_not_negative    CHECK (user_count >= 0),
     CONSTRAINT zego_user_count_source_known    CHECK (user_count_source IN ('app', 'callback', 'api')),
     CONSTRAINT zego_status_known               CHECK (status IN ('active', 'stopped', 'gone', 'auto_stopped', 'failed', 'released')),
-    CONSTRAINT zego_times_are_finite           CHECK (isfinite(hold_until) AND isfinite(started_at) AND isfinite(user_count_at) AND isfinite(ended_at))
+    CONSTRAINT zego_hold_until_is_a_time       CHECK (hold_until >= '1970-01-01 00:00Z' AND hold_until < '10000-01-01 00:00Z'),
+    CONSTRAINT zego_started_at_is_a_time       CHECK (started_at >= '1970-01-01 00:00Z' AND started_at < '9000-01-01 00:00Z'),
+    CONSTRAINT zego_user_count_at_is_a_time    CHECK (user_count_at >= '1970-01-01 00:00Z' AND user_count_at < '10000-01-01 00:00Z'),
+    CONSTRAINT zego_ended_at_is_a_time         CHECK (ended_at >= '1970-01-01 00:00Z' AND ended_at < '10000-01-01 00:00Z')
 )
 --;
 CREATE TABLE zego_stop_attempts (
@@ -144,7 +147,10 @@ FOR EACH ROW EXECUTE FUNCTION zego_tasks_hinted()
 -- The time of an observation written alone is never in the future.
 CREATE FUNCTION zego_tasks_observed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.user_count_at := least(NEW.user_count_at, clock_timestamp());
+    -- Not least(): a time that is taken away stays away, and the hint of an unknown age.
+    IF NEW.user_count_at > clock_timestamp() THEN
+        NEW.user_count_at := clock_timestamp();
+    END IF;
     RETURN NEW;
 END
 $$
@@ -153,12 +159,12 @@ CREATE TRIGGER zego_tasks_observed BEFORE UPDATE OF user_count_at ON zego_tasks
 FOR EACH ROW WHEN (NEW.user_count_at IS DISTINCT FROM OLD.user_count_at)
 EXECUTE FUNCTION zego_tasks_observed()
 --;
--- A hold or a time limit that changes calls for a new plan. In flight, the claim's holder looks at the row again.
+-- A hold or a time limit that changes calls for a new plan. While a claim is held wake_at is the end of its lease.
 CREATE FUNCTION zego_tasks_replan() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    NEW.due_at := NULL;
+    NEW.auto_stop_at := NULL;
     IF NEW.claimed_by IS NULL THEN
-        NEW.due_at := NULL;
-        NEW.auto_stop_at := NULL;
         NEW.wake_at := NULL;
     END IF;
     RETURN NEW;

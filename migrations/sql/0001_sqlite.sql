@@ -25,15 +25,15 @@ CREATE TABLE zego_tasks (
     CONSTRAINT zego_room_id_1_to_128_bytes    CHECK (length(CAST(room_id AS BLOB)) BETWEEN 1 AND 128),
     CONSTRAINT zego_app_id_uint32             CHECK (app_id IS NULL OR (typeof(app_id) = 'integer' AND app_id BETWEEN 1 AND 4294967295)),
     CONSTRAINT zego_kind_known                CHECK (kind = 'asr'),
-    CONSTRAINT zego_max_idle_seconds_positive CHECK (max_idle_seconds IS NULL OR (typeof(max_idle_seconds) = 'integer' AND max_idle_seconds > 0)),
-    CONSTRAINT zego_grace_seconds_not_negative CHECK (grace_seconds IS NULL OR (typeof(grace_seconds) = 'integer' AND grace_seconds >= 0)),
+    CONSTRAINT zego_max_idle_seconds_positive CHECK (max_idle_seconds IS NULL OR (typeof(max_idle_seconds) = 'integer' AND max_idle_seconds BETWEEN 1 AND 2147483647)),
+    CONSTRAINT zego_grace_seconds_not_negative CHECK (grace_seconds IS NULL OR (typeof(grace_seconds) = 'integer' AND grace_seconds BETWEEN 0 AND 2147483647)),
     CONSTRAINT zego_user_count_not_negative   CHECK (user_count IS NULL OR (typeof(user_count) = 'integer' AND user_count >= 0)),
     CONSTRAINT zego_user_count_source_known   CHECK (user_count_source IN ('app', 'callback', 'api')),
     CONSTRAINT zego_status_known              CHECK (status IN ('active', 'stopped', 'gone', 'auto_stopped', 'failed', 'released')),
-    CONSTRAINT zego_hold_until_is_a_time      CHECK (hold_until IS NULL OR julianday(hold_until) IS NOT NULL),
-    CONSTRAINT zego_started_at_is_a_time      CHECK (julianday(started_at) IS NOT NULL),
-    CONSTRAINT zego_user_count_at_is_a_time   CHECK (user_count_at IS NULL OR julianday(user_count_at) IS NOT NULL),
-    CONSTRAINT zego_ended_at_is_a_time        CHECK (ended_at IS NULL OR julianday(ended_at) IS NOT NULL)
+    CONSTRAINT zego_hold_until_is_a_time      CHECK (hold_until IS NULL OR coalesce(hold_until LIKE '____-%' AND julianday(hold_until) >= julianday('1970-01-01'), 0)),
+    CONSTRAINT zego_started_at_is_a_time      CHECK (coalesce(started_at LIKE '____-%' AND julianday(started_at) BETWEEN julianday('1970-01-01') AND julianday('9000-01-01'), 0)),
+    CONSTRAINT zego_user_count_at_is_a_time   CHECK (user_count_at IS NULL OR coalesce(user_count_at LIKE '____-%' AND julianday(user_count_at) >= julianday('1970-01-01'), 0)),
+    CONSTRAINT zego_ended_at_is_a_time        CHECK (ended_at IS NULL OR coalesce(ended_at LIKE '____-%' AND julianday(ended_at) >= julianday('1970-01-01'), 0))
 )
 --;
 CREATE TABLE zego_stop_attempts (
@@ -108,9 +108,7 @@ END
 --;
 -- An observation older than the stored one is ignored: the statement passes over the row.
 CREATE TRIGGER zego_tasks_stale_hint BEFORE UPDATE OF user_count ON zego_tasks
-WHEN NEW.status = OLD.status
-    AND NEW.user_count_at IS NOT OLD.user_count_at
-    AND strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) < OLD.user_count_at
+WHEN NEW.status = OLD.status AND strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) < OLD.user_count_at
 BEGIN
     SELECT RAISE(IGNORE);
 END
@@ -120,12 +118,13 @@ END
 CREATE TRIGGER zego_tasks_hinted AFTER UPDATE OF user_count ON zego_tasks
 BEGIN
     UPDATE zego_tasks SET
-        user_count_at     = CASE WHEN NEW.user_count_at IS NULL OR NEW.user_count_at IS OLD.user_count_at
+        user_count_at     = CASE WHEN NEW.user_count_at IS NULL OR strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) IS OLD.user_count_at
                                  THEN strftime('%Y-%m-%d %H:%M:%f000', 'now')
                                  ELSE min(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at), strftime('%Y-%m-%d %H:%M:%f000', 'now')) END,
         user_count_source = CASE WHEN NEW.user_count IS NOT NULL THEN
                                  CASE WHEN NEW.user_count_source IS NULL
-                                        OR (NEW.user_count_source IS OLD.user_count_source AND NEW.user_count_at IS OLD.user_count_at)
+                                        OR (NEW.user_count_source IS OLD.user_count_source
+                                            AND (NEW.user_count_at IS NULL OR strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) IS OLD.user_count_at))
                                       THEN 'app' ELSE NEW.user_count_source END END
     WHERE task_id = NEW.task_id;
     UPDATE zego_tasks SET
@@ -138,30 +137,32 @@ BEGIN
     WHERE task_id = NEW.task_id;
 END
 --;
--- The time of an observation written alone: brought into our form, and never in the future.
-CREATE TRIGGER zego_tasks_observed AFTER UPDATE OF user_count_at ON zego_tasks
-WHEN NEW.user_count_at > strftime('%Y-%m-%d %H:%M:%f000', 'now')
-    OR NEW.user_count_at NOT LIKE '____-__-__ __:__:__.______'
+-- Times are brought into the one form that sorts, and an observation is never in the future.
+CREATE TRIGGER zego_tasks_dated AFTER UPDATE OF hold_until, started_at, user_count_at, ended_at ON zego_tasks
+WHEN NEW.hold_until IS NOT strftime('%Y-%m-%d %H:%M:%f000', NEW.hold_until)
+    OR NEW.started_at IS NOT strftime('%Y-%m-%d %H:%M:%f000', NEW.started_at)
+    OR NEW.user_count_at IS NOT min(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at), strftime('%Y-%m-%d %H:%M:%f000', 'now'))
+    OR NEW.ended_at IS NOT strftime('%Y-%m-%d %H:%M:%f000', NEW.ended_at)
 BEGIN
     UPDATE zego_tasks SET
-        user_count_at = min(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at), strftime('%Y-%m-%d %H:%M:%f000', 'now'))
-    WHERE task_id = NEW.task_id AND user_count_at IS NEW.user_count_at;
+        hold_until    = strftime('%Y-%m-%d %H:%M:%f000', hold_until),
+        started_at    = strftime('%Y-%m-%d %H:%M:%f000', started_at),
+        user_count_at = min(strftime('%Y-%m-%d %H:%M:%f000', user_count_at), strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+        ended_at      = strftime('%Y-%m-%d %H:%M:%f000', ended_at)
+    WHERE task_id = NEW.task_id;
 END
 --;
--- A hold or a time limit that changes calls for a new plan. In flight, the claim's holder looks at the row again.
+-- A hold or a time limit that changes calls for a new plan. While a claim is held wake_at is the end of its lease.
 CREATE TRIGGER zego_tasks_replan AFTER UPDATE OF hold_until, grace_seconds, max_idle_seconds, started_at ON zego_tasks
-WHEN NEW.hold_until IS NOT OLD.hold_until OR NEW.grace_seconds IS NOT OLD.grace_seconds
-    OR NEW.max_idle_seconds IS NOT OLD.max_idle_seconds OR NEW.started_at IS NOT OLD.started_at
+WHEN NEW.grace_seconds IS NOT OLD.grace_seconds OR NEW.max_idle_seconds IS NOT OLD.max_idle_seconds
+    OR strftime('%Y-%m-%d %H:%M:%f000', NEW.hold_until) IS NOT strftime('%Y-%m-%d %H:%M:%f000', OLD.hold_until)
+    OR strftime('%Y-%m-%d %H:%M:%f000', NEW.started_at) IS NOT strftime('%Y-%m-%d %H:%M:%f000', OLD.started_at)
 BEGIN
     UPDATE zego_tasks SET
-        due_at       = CASE WHEN claimed_by IS NOT NULL THEN due_at END,
-        auto_stop_at = CASE WHEN claimed_by IS NOT NULL THEN auto_stop_at END,
+        due_at       = NULL,
+        auto_stop_at = NULL,
         wake_at      = CASE WHEN claimed_by IS NOT NULL THEN wake_at END
     WHERE task_id = NEW.task_id;
-    UPDATE zego_tasks SET hold_until = strftime('%Y-%m-%d %H:%M:%f000', NEW.hold_until)
-    WHERE task_id = NEW.task_id AND NEW.hold_until NOT LIKE '____-__-__ __:__:__.______';
-    UPDATE zego_tasks SET started_at = strftime('%Y-%m-%d %H:%M:%f000', NEW.started_at)
-    WHERE task_id = NEW.task_id AND NEW.started_at NOT LIKE '____-__-__ __:__:__.______';
 END
 --;
 CREATE TRIGGER zego_tasks_ended AFTER UPDATE OF status ON zego_tasks

@@ -1,11 +1,13 @@
 """A fake ZEGO good enough to bet on: see docs/sandbox.md.
 
-``world`` and ``vendor`` are what the vendor does, ``misbehaviour`` what goes wrong, ``application`` and ``server`` put
-both on a port; ``script`` moves people about, ``referee`` compares what happened with what was recorded.
+``world`` and ``vendor`` are what the vendor does, ``callbacks`` and ``outbox`` what it tells by itself,
+``misbehaviour`` what goes wrong; ``application``, ``sender`` and ``server`` put all of it on the network. ``script``
+moves people about, ``referee`` compares what happened with what was recorded.
 """
 
-from watchdog.sandbox.misbehaviour import Body, Drop, Misbehaviour, RequestIdStyle
-from watchdog.sandbox.operations import Behave, Join, Leave, Operation, Start, Stop
+from watchdog.sandbox.callbacks import CallbackEncoding
+from watchdog.sandbox.misbehaviour import Body, CallbackBehaviour, Drop, Misbehaviour, RequestIdStyle
+from watchdog.sandbox.operations import Behave, Crash, Join, Leave, Operation, SendCallbacks, Speak, Start, Stop
 from watchdog.sandbox.server import Sandbox
 from watchdog.sandbox.vendor import Action, Code, Limits
 
@@ -13,7 +15,10 @@ __all__ = [
     "Action",
     "Behave",
     "Body",
+    "CallbackBehaviour",
+    "CallbackEncoding",
     "Code",
+    "Crash",
     "Drop",
     "Join",
     "Leave",
@@ -22,6 +27,8 @@ __all__ = [
     "Operation",
     "RequestIdStyle",
     "Sandbox",
+    "SendCallbacks",
+    "Speak",
     "Start",
     "Stop",
 ]

