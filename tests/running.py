@@ -105,7 +105,7 @@ class DaemonProcess:
         secret.write_text(SECRET)
         secret.chmod(0o600)
         config = {
-            "database": {"url": url},
+            "database": {"url": url, "statement_timeout_seconds": 1},
             "zego": {
                 "apps": [{"app_id": APP_ID, "server_secret_file": str(secret)}],
                 "asr_url": sandbox.url,

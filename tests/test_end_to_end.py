@@ -3,10 +3,11 @@
 import importlib.util
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Protocol
 
@@ -189,6 +190,26 @@ async def test_second_signal_cuts_short_and_says_unknown(
 
     assert [row["outcome"] for row in application.attempts()] == ["unknown"]
     assert application.judge(sandbox, abandoned).disagreements == ()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_ends_in_time_though_the_database_is_away(
+    application: Application, sandbox: Sandbox, new_daemon: NewDaemon
+) -> None:
+    sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(5, 5), requests=1))
+    daemon = new_daemon(sandbox, stop={"request_timeout_seconds": 6, "lease_seconds": 9, "shutdown_seconds": 1})
+    await daemon.start()
+    abandoned = await application.abandon(sandbox, ["room"])
+    await eventually("the request is in flight", lambda: in_flight(application) == 1)
+
+    with closing(sqlite3.connect(application.url.removeprefix("sqlite:///"), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert await daemon.end(seconds=15) == 0
+    assert in_flight(application) == 1, "nobody could write it down"
+
+    await daemon.start()
+    await eventually("the task has ended", lambda: all_ended(application, abandoned))
+    assert [row["outcome"] for row in application.attempts()] == ["unknown", "stopped_earlier"]
 
 
 async def test_observe_mode_sends_nothing_and_says_once_what_it_would_do(

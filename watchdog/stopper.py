@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 DETAIL_UNSERVED: Final = "app_not_configured"
 
+_LAST_WORDS_SECONDS: Final = 2.0
 _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
 
 
@@ -123,7 +124,8 @@ class Stopper:
         for task in self._running:
             task.cancel()
         if self._running:
-            await asyncio.wait(self._running)
+            # Not for ever: the database may be away, and then the rows stay `sent` until a lease later.
+            await asyncio.wait(self._running, timeout=_LAST_WORDS_SECONDS)
 
     def close(self) -> None:
         """Send nothing more: what has not been sent yet is given back."""
