@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
+
+# A deadline for one example is a timed test, and these machines are shared.
+hypothesis.settings.register_profile("watchdog", deadline=None)
+hypothesis.settings.load_profile("watchdog")
 
 pytest_plugins = ["tests.time_travel"]
 

@@ -385,6 +385,17 @@ async def test_a_blocked_app_is_left_alone_then_probed_with_one_task(world: Worl
         assert {world.task(f"t{number}")["status"] for number in range(5)} == {"stopped"}
 
 
+async def test_a_blocked_app_does_not_hide_when_the_next_task_is_due(world: World) -> None:
+    async with bench(world) as it:
+        await empty_room(it, "refused", "refused")
+        await empty_room(it, "other", "other", app_id=2, grace_seconds=48)
+        it.vendor.stop_replies.append(reply(100000005))
+        await it.after(45)
+        world.advance(2)
+        swept = await it.parts.sweeper.run_once()
+        assert (swept.claimed, swept.due, swept.wake_seconds) == (0, True, 1)
+
+
 async def test_a_task_of_an_app_without_secret_is_withheld(world: World) -> None:
     async with bench(world) as it:
         await empty_room(it, app_id=99)

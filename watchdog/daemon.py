@@ -103,13 +103,11 @@ class Service:
         swept = await self.parts.sweeper.run_once()
         if swept.planned or swept.claimed:
             log.debug("swept", planned=swept.planned, claimed=swept.claimed, wake_seconds=swept.wake_seconds)
-        poll = self._config.schedule.poll_seconds
-        if swept.wake_seconds is None:
-            return poll
-        if swept.wake_seconds > 0:
-            return min(poll, swept.wake_seconds)
-        # Due rows remain: for want of capacity, and then progress wakes us, or because they came due just now.
-        return _AFTER_PROGRESS_SECONDS if swept.claimed else poll
+        wait = self._config.schedule.poll_seconds
+        if swept.wake_seconds is not None:
+            wait = min(wait, swept.wake_seconds)
+        # Due rows remain for want of capacity, and then progress wakes us, or because they came due just now.
+        return min(wait, _AFTER_PROGRESS_SECONDS) if swept.due and swept.claimed else wait
 
     async def _heartbeat(self) -> float:
         await self._beat(first=False)

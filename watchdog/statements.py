@@ -21,10 +21,13 @@ PEEK = sa.select(
     .scalar_subquery()
     .is_not(None)
     .label("newly_empty"),
-    sa.select(sa.func.min(tasks.c.wake_at, type_=tasks.c.wake_at.type))
-    .where(ACTIVE, tasks.c.wake_at.is_not(None))
-    .scalar_subquery()
-    .label("wake_at"),
+    *(
+        sa.select(sa.func.min(tasks.c.wake_at, type_=tasks.c.wake_at.type))
+        .where(ACTIVE, tasks.c.wake_at.is_not(None), condition)
+        .scalar_subquery()
+        .label(name)
+        for name, condition in (("due_since", tasks.c.wake_at <= utcnow()), ("wake_at", tasks.c.wake_at > utcnow()))
+    ),
 )
 NEWLY_EMPTY = (
     sa.select(*tasks.c)

@@ -23,10 +23,14 @@ DETAIL_LEASE_EXPIRED = "the daemon that sent this did not live to record the ans
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Whether there is anything to do: rows without a plan, and the next time a row must be looked at."""
+    """Whether there is anything to do: rows without a plan, rows that are due, and when the next one will be.
+
+    Due rows may have to wait, for capacity or for a blocked AppId; the next one's time is told all the same.
+    """
 
     now: datetime
     newly_empty: bool
+    due: bool
     wake_at: datetime | None
 
 
@@ -129,7 +133,7 @@ class Store:
     def peek(self) -> Peek:
         with reading(self.engine) as connection:
             row = connection.execute(sql.PEEK).one()
-        return Peek(row.now, bool(row.newly_empty), row.wake_at)
+        return Peek(row.now, bool(row.newly_empty), row.due_since is not None, row.wake_at)
 
     def newly_empty(self, limit: int) -> tuple[datetime, list[Task]]:
         """At most ``limit`` active tasks whose room is empty and that have no plan, longest empty first."""

@@ -16,13 +16,11 @@ PLAN_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did, and the seconds until a row must be looked at again (None: no row is planned).
-
-    ``wake_seconds`` is 0 while due rows wait for the stopper's capacity.
-    """
+    """What a sweep did, whether due rows remain, and the seconds until the next row is due (None: no row is planned)."""
 
     planned: int
     claimed: int
+    due: bool
     wake_seconds: float | None
 
 
@@ -56,10 +54,10 @@ class Sweeper:
         planned = await self._plan() if peek.newly_empty else 0
         if planned:
             peek = await self._storage.call(self._storage.store.peek)
-        claimed = await self._claim() if peek.wake_at is not None and peek.wake_at <= peek.now else 0
+        claimed = await self._claim() if peek.due else 0
         if claimed:
             peek = await self._storage.call(self._storage.store.peek)
-        return Swept(planned, claimed, _seconds_until(peek.wake_at, peek.now))
+        return Swept(planned, claimed, peek.due, _seconds_until(peek.wake_at, peek.now))
 
     async def _plan(self) -> int:
         planned = 0

@@ -199,7 +199,8 @@ class ZegoClient:
     def _failure(self, error: Exception, endpoint: "_Endpoint", action: str, *, begun: bool) -> RequestError:
         # Any other TimeoutError than the library's is the deadline of the whole call.
         late = isinstance(error, TimeoutError)
-        reason = f"not done within {self._timeout_seconds:g} s" if late else str(error) or type(error).__name__
+        said = str(error).rstrip(".") or type(error).__name__
+        reason = f"not done within {self._timeout_seconds:g} s" if late else said
         if not begun or FATE.get(type(error)) is NotSent:
             return NotSent(f"{action} was not sent to {endpoint.host}: {reason}. It is safe to repeat.")
         return NoAnswer(f"{action} got no answer from {endpoint.host}: {reason}. ZEGO may have acted on it.")
