@@ -16,7 +16,7 @@ PLAN_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did, whether due rows remain, and the seconds until the next row is due (None: no row is planned)."""
+    """What a sweep did, whether due rows remain, and the seconds until the next row is due (None: none is planned)."""
 
     planned: int
     claimed: int
