@@ -180,7 +180,7 @@ class _Run:
             )
             # Storage has no say in where its statements run, and this is no place for threads.
             self._parts.storage._threads.shutdown()  # noqa: SLF001 - see AtOnce
-            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001
+            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
             try:
                 return await self._play(began)
             finally:

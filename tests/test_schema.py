@@ -248,9 +248,8 @@ class TestUpgrade:
         schema.migrate(engine)
         assert rows(engine, "stopped_rooms") == before
 
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has no rights
     def test_rights_that_were_granted_stay(self, engine: sa.Engine) -> None:
-        if engine.dialect.name == "sqlite":
-            pytest.skip("SQLite has no rights")
         run(engine, "GRANT SELECT ON zego_tasks, zego_stop_history TO pg_monitor")
         schema.migrate(engine)
         with reading(engine) as connection:
