@@ -1,6 +1,7 @@
 # Everything runs in .venv, which is made on first use. `make` alone lists the targets.
 PYTHON ?= python3
 DB ?= sqlite
+SEED ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -42,6 +43,10 @@ format: $(DEV) ## put the code into shape
 .PHONY: bench
 bench: $(DEV) ## what a sweep costs, at a thousand and a million active tasks
 	@$(BIN)/python -m benchmarks
+
+.PHONY: simulate
+simulate: $(DEV) ## a thousand rooms for two hours in every mode, in minutes; SEED=7 for other chances
+	@$(BIN)/python -m simulation --seed $(SEED)
 
 .PHONY: constraints
 constraints: $(DEV) ## take what is installed now into constraints.txt

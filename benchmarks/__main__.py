@@ -10,9 +10,11 @@ from statistics import median
 from time import perf_counter
 from typing import Final
 
-from benchmarks import databases, sweep
+from benchmarks import callbacks, databases, sweep
 from benchmarks.databases import Database
 from watchdog import __version__
+
+_CONNECTIONS: Final = 8
 
 KINDS: Final[dict[str, Callable[[list[int]], AbstractContextManager[tuple[str, list[Database]]]]]] = {
     "sqlite": databases.sqlite,
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--databases", default="sqlite,postgresql", help="which databases (%(default)s)")
     parser.add_argument("--repeats", type=int, default=50, help="how often 200 tasks come due (%(default)s)")
     parser.add_argument("--due", type=int, default=200, help="how many tasks come due at once (%(default)s)")
+    parser.add_argument("--storm", type=float, default=15, help="seconds of callbacks, 0 for none (%(default)s)")
     given = parser.parse_args(arguments)
     sizes = [int(size) for size in given.sizes.split(",")]
     kinds = given.databases.split(",")
@@ -44,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _tell(f"{kind}: measuring ({perf_counter() - began:.0f} s)")
             results = sweep.run(found, given.due, given.repeats)
             _say("", f"## {described}", "", *_table(found, results))
+            if given.storm > 0:
+                _tell(f"{kind}: callbacks ({perf_counter() - began:.0f} s)")
+                _say("", *_callbacks(callbacks.measure(found[0], seconds=given.storm, connections=_CONNECTIONS)))
         _tell(f"{kind}: done ({perf_counter() - began:.0f} s)")
 
 
@@ -73,6 +79,24 @@ def _table(found: Sequence[Database], results: dict[str, list[list[float]]]) -> 
         yield _row(
             [f"{part}, bytes per task", *(f"{one:.0f}" for one in each), *(f"{one / each[0]:.2f}" for one in each[1:])]
         )
+
+
+def _callbacks(measured: callbacks.Measured) -> Iterator[str]:
+    rate = len(measured.answered) / measured.load_seconds
+    yield f"Callbacks: {rate:.0f} a second over {_CONNECTIONS} connections, {measured.refused} refused."
+    yield ""
+    yield _row(["", "median", "p99", "worst"])
+    yield _row(["---", *["---:"] * 3])
+    for name, seconds in (
+        ("callback, sent to answered", measured.answered),
+        ("stop, due to sent, in silence", measured.lateness_quiet),
+        ("stop, due to sent, meanwhile", measured.lateness_loaded),
+    ):
+        yield _row([f"{name} ({len(seconds)})", _time(median(seconds)), _time(_p99(seconds)), _time(max(seconds))])
+
+
+def _p99(seconds: Sequence[float]) -> float:
+    return sorted(seconds)[int(len(seconds) * 0.99)]
 
 
 def _spread(seconds: Sequence[float]) -> str:

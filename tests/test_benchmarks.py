@@ -18,6 +18,8 @@ MEASURED = [
     "indexes, bytes per task",
 ]
 
+LATENCIES = ["callback, sent to answered", "stop, due to sent, in silence", "stop, due to sent, meanwhile"]
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -31,7 +33,7 @@ def rows(table: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(("database", "title"), [("sqlite", "SQLite 3."), ("postgresql", "PostgreSQL 1")])
 def test_it_runs_and_compares_two_sizes(database: str, title: str) -> None:
-    done = bench("--sizes", "120,240", "--databases", database, "--repeats", "2", "--due", "5")
+    done = bench("--sizes", "120,240", "--databases", database, "--repeats", "2", "--due", "5", "--storm", "0")
     assert done.returncode == 0, done.stderr
     assert [line.startswith(f"## {title}") for line in done.stdout.splitlines() if line.startswith("#")] == [True]
     header, _, *measured = rows(done.stdout)
@@ -42,6 +44,20 @@ def test_it_runs_and_compares_two_sizes(database: str, title: str) -> None:
         assert re.fullmatch(spread, row[1])
         assert re.fullmatch(spread, row[2])
         assert re.fullmatch(r"(\*\*)?\d+\.\d\d(\*\*)?", row[3])
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_it_measures_callbacks_beside_stops(database: str) -> None:
+    tiny = ("--sizes", "20", "--databases", database, "--repeats", "1", "--due", "2")
+    done = bench(*tiny, "--storm", "1")
+    assert done.returncode == 0, done.stderr
+    (rate, refused) = re.findall(r"Callbacks: (\d+) a second over 8 connections, (\d+) refused", done.stdout)[0]
+    assert int(rate) > 0
+    assert int(refused) == 0
+    measured = rows(done.stdout)[-3:]
+    assert [re.sub(r" \(\d+\)", "", row[0]) for row in measured] == LATENCIES
+    stops = [int(re.findall(r"\((\d+)\)", row[0])[0]) for row in measured[1:]]
+    assert stops == [10, 10], "a stop was lost under the load"
 
 
 @pytest.mark.parametrize(
@@ -66,3 +82,5 @@ def test_the_document_shows_a_run_of_this_very_benchmark() -> None:
     assert [row[0] for row in found] == 2 * names
     nothing_due = [float(row[3].strip("*")) for row in found if "nothing due" in row[0] or "statement" in row[0]]
     assert max(nothing_due) <= 1.5
+    shown = [re.sub(r" \(\d+\)", "", row[0]) for row in rows(document)]
+    assert [name for name in shown if name in LATENCIES] == 2 * LATENCIES

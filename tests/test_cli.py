@@ -29,11 +29,12 @@ from watchdog.model import Evidence, Mode, Outcome, Source, Status, Task, Verify
 from watchdog.policy import Decision, Policy, Rule, Verdict, decide
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox
 from watchdog.store import Daemon, Store
+from watchdog.tables import SCHEMA_VERSION
 
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "explain", "stop", "hold", "version"),
+    *("tasks", "history", "room", "explain", "stop", "hold", "version"),
 ]
 DAYS = timedelta(days=1)
 
@@ -291,8 +292,8 @@ def test_a_configuration_may_be_named_before_or_after_the_command(sqlite_url: st
 def test_migrate_says_what_it_did_and_where(database_url: str, tmp_path: Path) -> None:
     operator = Operator(tmp_path, database_url)
     first, second = operator.types("migrate"), operator.types("migrate")
-    assert "schema none -> 0001" in first.stdout
-    assert "schema 0001 already" in second.stdout
+    assert f"schema none -> {SCHEMA_VERSION}" in first.stdout
+    assert f"schema {SCHEMA_VERSION} already" in second.stdout
     assert (str(tmp_path) in first.stdout) or "postgresql" in first.stdout
 
 
@@ -750,6 +751,7 @@ def example(**columns: Any) -> Task:
     return Task(
         **values
         | {"task_id": "1", "room_id": "r", "kind": "asr", "started_at": now, "attempts": 0, "status": Status.ACTIVE}
+        | {"asked_at": now}
         | columns
     )
 

@@ -18,6 +18,7 @@ from tests.time_travel import World
 REFUSED = (sqlite3.IntegrityError, psycopg.IntegrityError, psycopg.DataError)
 FINAL = ("stopped", "gone", "auto_stopped", "failed", "released")
 PLAN = ("due_at", "auto_stop_at", "wake_at")
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 Row = Mapping[str, Any]
 
 
@@ -78,6 +79,8 @@ class TestInsert:
             "attempts": 0,
             "status": "active",
             "ended_at": None,
+            "asked_at": LONG_AGO,
+            "vendor_occupied_at": None,
         }
 
     @pytest.mark.parametrize(("number", "moved"), [(0, "empty_since"), (3, "last_occupied_at")])
@@ -109,12 +112,21 @@ class TestInsert:
 
     def test_what_belongs_to_the_daemon_starts_clean_whatever_was_written(self, world: World) -> None:
         moment = world.ago(600)
-        times = ("last_occupied_at", "empty_since", "due_at", "auto_stop_at", "wake_at", "ended_at")
-        world.app.start("task", claimed_by="me", attempts=7, **dict.fromkeys(times, moment))
+        times = (
+            "last_occupied_at",
+            "empty_since",
+            "due_at",
+            "auto_stop_at",
+            "wake_at",
+            "ended_at",
+            "vendor_occupied_at",
+        )
+        world.app.start("task", claimed_by="me", attempts=7, asked_at=moment, **dict.fromkeys(times, moment))
         row = world.task("task")
-        assert only(row, *times, "claimed_by", "attempts") == {
+        assert only(row, *times, "claimed_by", "attempts", "asked_at") == {
             **dict.fromkeys((*times, "claimed_by")),
             "attempts": 0,
+            "asked_at": LONG_AGO,
         }
 
     @pytest.mark.parametrize("status", FINAL)
@@ -271,6 +283,86 @@ class TestHint:
         row = world.task("task")
         assert only(row, "wake_at", "claimed_by") == only(leased, "wake_at", "claimed_by")
         assert row["due_at"] == (leased["due_at"] if number == 0 else None)
+
+
+class TestSeenByTheVendor:
+    """``vendor_occupied_at``: the last time that the vendor itself, by API or callback, saw people."""
+
+    @pytest.mark.parametrize("source", ["api", "callback"])
+    def test_people_by_its_word(self, world: World, source: str) -> None:
+        world.app.start("task")
+        world.advance(10)
+        world.app.people("room", 2, user_count_at=world.ago(3), user_count_source=source)
+        assert world.task("task")["vendor_occupied_at"] == world.ago(3)
+        world.advance(10)
+        world.app.people("room", 1, user_count_at=world.ago(1), user_count_source=source)
+        assert world.task("task")["vendor_occupied_at"] == world.ago(1)
+
+    @pytest.mark.parametrize("source", ["api", "callback"])
+    @pytest.mark.parametrize("more", [{}, {"user_count_at": None}], ids=["not given", "null"])
+    def test_now_if_it_gives_no_time(self, world: World, source: str, more: dict[str, Any]) -> None:
+        for task_id, hinted in (("new", {}), ("hinted", {"user_count": 1})):
+            world.app.start(task_id, **hinted)
+        world.advance(10)
+        world.app.people("room", 2, user_count_source=source, **more)
+        assert [world.task(task_id)["vendor_occupied_at"] for task_id in ("new", "hinted")] == [world.now] * 2
+
+    @pytest.mark.parametrize("source", ["api", "callback"])
+    def test_never_in_the_future(self, world: World, source: str) -> None:
+        world.app.start("task")
+        world.app.people("room", 2, user_count_at=world.ahead(60), user_count_source=source)
+        assert world.task("task")["vendor_occupied_at"] == world.now
+
+    @pytest.mark.parametrize("source", ["api", "callback"])
+    @pytest.mark.parametrize("number", [0, None])
+    def test_no_people_leave_it_as_it_was(self, world: World, source: str, number: int | None) -> None:
+        world.app.start("task")
+        world.app.people("room", number, user_count_at=world.ago(2), user_count_source=source)
+        assert world.task("task")["vendor_occupied_at"] is None
+        world.app.people("room", 1, user_count_at=world.now, user_count_source=source)
+        seen = world.now
+        world.advance(10)
+        world.app.people("room", number, user_count_at=world.now, user_count_source=source)
+        assert world.task("task")["vendor_occupied_at"] == seen
+
+    @pytest.mark.parametrize("columns", [{}, {"user_count_source": "app"}, {"user_count_source": None}], ids=str)
+    def test_the_applications_word_is_not_its(self, world: World, columns: dict[str, Any]) -> None:
+        world.app.start("task", user_count=1, **columns)
+        world.advance(10)
+        world.app.people("room", 5, **columns)
+        assert world.task("task")["vendor_occupied_at"] is None
+
+    @pytest.mark.parametrize(
+        "columns",
+        [{}, {"user_count_at": None}, {"user_count_source": "app"}, {"user_count_source": None}],
+        ids=["nothing more", "a time of null", "its source", "a source of null"],
+    )
+    def test_nor_is_it_after_the_vendor_spoke(self, world: World, columns: dict[str, Any]) -> None:
+        world.app.start("task")
+        world.app.people("room", 2, user_count_at=world.now, user_count_source="api")
+        seen = world.now
+        for _ in range(2):
+            world.advance(10)
+            world.app.people("room", 3, **columns)
+            row = world.task("task")
+            assert (row["vendor_occupied_at"], row["user_count_source"]) == (seen, "app")
+            assert row["last_occupied_at"] == world.now
+
+    def test_an_older_observation_is_ignored(self, world: World) -> None:
+        world.app.start("task", user_count=1)
+        world.advance(10)
+        assert world.app.people("room", 2, user_count_at=world.ago(11), user_count_source="api") == 0
+        assert world.task("task")["vendor_occupied_at"] is None
+
+    @pytest.mark.parametrize("source", ["api", "callback", "app", None])
+    @pytest.mark.parametrize("number", [0, 2, None])
+    @pytest.mark.parametrize("offset", [-5, 60, None])
+    def test_on_insert(self, world: World, source: str | None, number: int | None, offset: float | None) -> None:
+        at = None if offset is None else world.ahead(offset)
+        world.app.start("task", user_count=number, user_count_at=at, user_count_source=source)
+        seen = world.ago(5) if offset == -5 else world.now
+        expected = seen if number and source in {"api", "callback"} else None
+        assert world.task("task")["vendor_occupied_at"] == expected
 
 
 class TestRefused:
@@ -593,6 +685,7 @@ class Model:
     user_count_at: datetime | None = None
     user_count_source: str | None = None
     last_occupied_at: datetime | None = None
+    vendor_occupied_at: datetime | None = None
     empty_since: datetime | None = None
     due_at: datetime | None = None
     auto_stop_at: datetime | None = None
@@ -619,6 +712,8 @@ class Model:
             return row if self.user_count == 0 else replace(row, empty_since=row.user_count_at)
         if number is not None:
             row = replace(row, last_occupied_at=row.user_count_at)
+            if source in {"api", "callback"}:
+                row = replace(row, vendor_occupied_at=row.user_count_at)
         return replace(row, empty_since=None).unplanned()
 
     def unplanned(self) -> "Model":

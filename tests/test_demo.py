@@ -82,6 +82,8 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
         attempts=0,
         status=Status.ACTIVE,
         ended_at=None,
+        asked_at=moment(0),
+        vendor_occupied_at=None,
     )
     timing = STORY.timing
     rules = policy.Policy(

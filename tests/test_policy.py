@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -14,8 +15,10 @@ from watchdog.policy import (
     Policy,
     Rule,
     Verdict,
+    contradicts,
     decide,
     plan,
+    reason,
     recheck_seconds,
 )
 
@@ -53,6 +56,8 @@ TASK = Task(
     attempts=0,
     status=Status.ACTIVE,
     ended_at=None,
+    asked_at=at(-3600),
+    vendor_occupied_at=at(-1),
 )
 """A task of long ago, whose room people have left at START."""
 
@@ -274,6 +279,75 @@ class TestDecide:
     def test_every_rule_has_words(self) -> None:
         assert set(RULE_TEXT) == set(Rule)
 
+    @pytest.mark.parametrize("manual", [True, False])
+    @pytest.mark.parametrize("verify", Verify)
+    def test_a_zero_that_contradicts_the_application_is_unknown(self, verify: Verify, *, manual: bool) -> None:
+        policy = replace(POLICY, verify=verify)
+        task = replace(SEEN_BY_THE_APP, due_at=at(45))
+        unknown = Decision(Verdict.UNKNOWN, Rule.CONTRADICTED)
+        assert judge(task, EMPTY, 45, policy=policy, manual=manual) == unknown
+        assert judge(replace(task, hold_until=HOLD), EMPTY, 45, policy=policy, manual=manual) == unknown
+        assert judge(task, None, 45, policy=policy, manual=manual) == Decision(Verdict.KEEP, Rule.OCCUPIED)
+
+    @pytest.mark.parametrize("verify", [Verify.REQUIRED, Verify.WHEN_POSSIBLE])
+    @pytest.mark.parametrize("task", [TASK, NEVER_JOINED])
+    def test_a_room_with_only_bots_left_is_empty_and_says_so(self, verify: Verify, task: Task) -> None:
+        policy = replace(POLICY, verify=verify)
+        vendor = Evidence(0, at(90), Source.API, others=2)
+        stop = Decision(Verdict.STOP, Rule.VENDOR_SAYS_EMPTY, reason=Reason.BOTS_ONLY)
+        assert judge(task, vendor, 90, policy=policy) == stop
+        assert judge(task, vendor, 90, policy=policy, manual=True) == replace(stop, reason=Reason.MANUAL)
+
+    def test_bots_beside_people_save_nobody(self) -> None:
+        assert judge(TASK, Evidence(1, at(45), Source.API, others=3), 45) == Decision(Verdict.KEEP, Rule.OCCUPIED)
+
+
+SEEN_BY_THE_APP = replace(TASK, user_count=2, empty_since=None, vendor_occupied_at=None)
+"""A room in which the application sees two people, and the vendor has never seen anybody."""
+
+
+class TestContradicts:
+    def test_a_zero_where_the_application_sees_people_and_the_vendor_never_did(self) -> None:
+        assert contradicts(SEEN_BY_THE_APP, EMPTY)
+
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"vendor_occupied_at": at(-600)},
+            {"user_count": 0},
+            {"user_count": None},
+            {"user_count_source": Source.API},
+            {"user_count_source": Source.CALLBACK},
+            {"user_count_source": None},
+        ],
+        ids=str,
+    )
+    def test_not_where_the_vendor_saw_somebody_or_the_application_does_not(self, columns: dict[str, Any]) -> None:
+        assert not contradicts(replace(SEEN_BY_THE_APP, **columns), EMPTY)
+
+    def test_the_source_is_what_the_database_says(self) -> None:
+        assert contradicts(replace(SEEN_BY_THE_APP, user_count_source="app"), EMPTY)
+
+    @pytest.mark.parametrize("observed", [(0, 1), (1, 0), (None, 0)])
+    def test_not_where_the_vendor_knows_the_room_or_says_nothing(self, observed: tuple[int | None, int]) -> None:
+        number, others = observed
+        assert not contradicts(SEEN_BY_THE_APP, Evidence(number, at(45), Source.API, others))
+
+
+@pytest.mark.parametrize(
+    ("task", "vendor", "expected"),
+    [
+        (TASK, None, Reason.EMPTY_ROOM),
+        (TASK, EMPTY, Reason.EMPTY_ROOM),
+        (NEVER_JOINED, None, Reason.NEVER_JOINED),
+        (NEVER_JOINED, EMPTY, Reason.NEVER_JOINED),
+        (TASK, replace(EMPTY, others=1), Reason.BOTS_ONLY),
+        (NEVER_JOINED, replace(EMPTY, others=1), Reason.BOTS_ONLY),
+    ],
+)
+def test_reason(task: Task, vendor: Evidence | None, expected: Reason) -> None:
+    assert reason(task, vendor) is expected
+
 
 def judge(
     task: Task, vendor: Evidence | None, now: float, *, policy: Policy = POLICY, manual: bool = False
@@ -323,7 +397,7 @@ policies = st.builds(
     verification_max_age_seconds=st.integers(1, 5),
 )
 numbers = st.sampled_from([0, 0, 0, 0, -1, 2, None])
-evidences = st.builds(Evidence, numbers, st.none() | moments, st.just(Source.API))
+evidences = st.builds(Evidence, numbers, st.none() | moments, st.just(Source.API), st.sampled_from([0, 0, 1]))
 tasks = st.builds(
     lambda **columns: replace(TASK, **columns),
     max_idle_seconds=st.none() | st.sampled_from([1, 20, 30, 120, 1800]),
@@ -335,6 +409,7 @@ tasks = st.builds(
     last_occupied_at=st.none() | moments,
     empty_since=st.none() | moments,
     due_at=st.none() | moments,
+    vendor_occupied_at=st.none() | moments,
     status=st.sampled_from([*[Status.ACTIVE] * 5, *Status]),
 )
 
@@ -362,6 +437,8 @@ def test_nothing_is_stopped_but_on_fresh_evidence_of_an_empty_room(
         assert evidence.observed_at >= since
     else:
         assert age <= policy.verification_max_age_seconds
+        assert not contradicts(task, vendor)
+        assert manual or (decision.reason is Reason.BOTS_ONLY) == (vendor.others > 0)
     assert task.hold_until is None or now >= task.hold_until
     if not manual:
         assert task.due_at is None or task.empty_since is None or now >= task.due_at
@@ -397,6 +474,7 @@ def test_a_plan_is_stopped_when_it_is_due(task: Task, policy: Policy, now: datet
     assume(task.last_occupied_at is not None)
     planned = replace(task, due_at=found.due_at, auto_stop_at=found.auto_stop_at)
     vendor = Evidence(0, found.due_at, Source.API)
+    assume(not contradicts(planned, vendor))
     decision = decide(planned, vendor, policy, found.due_at, watching_since=found.due_at)
     assert decision == Decision(Verdict.STOP, Rule.VENDOR_SAYS_EMPTY, reason=Reason.EMPTY_ROOM)
     early = found.due_at - timedelta(milliseconds=1)

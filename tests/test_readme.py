@@ -119,7 +119,9 @@ async def test_run_it_for_real(sandbox: Sandbox, tmp_path: Path) -> None:
         await eventually("the daemon watches", lambda: bool(application.rows("SELECT * FROM zego_daemons")))
         for command in table_commands("README.md"):
             # `stop` is an operator's order, but in observe mode and on hold nothing is sent.
-            await output(command.replace("TASK", task), expected=1 if " stop " in command else 0)
+            await output(
+                command.replace("TASK", task).replace("ROOM", "room"), expected=1 if " stop " in command else 0
+            )
     finally:
         daemon.send_signal(signal.SIGTERM)
         _, log = await daemon.communicate()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -28,15 +29,25 @@ from watchdog.tables import SCHEMA_VERSION, VERSION_TABLE, metadata
 VIEW_COLUMNS = [
     *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),
     *("empty_since", "due_at", "stopped_at", "auto_stop_at", "reaction_seconds", "seconds_before_auto_stop"),
+    "rejoined_after_seconds",
 ]
 INDEXES = {
     "zego_tasks": {
         "zego_tasks_newly_empty": ["empty_since"],
         "zego_tasks_wake": ["wake_at"],
         "zego_tasks_room": ["room_id"],
+        "zego_tasks_asked": ["asked_at"],
     },
     "zego_stop_attempts": {"zego_stop_attempts_task": ["task_id", "id"], "zego_stop_attempts_in_flight": ["sent_at"]},
     "zego_daemons": {},
+    "zego_room_sessions": {"zego_room_sessions_seen_at": ["seen_at"]},
+    "zego_room_users": {},
+    "zego_callbacks_seen": {"zego_callbacks_seen_at": ["seen_at"]},
+    "zego_rejoins": {
+        "zego_rejoins_watched": ["watch_until"],
+        "zego_rejoins_asked": ["asked_at"],
+        "zego_rejoins_room": ["room_id"],
+    },
 }
 
 
@@ -158,6 +169,108 @@ class TestMigrate:
         engine.dispose()
 
 
+class TestUpgrade:
+    """A database of revision 0001 in use: nothing that is in it, or was built upon it, is lost."""
+
+    @pytest.fixture
+    def engine(self, engine: sa.Engine) -> sa.Engine:
+        """A database of revision 0001, in use."""
+        config = Config()
+        config.set_main_option("script_location", str(schema.migrations_folder()))
+        with writing(engine) as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0001")
+        run(
+            engine,
+            "INSERT INTO zego_tasks (task_id, room_id, user_count, app_id) VALUES ('occupied', 'a', 2, 7)",
+            "INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('empty', 'b', 0), ('unknown', 'c', NULL)",
+            "UPDATE zego_tasks SET due_at = user_count_at, wake_at = user_count_at, attempts = 2 WHERE room_id = 'b'",
+            "INSERT INTO zego_tasks (task_id, room_id, status) VALUES ('ended', 'd', 'stopped')",
+            "INSERT INTO zego_stop_attempts"
+            " (task_id, kind, room_id, attempt, reason, due_at, replied_at, outcome, instance)"
+            " SELECT 'ended', 'asr', 'd', 1, 'empty_room', started_at, started_at, 'stopped', 'host/1'"
+            " FROM zego_tasks WHERE task_id = 'ended'",
+            "INSERT INTO zego_stop_attempts (task_id, kind, room_id, attempt, reason, outcome, instance)"
+            " VALUES ('empty', 'asr', 'b', 1, 'empty_room', 'sent', 'host/1')",
+            "INSERT INTO zego_daemons (instance, host, pid, version, mode, started_at, watching_since, seen_at)"
+            " SELECT 'host/1', 'host', 1, '0', 'enforce', started_at, started_at, started_at"
+            " FROM zego_tasks WHERE task_id = 'ended'",
+        )
+        return engine
+
+    def test_keeps_every_row(self, engine: sa.Engine) -> None:
+        names = ("zego_tasks", "zego_stop_attempts", "zego_daemons", "zego_stop_history")
+        before = {name: rows(engine, name) for name in names}
+        assert [len(found) for found in before.values()] == [4, 2, 1, 2]
+        assert schema.migrate(engine) == ("0001", SCHEMA_VERSION)
+        after = {name: rows(engine, name) for name in names}
+        for name in names:
+            assert [
+                {column: row[column] for column in old} for old, row in zip(before[name], after[name], strict=True)
+            ] == before[name]
+        assert {str(row["asked_at"])[:19] for row in after["zego_tasks"]} == {"1970-01-01 00:00:00"}
+        assert {row["vendor_occupied_at"] for row in after["zego_tasks"]} == {None}
+        assert {row["rejoined_after_seconds"] for row in after["zego_stop_history"]} == {None}
+
+    def test_what_a_hint_means_stays_and_the_vendors_word_is_noted(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        run(
+            engine,
+            "UPDATE zego_tasks SET user_count = 0 WHERE room_id = 'a'",
+            "UPDATE zego_tasks SET user_count = 3, user_count_source = 'api' WHERE room_id = 'b'",
+            "UPDATE zego_tasks SET user_count = 1 WHERE room_id = 'c'",
+            "UPDATE zego_tasks SET status = 'released' WHERE room_id IN ('c', 'd')",
+        )
+        found = {row["task_id"]: row for row in rows(engine, "zego_tasks")}
+        assert found["occupied"]["empty_since"] == found["occupied"]["user_count_at"]
+        assert found["occupied"]["vendor_occupied_at"] is None
+        assert (found["empty"]["empty_since"], found["empty"]["due_at"], found["empty"]["wake_at"]) == (None,) * 3
+        assert found["empty"]["vendor_occupied_at"] == found["empty"]["user_count_at"]
+        assert found["unknown"]["vendor_occupied_at"] is None
+        assert (found["unknown"]["status"], found["ended"]["status"]) == ("released", "stopped")
+
+    def test_the_ledger_stays_append_only_and_goes_on(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        run(engine, "UPDATE zego_stop_attempts SET outcome = 'gone' WHERE outcome = 'sent'")
+        with pytest.raises(DatabaseError, match="never updated"):
+            run(engine, "UPDATE zego_stop_attempts SET code = '1' WHERE task_id = 'ended'")
+        run(
+            engine,
+            "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance)"
+            " VALUES ('new', 'asr', 'e', 'bots_only', 'stopped', 'host/1')",
+        )
+        assert [row["id"] for row in rows(engine, "zego_stop_attempts")] == [1, 2, 3]
+
+    def test_what_the_application_built_upon_the_view_stays(self, engine: sa.Engine) -> None:
+        run(engine, "CREATE VIEW stopped_rooms AS SELECT room_id, outcome FROM zego_stop_history")
+        before = rows(engine, "stopped_rooms")
+        assert len(before) == 2
+        schema.migrate(engine)
+        assert rows(engine, "stopped_rooms") == before
+
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has no rights
+    def test_rights_that_were_granted_stay(self, engine: sa.Engine) -> None:
+        run(engine, "GRANT SELECT ON zego_tasks, zego_stop_history TO pg_monitor")
+        schema.migrate(engine)
+        with reading(engine) as connection:
+            for name in ("zego_tasks", "zego_stop_history"):
+                allowed = connection.execute(sa.select(sa.func.has_table_privilege("pg_monitor", name, "SELECT")))
+                assert allowed.scalar() is True, name
+
+
+def run(engine: sa.Engine, *statements: str) -> None:
+    """Run each statement in a transaction of its own."""
+    for statement in statements:
+        with writing(engine) as connection:
+            connection.execute(sa.text(statement))
+
+
+def rows(engine: sa.Engine, name: str) -> list[dict[str, Any]]:
+    """Return all rows of a table or view, in the order of its first column."""
+    with reading(engine) as connection:
+        return [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {name} ORDER BY 1")).mappings()]
+
+
 class TestRequire:
     def test_missing_tables_name_the_command(self, engine: sa.Engine) -> None:
         with pytest.raises(SchemaMismatch, match="not there; create them with: zego-watchdog migrate"):
@@ -211,7 +324,22 @@ class TestHistory:
             "auto_stop_at": "2026-03-01 12:02:30",
             "reaction_seconds": 12.345,
             "seconds_before_auto_stop": 92.655,
+            "rejoined_after_seconds": None,
         }
+
+    @pytest.mark.parametrize(("came_back", "seconds"), [(None, None), (0.0, 0.0), (33.25, 33.25)])
+    def test_people_who_came_back(self, world: World, came_back: float | None, seconds: float | None) -> None:
+        self.attempt(world, 1, "stopped", replied=1.0)
+        self.attempt(world, 1, "stopped", replied=1.0, task_id="another")
+        stopped = START + timedelta(seconds=46)
+        world.app.execute(
+            "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until, rejoined_at) VALUES (?, ?, ?, ?, ?)",
+            *("task", "room", stopped, stopped + timedelta(seconds=600)),
+            None if came_back is None else stopped + timedelta(seconds=came_back),
+        )
+        assert world.history("task")["rejoined_after_seconds"] == seconds
+        assert world.history("another")["rejoined_after_seconds"] is None
+        assert len(world.app.rows("SELECT task_id FROM zego_stop_history")) == 2
 
     @pytest.mark.parametrize("outcome", Outcome)
     def test_only_a_stop_of_ours_has_a_time(self, world: World, outcome: Outcome) -> None:
@@ -312,6 +440,21 @@ class TestPlans:
     def test_nor_do_the_applications(self, store: Store, statement: str) -> None:
         assert not whole_tables(store.engine, statement, ())
 
+    def test_the_least_recently_asked_are_found_by_their_index(self, store: Store) -> None:
+        """As polling asks, also right after the upgrade, when nobody has been asked about."""
+        statement = (
+            "SELECT task_id, room_id FROM zego_tasks WHERE status = 'active' AND asked_at < {}"
+            " ORDER BY asked_at LIMIT 100"
+        )
+        sqlite = store.engine.dialect.name == "sqlite"
+        limit = "'2026-03-01 12:00:00.000000'" if sqlite else "now()"
+        for _ in ("all at once", "one after the other"):
+            used, sorts = indexes_used(store.engine, statement.format(limit))
+            assert (used, sorts) == ({"zego_tasks_asked"}, False)
+            with writing(store.engine) as connection:
+                connection.execute(sa.text("UPDATE zego_tasks SET asked_at = started_at"))
+                connection.execute(sa.text("ANALYZE"))
+
     def test_the_question_is_answered_at_all(self, store: Store) -> None:
         assert whole_tables(store.engine, "SELECT * FROM zego_tasks WHERE kind = 'asr'", ()) == {"zego_tasks"}
 
@@ -373,6 +516,16 @@ def whole_tables(engine: sa.Engine, statement: str, parameters: Any) -> set[str]
     return found & BIG
 
 
+def indexes_used(engine: sa.Engine, statement: str) -> tuple[set[str], bool]:
+    """Return the indexes that a statement is answered from, and whether its rows had to be sorted."""
+    with reading(engine) as connection:
+        if engine.dialect.name == "sqlite":
+            plan = "\n".join(row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}"))
+            return set(re.findall(r"USING (?:COVERING )?INDEX (\w+)", plan)), "TEMP B-TREE" in plan
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}").scalars())
+        return set(re.findall(r"(?:Scan using|Index Scan on) (\w+)", plan)), "Sort" in plan
+
+
 def _scanned_by_sqlite(rows: Sequence[sa.Row[Any]]) -> set[str]:
     # To read a small partial index is as good as a search.
     small = "zego_tasks_newly_empty|zego_tasks_wake|zego_stop_attempts_in_flight"
@@ -417,6 +570,6 @@ class TestDocumentation:
         assert all(status in diagram for status in Status)
 
     def test_every_constraint_and_index_that_is_named_exists(self) -> None:
-        built = "".join(file.read_text() for file in schema.migrations_folder().rglob("0001*"))
+        built = "".join(file.read_text() for file in schema.migrations_folder().rglob("000*.*"))
         for name in re.findall(r"zego_[a-z_0-9]+", self.PAGE):
             assert name in built or name == VERSION_TABLE, name

@@ -1,6 +1,6 @@
 """docs/sql.md: every statement runs on its databases, and answers what the document shows.
 
-The ledger that is asked was written by the store itself, in virtual time: two days in the life of three AppIds.
+The ledger that is asked was written by the stores themselves, in virtual time: two days in the life of three AppIds.
 """
 
 import re
@@ -19,6 +19,8 @@ import pytest
 
 from tests.time_travel import Application, World
 from watchdog import policy
+from watchdog.callback_store import CallbackStore
+from watchdog.events import IDLE_AUTO_STOP
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source
 from watchdog.outcomes import TASK_BECOMES
 from watchdog.policy import Policy, Rule
@@ -70,7 +72,11 @@ class Story:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.daemons = {name: Store(world.engine, name) for name in (FIRST, SECOND)}
+        self.daemons = {
+            name: Store(world.engine, name, rejoin_watch_seconds=Policy().rejoin_watch_seconds)
+            for name in (FIRST, SECOND)
+        }
+        self.callbacks = CallbackStore(world.engine, FIRST, DEFAULT_APP)
         self._numbers = count(1)
         self._tokens = count(1)
         self._request_ids = count(3151527792559699732, 1387)
@@ -144,6 +150,21 @@ class Story:
         self.empties(task_id, daemon)
         self.request(self.claim(task_id, late, daemon), Outcome.STOPPED, self.reply("0", "Success"), daemon=daemon)
 
+    def come_back(self, room: str, after: float) -> None:
+        """Somebody is in a room again, this long after what happened last."""
+        self.world.advance(after)
+        assert self.callbacks.rejoined(DEFAULT_APP, room, self.world.now) == 1
+
+    def ended_by_zego(self, number: int, after: float, **columns: Any) -> None:
+        """A room empties while no stop can be sent, and ZEGO's callback 1202 comes this long after."""
+        task_id, room = str(1920370518175780700 + number), f"night-{number}"
+        self.world.app.start(task_id, room, user_count=1, **columns)
+        self.world.advance(60)
+        self.empties(task_id)
+        self.world.advance(after - 3)
+        now = self.world.now
+        assert self.callbacks.auto_stopped(DEFAULT_APP, room, task_id, now, IDLE_AUTO_STOP, "idle timeout")
+
     def pulse(self, instance: str, *, fresh: bool) -> None:
         host, pid = instance.rsplit("-", 2)[:2]
         daemon = Daemon(instance, host, int(pid), "0.1.0", "enforce")
@@ -161,7 +182,11 @@ class Story:
         self.at("2026-03-01 21:00:00")
         self.stopped("maths-1")
         self.stopped("maths-2", late=0.5)
+        self.come_back("maths-2", 18.5)
         self.stopped("standup", people=0)
+        for number, after in enumerate((121.25, 120.5, 150.25, 122), 1):
+            self.ended_by_zego(number, after)
+        self.ended_by_zego(5, 601.5, max_idle_seconds=600)
 
     def morning(self) -> None:
         # While policy.mode was still observe.
@@ -230,6 +255,7 @@ class Story:
         self.empties(guitar)
         self.request(self.claim(guitar), Outcome.UNKNOWN, None, took=8, wake=1)
         self.request(self.claim(guitar), Outcome.STOPPED_EARLIER, self.reply("410001002", "Task not found"))
+        self.come_back("guitar", 240)
         self.task("conference", 5)
         self.at("2026-03-02 14:23:00")
         self.pulse(FIRST, fresh=True)

@@ -35,6 +35,7 @@ _CLOCK_SECONDS: Final = 60.0
 
 _DATABASE_CLOCK_SECONDS: Final = 2.0
 _HINT_SECONDS: Final = 3600.0
+_RETURNS_SHARE: Final = 0.05
 _WAL_RESET: Final = ((3, 7, 0), (3, 51, 2))
 """The SQLite versions in which several writers may, rarely, damage a database in WAL mode."""
 
@@ -188,6 +189,7 @@ def _database(config: Config, clock: Clock) -> Iterator[Finding]:
             yield _database_clock(offset, config)
             yield _daemons(reports.all_daemons(database)[1])
             yield _hints(reports.hints(database))
+            yield from _learned(*reports.learned(database), config)
     except ConfigError as error:
         yield _failed("database", error, "see `zego-watchdog migrate --help`")
     except DatabaseError as error:
@@ -273,6 +275,26 @@ def _hints(hints: reports.Hints) -> Finding:
     if hints.with_hint < hints.active:
         return _warn("hints", f"{hints.active - hints.with_hint} of {hints.active} active tasks have none", update)
     return _ok("hints", f"all {hints.active} active tasks have one, the newest {age:.0f} s old")
+
+
+def _learned(returns: reports.Returns, windows: reports.Windows | None, config: Config) -> Iterator[Finding]:
+    """What stops of the past say of the configuration; nothing where there were none."""
+    if returns.watched:
+        share = f"people came back after {returns.returned} of {returns.watched} stops of the last 24 hours"
+        if returns.returned > returns.watched * _RETURNS_SHARE:
+            yield _warn("returns", share, "raise policy.grace_seconds: rooms that look abandoned are not")
+        else:
+            yield _ok("returns", share)
+    if windows is not None:
+        seen = (
+            f"ZEGO ended {windows.count} tasks by itself, after {windows.minimum:.0f} s at least and "
+            f"{windows.median:.0f} s in the median; policy.max_idle_seconds is {config.policy.max_idle_seconds:g}"
+        )
+        if windows.is_faster_than_configured:
+            todo = f"set policy.max_idle_seconds to {windows.median:.0f} or less; then ZEGO is expected in time"
+            yield _warn("window", f"{seen}: ZEGO is faster than configured", todo)
+        else:
+            yield _ok("window", seen)
 
 
 async def _vendor(config: Config, clock: Clock) -> list[Finding]:

@@ -148,7 +148,7 @@ def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], 
     return found, problems
 
 
-_UNSHOWN: Final = frozenset({"url", "server_secret", "apps"})
+_UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "apps"})
 """Keys whose values may hold a secret."""
 
 

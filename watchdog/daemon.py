@@ -1,15 +1,19 @@
 """The daemon: jobs, heartbeat, signals, and an orderly end.
 
     sweep       at the next known due time, at the latest every ``schedule.poll_seconds``
-    heartbeat   says that we are alive, learns who else is, notices gaps
+    heartbeat   says that we are alive, learns who else is, notices gaps, and that no hints come any more
+    poll        asks ZEGO about the active rooms whose turn it is, every second
     reap        closes attempts that a dead daemon left in ``sent``
+    prune       forgets old callbacks, where any are taken
 
 The jobs are short and only hand work over; the stopper works beside them.
 """
 
 import asyncio
+import math
 import signal
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
@@ -19,7 +23,9 @@ from watchdog import __version__, schema, wiring
 from watchdog.clock import Clock, SystemClock
 from watchdog.database import place
 from watchdog.errors import DatabaseError
+from watchdog.http_server import HttpServer
 from watchdog.jobs import Recurring, scheduler
+from watchdog.poller import TICK_SECONDS
 from watchdog.settings import Config
 from watchdog.store import Store
 
@@ -27,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS: Final = 5.0
 REAP_SECONDS: Final = 15.0
+PRUNE_SECONDS: Final = 60.0
 _RESCUE_SECONDS: Final = 1.0
 _AFTER_PROGRESS_SECONDS: Final = 0.02
 
@@ -40,33 +47,52 @@ class Service:
         self._clock = clock
         self._scheduler = scheduler()
         self._sweep_job = self._recurring("sweep", self._sweep)
-        self._jobs = (
+        self._jobs: tuple[Recurring, ...] = (
             self._sweep_job,
             self._recurring("heartbeat", self._heartbeat),
             self._recurring("reap", self._reap),
         )
+        self._poll_job = self._recurring("poll", self._poll)
         self.parts = wiring.build(config, clock, database, Store(database, "").now(), on_progress=self._progressed)
+        self.http: HttpServer | None = None
+        if (address := config.http.address) is not None:
+            self._jobs += (self._recurring("prune", self._prune),)
+            self.http = HttpServer(
+                address, self.parts.webhook, is_healthy=self._is_healthy, is_ready=lambda: self._rescuing is not None
+            )
+        self._swept_at = clock.monotonic()
         self._database_away = False
+        self._trusted_since: datetime | None = None
         self._rescuing: asyncio.Task[None] | None = None
 
     def _recurring(self, name: str, run: Callable[[], Awaitable[float]]) -> Recurring:
         return Recurring(name, lambda: self._guarded(run), scheduler=self._scheduler, clock=self._clock)
 
     async def start(self) -> None:
-        """Say hello to the database, then begin to sweep. Raises DatabaseError."""
+        """Say hello to the database, then begin to sweep. Raises ConfigError, DatabaseError."""
+        if self.http is not None:
+            self.http.bind()
         await self._beat(first=True)
+        if self.http is not None:
+            await self.http.start()
         self._scheduler.start()
+        if self.parts.poller is not None:
+            self._jobs += (self._poll_job,)
         for job in self._jobs:
             job.arm(0.0)
         self._rescuing = asyncio.create_task(self._rescue())
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """Send nothing new, let what is in flight finish for ``stop.shutdown_seconds``, or until ``hurry`` is set."""
+        if self.http is not None:
+            await self.http.stop()
         if self._rescuing is not None:
             self._rescuing.cancel()
         for job in self._jobs:
             await job.close()
         self._scheduler.shutdown(wait=False)
+        if self.parts.poller is not None:
+            await self.parts.poller.close()
         self.parts.stopper.close()
         draining = asyncio.create_task(self.parts.stopper.drain(self._config.stop.shutdown_seconds))
         hurrying = asyncio.create_task(hurry.wait())
@@ -101,6 +127,7 @@ class Service:
 
     async def _sweep(self) -> float:
         swept = await self.parts.sweeper.run_once()
+        self._swept_at = self._clock.monotonic()
         if swept.planned or swept.claimed:
             log.debug("swept", planned=swept.planned, claimed=swept.claimed, wake_seconds=swept.wake_seconds)
         wait = self._config.schedule.poll_seconds
@@ -121,16 +148,33 @@ class Service:
         parts.storage.synchronise(pulse.now)
         if pulse.watching_since > parts.watch.watching_since and not first:
             log.warning("watch_interrupted", watching_since=pulse.watching_since.isoformat())
-        parts.watch.watching_since = pulse.watching_since
+        if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
+            # Like a gap: whatever was said before the silence may have changed since.
+            self._trusted_since = pulse.now
+        parts.watch.watching_since = max(pulse.watching_since, self._trusted_since or pulse.watching_since)
         for pace in parts.paces:
             pace.set_share(1 / max(1, pulse.alive))
 
+    async def _poll(self) -> float:
+        began = self._clock.monotonic()
+        if self.parts.poller is not None:
+            await self.parts.poller.begin()
+        return max(0.0, TICK_SECONDS - (self._clock.monotonic() - began))
+
     async def _reap(self) -> float:
         storage = self.parts.storage
+        await storage.call(self.parts.poll_store.prune)
         closed = await storage.call(storage.store.reap, self._config.stop.lease_seconds)
         if closed:
             log.warning("abandoned_attempts_closed", attempts=closed)
         return REAP_SECONDS
+
+    async def _prune(self) -> float:
+        pruned = await self.parts.storage.call(self.parts.webhook.prune)
+        return 1.0 if pruned else PRUNE_SECONDS
+
+    def _is_healthy(self) -> bool:
+        return self._clock.monotonic() - self._swept_at <= 3 * self._config.schedule.poll_seconds + 5
 
     async def _rescue(self) -> None:
         while True:

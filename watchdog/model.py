@@ -38,6 +38,7 @@ class Reason(StrEnum):
 
     EMPTY_ROOM = "empty_room"
     NEVER_JOINED = "never_joined"
+    BOTS_ONLY = "bots_only"
     MANUAL = "manual"
 
 
@@ -66,11 +67,16 @@ class Verify(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One statement of how many real people were in a room, and when; ``user_count`` None says nothing is known."""
+    """One statement of how many real people were in a room, and when; ``user_count`` None says nothing is known.
+
+    ``others`` counts users that the vendor sees and that are not people: admins and bots. While there are any, the
+    vendor does not end the task by itself.
+    """
 
     user_count: int | None
     observed_at: datetime | None
     source: str | None
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ class Task:
     attempts: int
     status: Status
     ended_at: datetime | None
+    asked_at: datetime
+    vendor_occupied_at: datetime | None
 
     @property
     def evidence(self) -> Evidence:

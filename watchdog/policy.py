@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from watchdog.model import Evidence, Mode, Reason, Status, Task, Verify
+from watchdog.model import Evidence, Mode, Reason, Source, Status, Task, Verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Policy:
     hint_max_age_seconds: float = 300
     verification_max_age_seconds: float = 5
     gap_seconds: float = 60
+    rejoin_watch_seconds: float = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Rule(StrEnum):
     ON_HOLD = "on_hold"
     NOT_DUE = "not_due"
     UNCONFIRMED = "unconfirmed"
+    CONTRADICTED = "contradicted"
     STALE_HINT = "stale_hint"
     HINT_BEFORE_GAP = "hint_before_gap"
     VENDOR_SAYS_EMPTY = "vendor_says_empty"
@@ -73,6 +75,7 @@ RULE_TEXT: dict[Rule, str] = {
     Rule.ON_HOLD: "the task is on hold",
     Rule.NOT_DUE: "the room has not been empty for long enough",
     Rule.UNCONFIRMED: "the vendor has not confirmed that the room is empty",
+    Rule.CONTRADICTED: "the application sees people in a room in which the vendor has never seen any: is it the same?",
     Rule.STALE_HINT: "the hint of an empty room is too old or from the future, and the vendor could not be asked",
     Rule.HINT_BEFORE_GAP: "the hint is from before a time when nobody watched, and the vendor could not be asked",
     Rule.VENDOR_SAYS_EMPTY: "the room has been empty for its grace, and the vendor confirms it",
@@ -95,8 +98,27 @@ def window(task: Task, policy: Policy) -> timedelta:
     return timedelta(seconds=policy.max_idle_seconds if task.max_idle_seconds is None else task.max_idle_seconds)
 
 
-def reason(task: Task) -> Reason:
+def reason(task: Task, vendor: Evidence | None = None) -> Reason:
+    """Why an empty room's task is stopped; ``vendor`` is what the RTC API answered last."""
+    if vendor is not None and vendor.others > 0:
+        return Reason.BOTS_ONLY
     return Reason.NEVER_JOINED if task.last_occupied_at is None else Reason.EMPTY_ROOM
+
+
+def contradicts(task: Task, observed: Evidence) -> bool:
+    """Whether the vendor's 0 is not to be believed: the application saw people, the vendor never did.
+
+    To the vendor a room that does not exist is empty, and so is a mistyped one, or one of another AppId. Once it has
+    seen somebody in the room its 0 counts.
+    """
+    return (
+        observed.user_count == 0
+        and observed.others == 0
+        and task.user_count is not None
+        and task.user_count > 0
+        and task.user_count_source == Source.APP
+        and task.vendor_occupied_at is None
+    )
 
 
 def plan(task: Task, policy: Policy, now: datetime) -> Plan | None:
@@ -149,26 +171,44 @@ def decide(
         return Decision(Verdict.UNKNOWN, Rule.NO_EVIDENCE)
     if evidence.user_count > 0:
         return Decision(Verdict.KEEP, Rule.OCCUPIED)
+    if vendor is not None and contradicts(task, vendor):
+        return Decision(Verdict.UNKNOWN, Rule.CONTRADICTED)
     if task.hold_until is not None and task.hold_until > now:
         return Decision(Verdict.WAIT, Rule.ON_HOLD, until=task.hold_until)
     due = now if manual else _due(task, evidence.observed_at, policy, now)
     if now < due:
         return Decision(Verdict.WAIT, Rule.NOT_DUE, until=due)
     # The room is said to be empty and its time has come: is what says so good enough?
-    age = (now - evidence.observed_at).total_seconds()
-    # Two readings of one clock differ by their delays, but evidence from further ahead is not fresh: after a clock was
-    # set back by an hour it would stay so for as long.
-    from_the_future = age < -policy.verification_max_age_seconds
-    why = Reason.MANUAL if manual else reason(task)
-    if vendor is not None and age <= policy.verification_max_age_seconds and not from_the_future:
-        return Decision(Verdict.STOP, Rule.VENDOR_SAYS_EMPTY, reason=why)
-    if vendor is not None or policy.verify is Verify.REQUIRED:
-        return Decision(Verdict.UNKNOWN, Rule.UNCONFIRMED)
-    if age > policy.hint_max_age_seconds or from_the_future:
-        return Decision(Verdict.UNKNOWN, Rule.STALE_HINT)
-    if evidence.observed_at < watching_since:
-        return Decision(Verdict.UNKNOWN, Rule.HINT_BEFORE_GAP)
-    return Decision(Verdict.STOP, Rule.HINT_SAYS_EMPTY, reason=why)
+    if vendor is not None:
+        rule = _vendors_word(evidence.observed_at, policy, now)
+    else:
+        rule = _hints_word(evidence.observed_at, policy, now, watching_since)
+    if rule not in {Rule.VENDOR_SAYS_EMPTY, Rule.HINT_SAYS_EMPTY}:
+        return Decision(Verdict.UNKNOWN, rule)
+    return Decision(Verdict.STOP, rule, reason=Reason.MANUAL if manual else reason(task, vendor))
+
+
+def _vendors_word(observed_at: datetime, policy: Policy, now: datetime) -> Rule:
+    fresh = _is_fresh(observed_at, policy.verification_max_age_seconds, policy, now)
+    return Rule.VENDOR_SAYS_EMPTY if fresh else Rule.UNCONFIRMED
+
+
+def _hints_word(observed_at: datetime, policy: Policy, now: datetime, watching_since: datetime) -> Rule:
+    if policy.verify is Verify.REQUIRED:
+        return Rule.UNCONFIRMED
+    if not _is_fresh(observed_at, policy.hint_max_age_seconds, policy, now):
+        return Rule.STALE_HINT
+    return Rule.HINT_BEFORE_GAP if observed_at < watching_since else Rule.HINT_SAYS_EMPTY
+
+
+def _is_fresh(observed_at: datetime, max_age_seconds: float, policy: Policy, now: datetime) -> bool:
+    """Whether evidence is neither too old nor from the future.
+
+    Two readings of one clock differ by their delays, but evidence from further ahead is not fresh: after a clock was
+    set back by an hour it would stay so for as long.
+    """
+    age = (now - observed_at).total_seconds()
+    return -policy.verification_max_age_seconds <= age <= max_age_seconds
 
 
 def _due(task: Task, observed_at: datetime, policy: Policy, now: datetime) -> datetime:

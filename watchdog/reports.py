@@ -7,6 +7,7 @@ found by bisecting the ids.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from statistics import median
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from watchdog.database import reading, writing
 from watchdog.model import Outcome, Status, Task
 from watchdog.store import ALIVE_SECONDS, ENDED, as_task
-from watchdog.tables import UtcTime, attempts, daemons, tasks, utcnow
+from watchdog.tables import UtcTime, attempts, daemons, rejoins, tasks, utcnow
 
 Row = Mapping[str, Any]
 """A row by its columns' names, in the table's order."""
@@ -23,6 +24,14 @@ BLOCKED_SECONDS: Final = 300.0
 """An AppId whose latest request was refused as a whole, and not longer ago than this, counts as blocked."""
 
 HINTS_LOOKED_AT: Final = 10_000
+
+IDLE_CODE: Final = "1202"
+"""What ZEGO's callback says when it has ended a task of an empty room."""
+
+WINDOW_DAYS: Final = 7
+WINDOWS_LOOKED_AT: Final = 10_000
+
+FASTER_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,33 @@ class Biography:
 
 
 @dataclass(frozen=True, slots=True)
+class Returns:
+    """Stops of the last 24 hours whose rooms were watched, and to how many of these rooms people came back."""
+
+    watched: int
+    returned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How long ZEGO left empty rooms alone before it ended their tasks (code 1202), as we measured it, in seconds.
+
+    We learn of emptiness late rather than early, so the real window is no shorter than these. ``early`` is the median
+    of how long before the expected moment ZEGO did it; positive says that it is faster than configured.
+    """
+
+    count: int
+    minimum: float
+    median: float
+    early: float
+
+    @property
+    def is_faster_than_configured(self) -> bool:
+        """Whether the difference is more than clocks and delays explain."""
+        return self.early > FASTER_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """Everything that ``status`` shows; ``latest`` counts the attempts of the last 24 hours by outcome."""
 
@@ -70,12 +106,15 @@ class Situation:
     occupied: int
     empty: int
     unknown: int
+    oldest_evidence_at: datetime | None
     longest_empty_since: datetime | None
     next_task_id: str | None
     next_due_at: datetime | None
     latest: Mapping[Outcome, int]
     in_flight: int
     blocked_apps: Sequence[int]
+    returns: Returns
+    windows: Windows | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +263,22 @@ def situation(engine: sa.Engine) -> Situation:
             occupied=counted.occupied,
             empty=counted.empty,
             unknown=counted.unknown,
+            oldest_evidence_at=counted.oldest_evidence_at,
             longest_empty_since=counted.longest_empty_since,
             next_task_id=None if upcoming is None else upcoming.task_id,
             next_due_at=None if upcoming is None else upcoming.due_at,
             latest={Outcome(outcome): number for outcome, number in sorted(outcomes, key=lambda row: -row[1])},
             in_flight=connection.execute(_IN_FLIGHT).scalar_one(),
             blocked_apps=_blocked(connection, now),
+            returns=_returns(connection),
+            windows=_windows(connection, now),
         )
+
+
+def learned(engine: sa.Engine) -> tuple[Returns, Windows | None]:
+    """What became of our stops, and what ZEGO's own ones teach; see Situation."""
+    with reading(engine) as connection:
+        return _returns(connection), _windows(connection, connection.execute(_NOW).scalar_one())
 
 
 def hold(
@@ -293,6 +341,29 @@ def hints(engine: sa.Engine) -> Hints:
     return Hints(row.now, row.active, row.with_hint, row.newest_at)
 
 
+def _returns(connection: sa.Connection) -> Returns:
+    row = connection.execute(_RETURNS).one()
+    return Returns(row.watched, row.returned)
+
+
+def _windows(connection: sa.Connection, now: datetime) -> Windows | None:
+    rows = connection.execute(
+        sa.select(attempts.c.evidence_at, attempts.c.empty_since, attempts.c.auto_stop_at)
+        .where(
+            _from(connection, now - timedelta(days=WINDOW_DAYS)),
+            attempts.c.code == IDLE_CODE,
+            attempts.c.empty_since.is_not(None),
+            attempts.c.evidence_at >= attempts.c.empty_since,
+        )
+        .limit(WINDOWS_LOOKED_AT)
+    ).all()
+    if not rows:
+        return None
+    lengths = [(row.evidence_at - row.empty_since).total_seconds() for row in rows]
+    early = [(row.auto_stop_at - row.evidence_at).total_seconds() for row in rows if row.auto_stop_at is not None]
+    return Windows(len(lengths), min(lengths), median(lengths), median(early) if early else 0.0)
+
+
 def _as_row(row: sa.Row[Any]) -> Row:
     return dict(row._mapping)  # noqa: SLF001  # the public name of it, says SQLAlchemy: _ keeps columns' names free
 
@@ -352,6 +423,12 @@ _COUNT = sa.select(
     sa.func.count().filter(_ACTIVE, tasks.c.user_count == 0).label("empty"),
     sa.func.count().filter(_ACTIVE, tasks.c.user_count.is_(None)).label("unknown"),
     sa.func.min(tasks.c.empty_since, type_=UtcTime).filter(_ACTIVE).label("longest_empty_since"),
+    sa.func.min(tasks.c.user_count_at, type_=UtcTime)
+    .filter(_ACTIVE, tasks.c.user_count.is_not(None))
+    .label("oldest_evidence_at"),
+)
+_RETURNS = sa.select(sa.func.count().label("watched"), sa.func.count(rejoins.c.rejoined_at).label("returned")).where(
+    rejoins.c.stopped_at >= utcnow(-86_400)
 )
 _NEXT = (
     sa.select(tasks.c.task_id, tasks.c.due_at)
@@ -366,5 +443,8 @@ _HISTORY = sa.table(
     *(sa.column(name, sa.Text()) for name in ("code", "message", "request_id")),
     sa.column("attempts", sa.Integer()),
     *(sa.column(name, UtcTime()) for name in ("empty_since", "due_at", "stopped_at", "auto_stop_at")),
-    *(sa.column(name, sa.Float()) for name in ("reaction_seconds", "seconds_before_auto_stop")),
+    *(
+        sa.column(name, sa.Float())
+        for name in ("reaction_seconds", "seconds_before_auto_stop", "rejoined_after_seconds")
+    ),
 )

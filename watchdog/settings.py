@@ -152,6 +152,16 @@ def _vendor_url(value: str) -> str:
     return value if value.endswith("/") else value + "/"
 
 
+def _listen(value: str) -> str:
+    """Refuse what is no host and port; an empty value stays empty."""
+    host, _, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    is_port = port.isascii() and port.isdecimal() and int(port[:6]) < 1 << 16
+    if value and (not bare or not is_port or (":" in bare) != (host != bare) or not set("/@ []").isdisjoint(bare)):
+        raise ValueError(f"{value!r} is no host and port; write 127.0.0.1:8765, or [::1]:8765")
+    return value
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -224,14 +234,18 @@ class AppConfig(Section):
     app_id: Annotated[int, Field(gt=0, lt=2**32)]
     server_secret_file: SecretFromFile = None
     server_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
+    callback_secret_file: SecretFromFile = None
+    """Holds the secret that ZEGO signs callbacks with; without it callbacks of this app are refused."""
 
-    @field_validator("server_secret")
+    callback_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
+
+    @field_validator("server_secret", "callback_secret")
     @classmethod
     def _not_in_the_file(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if isinstance(info.context, Origin) and ("zego", "apps") not in info.context.variables:
             raise ValueError(
                 "a secret does not belong in this file; "
-                "put it into a file of its own with mode 600 and name that as server_secret_file"
+                f"put it into a file of its own with mode 600 and name that as {info.field_name}_file"
             )
         if value is not None:
             redact(value.get_secret_value())
@@ -241,6 +255,8 @@ class AppConfig(Section):
     def _has_one_secret(self) -> Self:
         if (self.server_secret is None) == (self.server_secret_file is None):
             raise ValueError(f"app {self.app_id} needs its secret once: set server_secret_file to the path of a file")
+        if self.callback_secret is not None and self.callback_secret_file is not None:
+            raise ValueError(f"app {self.app_id} has its callback secret twice: keep callback_secret_file alone")
         return self
 
     @property
@@ -252,6 +268,13 @@ class AppConfig(Section):
             return self.server_secret_file.content
         raise AssertionError("validation lets no app pass without a secret")
 
+    @property
+    def callback_secrets(self) -> tuple[SecretStr, ...]:
+        """The callback secrets that are accepted, wherever they came from; none: no callback is."""
+        if self.callback_secret_file is not None:
+            return (self.callback_secret_file.content,)
+        return () if self.callback_secret is None else (self.callback_secret,)
+
 
 class ZegoConfig(Section):
     """The vendor: which apps are watched, and where the two APIs are."""
@@ -259,11 +282,30 @@ class ZegoConfig(Section):
     apps: tuple[AppConfig, ...] = ()
     """The first is the default app: the one of tasks whose ``app_id`` is null."""
 
+    discover: bool = True
+    """Whether a callback about a task that is not in the table puts it there."""
+
     asr_url: Annotated[str, Field(min_length=1), AfterValidator(_vendor_url)] = (
         "https://cloud-realtime-asr-api.zegotech.cn/"
     )
     rtc_url: Annotated[str, AfterValidator(_vendor_url)] = "https://rtc-api.zego.im/"
     """Empty: there is no occupancy API to ask."""
+
+    bot_user_ids: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    """Patterns (``*``, ``?``, ``[a-z]``) of users who are not people."""
+
+    @field_validator("bot_user_ids", mode="before")
+    @classmethod
+    def _no_patterns(cls, value: object) -> object:
+        return () if value == "" else value
+
+    @field_validator("bot_user_ids")
+    @classmethod
+    def _patterns_spare_somebody(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not pattern.strip("*?"):
+                raise ValueError(f"{pattern!r} matches everybody, so every room would be empty; write like bot-*")
+        return patterns
 
     @field_validator("apps", mode="before")
     @classmethod
@@ -304,6 +346,9 @@ class PolicyConfig(Section):
     gap_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     """After so long without a sweep, older hints allow no unverified stop."""
 
+    rejoin_watch_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
+    """How long after a stop people who come back to the room are noticed; 0 does not look."""
+
     @model_validator(mode="after")
     def _grace_fits_the_window(self) -> Self:
         needed = self.grace_seconds + self.safety_margin_seconds
@@ -321,6 +366,9 @@ class ScheduleConfig(Section):
 
     poll_seconds: Annotated[float, Field(ge=0.1, le=60)] = 5
     """The upper bound; it wakes earlier for a known due time."""
+
+    occupancy_poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 15
+    """How often ZEGO is asked about every active room, at most; 0 waits for others' hints."""
 
 
 class StopConfig(Section):
@@ -357,6 +405,21 @@ class StopConfig(Section):
         return self
 
 
+class HttpConfig(Section):
+    """The daemon's own HTTP server."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = ""
+    """Host and port; empty: no server."""
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of ``listen``, the host without brackets; None for no server."""
+        if not self.listen:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 class LogConfig(Section):
     """What is written to stderr; ``auto`` is JSON unless that is a terminal."""
 
@@ -372,6 +435,7 @@ class Config(Section):
     policy: PolicyConfig = PolicyConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     stop: StopConfig = StopConfig()
+    http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")

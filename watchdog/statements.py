@@ -4,8 +4,9 @@ A parameter that is bound once for each row begins with ``b_``, so that it canno
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
-from watchdog.tables import attempts, tasks, utcnow
+from watchdog.tables import attempts, rejoins, tasks, utcnow
 
 # The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
 ACTIVE = tasks.c.status == sa.literal_column("'active'")
@@ -92,6 +93,17 @@ CLOSE_ATTEMPT = sa.update(attempts).where(
     attempts.c.id == sa.bindparam("b_id"), attempts.c.outcome == sa.literal_column("'sent'")
 )
 END_TASK = sa.update(tasks).where(OWNED).values(status=sa.bindparam("b_status"))
+_WATCHED = {
+    "task_id": sa.bindparam("b_task_id"),
+    "app_id": sa.bindparam("b_app_id"),
+    "room_id": sa.bindparam("b_room_id"),
+    "stopped_at": sa.func.coalesce(sa.bindparam("b_stopped_at", type_=rejoins.c.stopped_at.type), utcnow()),
+    "watch_until": utcnow(sa.bindparam("b_seconds", type_=sa.Float)),
+}
+WATCH_ROOM = {
+    "postgresql": postgresql.insert(rejoins).values(_WATCHED).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(rejoins).values(_WATCHED).on_conflict_do_nothing(),
+}
 GIVE_BACK = (
     sa.update(tasks)
     .where(OWNED)

@@ -186,7 +186,7 @@ class Stopper:
             if self._closing or not held.lease_suffices(self._clock, self._settings):
                 return await self._aside(held, None, "returned unsent", evidence)
             evidence = vendor or held.claim.task.evidence
-            finished = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held))
+            finished = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held, evidence))
         if finished is None:
             # Since we claimed it the application ended the task, held it, or saw people come.
             return await self._aside(held, None, "the row changed before the request was sent", evidence)
@@ -228,12 +228,12 @@ class Stopper:
         wake_seconds: float = 0.0,
     ) -> Finished:
         """Give the claim back without a request, and say why in ledger and log."""
-        why = self._reason(held)
+        why = self._reason(held, evidence)
         item = SetAside(held.claim, held.app_id, outcome, why, detail, evidence, observed, wake_seconds)
         await self._storage.call(self._storage.store.set_aside, [item])
         if outcome is not None:
             announce(held, outcome, reason=why.value, detail=str(detail), people=evidence.user_count)
         return Finished(outcome, str(detail))
 
-    def _reason(self, held: Held) -> Reason:
-        return Reason.MANUAL if held.manual else policy.reason(held.claim.task)
+    def _reason(self, held: Held, evidence: Evidence) -> Reason:
+        return Reason.MANUAL if held.manual else policy.reason(held.claim.task, evidence)

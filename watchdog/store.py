@@ -121,9 +121,11 @@ class Store:
     Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise.
     """
 
-    def __init__(self, engine: sa.Engine, instance: str) -> None:
+    def __init__(self, engine: sa.Engine, instance: str, *, rejoin_watch_seconds: float = 0.0) -> None:
+        """``rejoin_watch_seconds`` is how long the room of a stopped task is watched for people who come back."""
         self.engine = engine
         self.instance = instance
+        self._rejoin_watch_seconds = rejoin_watch_seconds
 
     def now(self) -> datetime:
         """The database's time."""
@@ -307,12 +309,26 @@ class Store:
                 connection.execute(
                     sql.END_TASK, [{**_owned(answer.claim), "b_status": answer.status} for answer in ended]
                 )
+            stopped = [answer for answer in answers if answer.status is Status.STOPPED]
+            if stopped and self._rejoin_watch_seconds > 0:
+                watch = sql.WATCH_ROOM[self.engine.dialect.name]
+                connection.execute(watch, [self._watch(answer) for answer in stopped])
             goes_on = [answer for answer in answers if answer.status is None]
             if goes_on:
                 connection.execute(
                     sql.GIVE_BACK, [{**_owned(answer.claim), "b_wake": answer.wake_seconds} for answer in goes_on]
                 )
         return [answer.sent.attempt_id in open_rows for answer in answers]
+
+    def _watch(self, answer: Answer) -> dict[str, Any]:
+        task = answer.claim.task
+        return {
+            "b_task_id": task.task_id,
+            "b_app_id": task.app_id,
+            "b_room_id": task.room_id,
+            "b_stopped_at": answer.replied_at,
+            "b_seconds": self._rejoin_watch_seconds,
+        }
 
     def set_aside(self, items: Sequence[SetAside]) -> None:
         """Give claims back, and say why once per empty spell and reason."""

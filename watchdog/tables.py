@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The Alembic revision this program is written for."""
 
 VERSION_TABLE = "zego_schema_version"
@@ -93,6 +93,8 @@ tasks = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("status", sa.Text, nullable=False, server_default="active"),
     sa.Column("ended_at", UtcTime),
+    sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("vendor_occupied_at", UtcTime),
 )
 
 attempts = sa.Table(
@@ -133,4 +135,48 @@ daemons = sa.Table(
     sa.Column("started_at", UtcTime, nullable=False),
     sa.Column("watching_since", UtcTime, nullable=False),
     sa.Column("seen_at", UtcTime, nullable=False),
+)
+
+room_sessions = sa.Table(
+    "zego_room_sessions",
+    metadata,
+    sa.Column("app_id", sa.BigInteger, primary_key=True),
+    sa.Column("room_id", sa.Text, primary_key=True),
+    sa.Column("room_session_id", sa.Text, primary_key=True),
+    sa.Column("created_at", UtcTime),
+    sa.Column("closed_at", UtcTime),
+    sa.Column("first_seen_at", UtcTime),
+    sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+)
+
+room_users = sa.Table(
+    "zego_room_users",
+    metadata,
+    sa.Column("app_id", sa.BigInteger, primary_key=True),
+    sa.Column("room_id", sa.Text, primary_key=True),
+    sa.Column("room_session_id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("session_id", sa.Text, primary_key=True),
+    sa.Column("login_at", UtcTime),
+    sa.Column("logout_at", UtcTime),
+    sa.Column("role", sa.Integer),
+)
+
+callbacks_seen = sa.Table(
+    "zego_callbacks_seen",
+    metadata,
+    sa.Column("replay_key", sa.Text, primary_key=True),
+    sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+)
+
+rejoins = sa.Table(
+    "zego_rejoins",
+    metadata,
+    sa.Column("task_id", sa.Text, primary_key=True),
+    sa.Column("app_id", sa.BigInteger),
+    sa.Column("room_id", sa.Text, nullable=False),
+    sa.Column("stopped_at", UtcTime, nullable=False),
+    sa.Column("watch_until", UtcTime, nullable=False),
+    sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("rejoined_at", UtcTime),
 )

@@ -13,17 +13,21 @@ import sqlalchemy as sa
 from watchdog import __version__
 from watchdog.attempt import Sender, StopSettings
 from watchdog.breaker import Breaker
+from watchdog.callback_store import CallbackStore
 from watchdog.clock import Clock
 from watchdog.database import open_engine
-from watchdog.occupancy import Occupancy
+from watchdog.occupancy import BACKGROUND_CALLS, BACKGROUND_SHARE, Bots, Occupancy
 from watchdog.pacing import Pace
 from watchdog.policy import Policy
+from watchdog.poll_store import PollStore
+from watchdog.poller import Feed, Poller
 from watchdog.settings import Config, DatabaseConfig
 from watchdog.stopper import Stopper
 from watchdog.storage import Storage
 from watchdog.store import Daemon, Store
 from watchdog.sweeper import Sweeper
-from watchdog.zego import ZegoClient
+from watchdog.webhook import Webhook
+from watchdog.zego import USER_LISTS_PER_SECOND, ZegoClient
 
 
 def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
@@ -49,7 +53,7 @@ def zego_client(config: Config, clock: Clock, transport: httpx2.AsyncBaseTranspo
         timeout_seconds=config.stop.request_timeout_seconds,
         clock=clock,
         transport=transport,
-        max_connections=2 * config.stop.concurrency,
+        max_connections=2 * config.stop.concurrency + BACKGROUND_CALLS,
     )
 
 
@@ -88,10 +92,16 @@ class Parts:
     settings: StopSettings
     stopper: Stopper
     sweeper: Sweeper
+    poll_store: PollStore
+    poller: Poller | None
+    feed: Feed
+    background_pace: Pace
+    user_list_pace: Pace
+    webhook: Webhook
     paces: tuple[Pace, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.paces = (self.stop_pace, self.occupancy_pace)
+        self.paces = (self.stop_pace, self.occupancy_pace, self.background_pace, self.user_list_pace)
 
     async def close(self) -> None:
         await self.zego.aclose()
@@ -114,11 +124,14 @@ def build(
     the stopper has finished something. ``transport`` stands in for the network.
     """
     daemon = identity(config)
-    storage = Storage(Store(database, daemon.instance), clock)
+    store = Store(database, daemon.instance, rejoin_watch_seconds=config.policy.rejoin_watch_seconds)
+    storage = Storage(store, clock)
     storage.synchronise(watching_since)
     zego = zego_client(config, clock, transport)
     stop_pace = Pace(config.stop.requests_per_second)
     occupancy_pace = Pace(config.stop.occupancy_requests_per_second)
+    background_pace = Pace(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
+    user_list_pace = Pace(USER_LISTS_PER_SECOND)
     breaker = Breaker(config.stop.blocked_retry_seconds)
     policy = rules(config)
     settings = StopSettings(
@@ -128,9 +141,27 @@ def build(
         max_attempts=config.stop.max_attempts,
     )
     watch = Watch(watching_since)
+    occupancy = None
+    if config.zego.rtc_url:
+        bots = Bots(config.zego.bot_user_ids, zego, user_list_pace, clock)
+        occupancy = Occupancy(zego, occupancy_pace, storage, bots=bots, background=background_pace)
+    poll_store = PollStore(database)
+    polling = config.schedule.occupancy_poll_seconds
+    poller = None
+    if occupancy is not None and polling > 0:
+        poller = Poller(
+            storage=storage,
+            store=poll_store,
+            occupancy=occupancy,
+            apps=[app.app_id for app in config.zego.apps],
+            every_seconds=polling,
+            clock=clock,
+        )
+    # Where nobody asks, rooms in which nothing happens are silent for long, and older hints are not trusted anyway.
+    silence = policy.hint_max_age_seconds if poller is None else max(policy.gap_seconds, 3 * polling)
     stopper = Stopper(
         storage=storage,
-        occupancy=Occupancy(zego, occupancy_pace, storage) if config.zego.rtc_url else None,
+        occupancy=occupancy,
         sender=Sender(
             storage=storage, zego=zego, pace=stop_pace, breaker=breaker, rules=policy, settings=settings, clock=clock
         ),
@@ -151,6 +182,33 @@ def build(
         instance=daemon.instance,
         clock=clock,
     )
+    webhook = Webhook(
+        storage=storage,
+        callbacks=CallbackStore(database, daemon.instance, stopper.default_app),
+        secrets={
+            app.app_id: [secret.get_secret_value() for secret in app.callback_secrets] for app in config.zego.apps
+        },
+        bot_user_ids=config.zego.bot_user_ids,
+        discover=config.zego.discover,
+        clock=clock,
+    )
     return Parts(
-        config, clock, daemon, watch, storage, zego, stop_pace, occupancy_pace, breaker, settings, stopper, sweeper
+        config,
+        clock,
+        daemon,
+        watch,
+        storage,
+        zego,
+        stop_pace,
+        occupancy_pace,
+        breaker,
+        settings,
+        stopper,
+        sweeper,
+        poll_store,
+        poller,
+        Feed(poll_store, storage, clock, silence_seconds=silence),
+        background_pace,
+        user_list_pace,
+        webhook,
     )

@@ -39,6 +39,15 @@ logging.getLogger("httpcore2").setLevel(logging.WARNING)
 ROOMS_PER_CALL: Final = 10
 """The most rooms one DescribeUserNum takes (ZEGO, "DescribeUserNum")."""
 
+USERS_PER_PAGE: Final = 200
+"""The most users one DescribeUserList returns (ZEGO, "DescribeUserList")."""
+
+USER_LISTS_PER_SECOND: Final = 200
+"""DescribeUserList requests for each AppId (ZEGO, "DescribeUserList"); one a second for each room besides."""
+
+ADMIN_ROLE: Final = 4
+"""``UserRole`` of those that DescribeUserNum counts as AdminUserCount."""
+
 FATE: Final[Mapping[type[Exception], type[RequestError]]] = MappingProxyType(
     {
         httpx2.InvalidURL: NotSent,
@@ -89,6 +98,28 @@ class Counts:
 
     reply: Reply
     rooms: Mapping[str, RoomCount]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomUser:
+    """One user of a room; ``role`` is None where the vendor's number makes no sense."""
+
+    user_id: str
+    name: str
+    role: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserList:
+    """DescribeUserList's answer: one page, in the order of login.
+
+    ``users`` is None without success in ``reply``, and where an entry makes no sense: who else is there is not known
+    then. ``marker`` begins the next page; it is empty on the last one.
+    """
+
+    reply: Reply
+    users: tuple[RoomUser, ...] | None
+    marker: str
 
 
 class ZegoClient:
@@ -164,6 +195,18 @@ class ZegoClient:
         reply = await self._call(self._rtc, "DescribeUserNum", app_id, query=rooms)
         succeeded = classify(reply) is ReplyClass.STOPPED
         return Counts(reply, _room_counts(reply.data, frozenset(room_ids)) if succeeded else {})
+
+    async def user_list(self, app_id: int, room_id: str, *, limit: int = USERS_PER_PAGE, marker: str = "") -> UserList:
+        """Send one DescribeUserList for at most ``limit`` users after ``marker`` (ZEGO, "DescribeUserList").
+
+        Raises NotSent or NoAnswer, and ConfigError for an AppId without a secret or where there is no ``rtc_url``.
+        """
+        if self._rtc is None:
+            raise ConfigError("zego.rtc_url is empty, so nobody can be asked who is in a room: set it")
+        query = f"&RoomId={quote(room_id, safe='')}&Mode=0&Limit={limit}&Marker={quote(marker, safe='')}"
+        reply = await self._call(self._rtc, "DescribeUserList", app_id, query=query)
+        succeeded = classify(reply) is ReplyClass.STOPPED
+        return UserList(reply, *(_user_list(reply.data) if succeeded else (None, "")))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -334,6 +377,20 @@ def _room_count(entry: Mapping[str, object]) -> RoomCount | None:
     if users is None or admins is None or admins > users:
         return None
     return RoomCount(users, admins)
+
+
+def _user_list(data: object) -> tuple[tuple[RoomUser, ...] | None, str]:
+    if not isinstance(data, dict) or not isinstance(entries := data.get("UserList"), list):
+        return None, ""
+    marker = data.get("Marker")
+    users: list[RoomUser] = []
+    for entry in entries:
+        user_id = entry.get("UserId") if isinstance(entry, dict) else None
+        if not isinstance(user_id, str) or not user_id:
+            return None, ""
+        name = entry.get("UserName")
+        users.append(RoomUser(user_id, name if isinstance(name, str) else "", _count(entry.get("UserRole"))))
+    return tuple(users), marker if isinstance(marker, str) else ""
 
 
 def _count(value: object) -> int | None:

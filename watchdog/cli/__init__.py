@@ -324,6 +324,32 @@ def history(
 
 
 @app.command()
+def room(
+    room_id: Annotated[str, typer.Argument(metavar="ROOM", help="A RoomId.")],
+    *,
+    app_id: Annotated[
+        int | None, typer.Option("--app", metavar="APPID", help="Its AppId; else the first configured.")
+    ] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Ask ZEGO who is in a room now, and show how each user is counted.
+
+    \b
+    Examples:
+      zego-watchdog room lecture-12
+      zego-watchdog room lecture-12 --app 1234567890
+      zego-watchdog room lecture-12 --json
+
+    This is how to find the ids of bots: whoever is no person belongs into zego.bot_user_ids. Writes nothing down. Exits
+    with 75 if ZEGO cannot be reached.
+    """
+    from watchdog.cli import actions
+
+    actions.room(config, room_id, app_id=app_id, as_json=as_json)
+
+
+@app.command()
 def explain(task: TaskId, *, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Tell why a task was stopped, or was not, and what happens next.
 

@@ -13,7 +13,7 @@ import typer
 
 from watchdog import __version__, checkup, daemon, logs, policy, reports, schema, wiring
 from watchdog import config as configuration
-from watchdog.cli import screens, stopping, words
+from watchdog.cli import rooms, screens, stopping, words
 from watchdog.clock import SystemClock
 from watchdog.database import place
 from watchdog.errors import Busy, ConfigError
@@ -94,12 +94,15 @@ def status(path: Path | None, *, as_json: bool) -> None:
                 "occupied": found.occupied,
                 "empty": found.empty,
                 "unknown": found.unknown,
+                "oldest_evidence_at": found.oldest_evidence_at,
                 "longest_empty_since": found.longest_empty_since,
                 "next_task_id": found.next_task_id,
                 "next_due_at": found.next_due_at,
                 "outcomes_24h": {outcome: found.latest.get(outcome, 0) for outcome in Outcome},
                 "in_flight": found.in_flight,
                 "blocked_apps": found.blocked_apps,
+                "returns_24h": asdict(found.returns),
+                "auto_stop_windows": None if found.windows is None else asdict(found.windows),
             }
         )
     else:
@@ -135,6 +138,15 @@ def history(
         screens.show_json(rows)
     else:
         screens.history(rows)
+
+
+def room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) -> None:
+    with _opened(path) as (config, store):
+        seen = rooms.look(config, store, room_id, app_id, SystemClock())
+    if as_json:
+        screens.show_json(rooms.as_json(seen))
+    else:
+        rooms.show(seen)
 
 
 def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from watchdog.checkup import Finding, Level
 from watchdog.cli import words
 from watchdog.model import Outcome, Status, Task
 from watchdog.policy import Decision, Plan, Policy
-from watchdog.reports import DaemonRow, Listing, Row, Situation
+from watchdog.reports import DaemonRow, Listing, Returns, Row, Situation, Windows
 from watchdog.settings import Config
 from watchdog.store import Daemon
 
@@ -182,7 +182,16 @@ def _held(task: Task, now: datetime) -> str:
 
 _BY_WORTH: Final = (
     *("task_id", "outcome", "code", "request_id", "room_id", "reaction_seconds", "stopped_at"),
-    *("seconds_before_auto_stop", "reason", "attempts", "due_at", "message", "empty_since", "auto_stop_at"),
+    *(
+        "seconds_before_auto_stop",
+        "rejoined_after_seconds",
+        "reason",
+        "attempts",
+        "due_at",
+        "message",
+        "empty_since",
+        "auto_stop_at",
+    ),
     *("app_id", "kind"),
 )
 
@@ -302,14 +311,43 @@ def status(config: Config, schema_version: str, found: Situation) -> None:
                 f"{found.by_status[Status.ACTIVE]:,} active" + (f"; ended: {words.listed(ended)}" if ended else ""),
             ),
             ("rooms", f"{found.occupied:,} occupied, {found.empty:,} empty, {found.unknown:,} unknown"),
+            ("evidence", _evidence_age(found)),
             ("next due", _next_due(found)),
             ("longest empty", _longest_empty(found)),
             ("last 24 hours", words.listed(latest) if latest else "no attempt"),
             ("", Text(f"{misses:,} missed: ZEGO was first", "bold yellow") if misses else "none missed"),
+            ("came back", _returned(found.returns)),
+            ("ZEGO's window", _windows(found.windows, config)),
             ("in flight", words.number(found.in_flight, "request")),
             ("blocked apps", _blocked(found.blocked_apps)),
         ]
     )
+
+
+def _evidence_age(found: Situation) -> str:
+    if found.oldest_evidence_at is None:
+        return "none"
+    return f"the oldest is from {words.since(found.oldest_evidence_at, found.now)}"
+
+
+def _returned(returns: Returns) -> str | Text:
+    if not returns.watched:
+        return "no stop to judge by"
+    share = f"{returns.returned / returns.watched:.1%} of {words.number(returns.watched, 'stop')}"
+    return Text(share, "bold yellow") if returns.returned else share
+
+
+def _windows(windows: Windows | None, config: Config) -> str | Text:
+    configured = f"configured {words.length(config.policy.max_idle_seconds)}"
+    if windows is None:
+        return f"{configured}; ZEGO has ended no task of a known window by itself"
+    line = (
+        f"{configured}; seen {windows.count:,} times: at least {words.length(windows.minimum)},"
+        f" median {words.length(windows.median)}"
+    )
+    if windows.is_faster_than_configured:
+        return Text(f"{line}. ZEGO IS FASTER: lower policy.max_idle_seconds", "bold yellow")
+    return line
 
 
 def _next_due(found: Situation) -> str:

@@ -99,6 +99,8 @@ def outlook(task: Task, decision: Decision, rules: Policy, now: datetime) -> str
             return f"When it is due, {_at_due(rules)}"
         case Rule.UNCONFIRMED:
             return f"It is due: {_at_due(rules)}"
+        case Rule.CONTRADICTED:
+            return "Nothing until ZEGO sees people there, or the application calls the room empty. Check the RoomId."
         case Rule.STALE_HINT | Rule.HINT_BEFORE_GAP:
             return "Nothing until a fresh hint comes in or ZEGO can be asked; otherwise ZEGO ends the task."
         case Rule.VENDOR_SAYS_EMPTY | Rule.HINT_SAYS_EMPTY:

@@ -111,6 +111,7 @@ policy: # far shorter than for real, so that there is something to see
   confirm_seconds: {timing.confirm_seconds:g}
 schedule:
   poll_seconds: {timing.poll_seconds:g}
+  occupancy_poll_seconds: 0 # the story is about what the backend's hints lead to
 stop:
   request_timeout_seconds: 5
   lease_seconds: 8

@@ -1,0 +1,184 @@
+"""What people, bots, recorders and the application do; every room by itself, from its own stream of chance."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from simulation.virtual import VirtualClock
+from watchdog.sandbox.world import ADMIN_ROLE, World, stream
+
+APP_ID: Final = 1234567890
+BOTS: Final = ("bot-*",)
+
+
+class Backend:
+    """The application's database connection: design §3's three statements, and nothing else of ours."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def started(self, task_id: str, room_id: str, max_idle_seconds: int | None) -> None:
+        if max_idle_seconds is None:
+            self._connection.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)", (task_id, room_id))
+        else:
+            self._connection.execute(
+                "INSERT INTO zego_tasks (task_id, room_id, max_idle_seconds) VALUES (?, ?, ?)",
+                (task_id, room_id, max_idle_seconds),
+            )
+
+    def people(self, room_id: str, number: int) -> None:
+        self._connection.execute(
+            "UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'", (number, room_id)
+        )
+
+    def released(self, task_id: str) -> None:
+        self._connection.execute("UPDATE zego_tasks SET status = 'released' WHERE task_id = ?", (task_id,))
+
+    def running(self, room_id: str) -> bool:
+        """Whether the table has a running task for a room."""
+        query = "SELECT 1 FROM zego_tasks WHERE room_id = ? AND status = 'active'"
+        return self._connection.execute(query, (room_id,)).fetchone() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What all rooms have in common."""
+
+    world: World
+    backend: Backend
+    clock: VirtualClock
+    seed: int
+    seconds: float
+    """How long the run lasts: rooms come into use throughout."""
+
+    in_background: Callable[[Coroutine[Any, Any, None]], object]
+    """Runs what a room does beside what it does next."""
+
+    wrong_hints: float = 0.0
+    """The share of hints that say nobody is there, whoever is; for tests of the measure."""
+
+
+class Room:
+    """One room over hours: meetings, and gaps between them that are short, long, or just as long as the grace.
+
+    ``hints`` says whether the application reports the room's occupancy; every twentieth that does stops doing so.
+    """
+
+    def __init__(self, fleet: Fleet, number: int, *, hints: bool) -> None:
+        self.room_id = f"room-{number:05}"
+        self._fleet = fleet
+        self._world = fleet.world
+        self._chance = stream(fleet.seed, self.room_id)
+        self._hints = hints
+        self._hints_end = self._chance.uniform(600, 7200) if self._happens(0.05) else float("inf")
+        self._believed: set[str] = set()
+        self._task_id: str | None = None
+        self._has_recorder = self._happens(0.1)
+        self._has_bot = self._happens(0.1)
+
+    async def live(self) -> None:
+        """Come into use at some time, and be met in once to three times."""
+        await self._sleep(0, self._fleet.seconds * 0.9)
+        for _ in range(self._chance.randint(1, 3)):
+            await self._meet()
+            kind = self._chance.random()
+            await self._sleep(*((5, 44) if kind < 0.25 else (44, 130) if kind < 0.5 else (180, 2400)))
+
+    async def _meet(self) -> None:
+        await self._start()
+        if self._has_recorder:
+            self._join("recorder", role=ADMIN_ROLE)
+        if self._has_bot:
+            self._join("bot-1")
+        if not self._happens(0.07):
+            people = self._chance.choice((1, 2, 2, 2, 3, 4))
+            async with asyncio.TaskGroup() as group:
+                for number in range(people):
+                    group.create_task(self._attend(f"person-{number}"))
+        for other in ("recorder", "bot-1"):
+            if self._happens(0.6):
+                self._later(self._leave_after(other, self._chance.uniform(0, 90)))
+        if self._happens(0.4) and self._task_id is not None:
+            self._later(self._release(self._task_id, self._chance.uniform(2, 90)))
+
+    async def _start(self) -> None:
+        chance = self._chance
+        max_idle, stated = chance.choice(((120, False), (120, False), (120, False), (150, True), (300, True)))
+        forgets, late = self._happens(0.02), chance.uniform(0.05, 2)
+        if self._fleet.backend.running(self.room_id):
+            return
+        now = self._fleet.clock.time()
+        task_id = self._world.start(APP_ID, self.room_id, now, max_idle_seconds=max_idle, via="api")
+        if task_id is None:
+            raise AssertionError("the quota of the simulated vendor is unlimited")
+        self._task_id = task_id
+        await self._fleet.clock.sleep(late)
+        if not forgets:
+            self._fleet.backend.started(task_id, self.room_id, max_idle if stated else None)
+
+    async def _attend(self, user_id: str) -> None:
+        """One person's visit: comes, speaks, loses the connection now and then, and goes."""
+        await self._sleep(0, 60)
+        while True:
+            self._join(user_id)
+            await self._sleep(2, 30)
+            if self._happens(0.5):
+                self._world.speak(APP_ID, self.room_id, user_id, "hello", self._fleet.clock.time())
+            await self._fleet.clock.sleep(min(3600.0, self._chance.expovariate(1 / 300)))
+            fate = self._chance.random()
+            if fate < 0.75:
+                self._world.leave(APP_ID, self.room_id, user_id, self._fleet.clock.time())
+                self._tell(user_id, here=False)
+                return
+            self._world.crash(APP_ID, self.room_id, user_id, self._fleet.clock.time())
+            if fate < 0.85:
+                # The application notices by its own means, before or after the vendor.
+                self._later(self._miss(user_id, self._chance.uniform(5, 120)))
+                return
+            if self._happens(0.5):
+                self._tell(user_id, here=False)
+            # Back before the vendor has noticed, or after it has, or after the stop.
+            await self._sleep(1, 200)
+
+    async def _miss(self, user_id: str, seconds: float) -> None:
+        await self._fleet.clock.sleep(seconds)
+        self._tell(user_id, here=False)
+
+    async def _leave_after(self, user_id: str, seconds: float) -> None:
+        await self._fleet.clock.sleep(seconds)
+        self._world.leave(APP_ID, self.room_id, user_id, self._fleet.clock.time())
+
+    async def _release(self, task_id: str, seconds: float) -> None:
+        """Stop the task as a good application does, unless people have come back."""
+        await self._fleet.clock.sleep(seconds)
+        if self._believed:
+            return
+        self._world.stop(APP_ID, task_id, self._fleet.clock.time(), request_id=None)
+        await self._sleep(0.05, 1)
+        self._fleet.backend.released(task_id)
+
+    def _join(self, user_id: str, *, role: int = 1) -> None:
+        self._world.join(APP_ID, self.room_id, user_id, self._fleet.clock.time(), role)
+        if user_id.startswith("person"):
+            self._tell(user_id, here=True)
+
+    def _tell(self, user_id: str, *, here: bool) -> None:
+        (self._believed.add if here else self._believed.discard)(user_id)
+        self._later(self._hint(self._chance.uniform(0.01, 1.0)))
+
+    async def _hint(self, seconds: float) -> None:
+        await self._fleet.clock.sleep(seconds)
+        if self._hints and self._fleet.clock.monotonic() < self._hints_end:
+            wrong = self._fleet.wrong_hints > 0 and self._happens(self._fleet.wrong_hints)
+            self._fleet.backend.people(self.room_id, 0 if wrong else len(self._believed))
+
+    def _happens(self, probability: float) -> bool:
+        return self._chance.random() < probability
+
+    async def _sleep(self, least: float, most: float) -> None:
+        await self._fleet.clock.sleep(self._chance.uniform(least, most))
+
+    def _later(self, what: Coroutine[Any, Any, None]) -> None:
+        self._fleet.in_background(what)

@@ -1,0 +1,347 @@
+"""One run: the world, the network, the application, and the watchdog's real parts, for hours of virtual time."""
+
+import asyncio
+import gc
+import logging
+import math
+import random
+import sqlite3
+import tempfile
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import httpx2
+import sqlalchemy as sa
+import structlog
+
+from simulation.gateway import Gateway, Span
+from simulation.judge import Judge, Judgement, Watched
+from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room
+from simulation.virtual import START, AtOnce, SqliteTime, VirtualClock, VirtualLoop
+from watchdog import schema, wiring
+from watchdog.daemon import HEARTBEAT_SECONDS, REAP_SECONDS
+from watchdog.database import open_engine, reading
+from watchdog.model import Verify
+from watchdog.poller import TICK_SECONDS
+from watchdog.sandbox import referee
+from watchdog.sandbox.misbehaviour import CallbackBehaviour
+from watchdog.sandbox.outbox import Outbox
+from watchdog.sandbox.world import Event, World, stream
+from watchdog.settings import Config
+from watchdog.store import Store
+from watchdog.tables import attempts, tasks
+
+CALLBACKS: Final = CallbackBehaviour(
+    lose=0.05, duplicate=0.10, reorder=0.20, delay_seconds=(0.05, 1.0), reorder_seconds=(1.0, 10.0)
+)
+_DELIVERY_SECONDS: Final = 0.25
+_AFTER_PROGRESS_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What is simulated. ``wrong_hints`` is the share of hints that call an occupied room empty."""
+
+    seed: int = 1
+    rooms: int = 1000
+    hours: float = 2.0
+    verify: Verify = Verify.REQUIRED
+    wrong_hints: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of it. ``took_seconds`` is real, and no part of the comparison of two results."""
+
+    scenario: Scenario
+    judgement: Judgement
+    verdict: referee.Verdict
+    outcomes: Mapping[str, int]
+    requests: int
+    took_seconds: float = field(compare=False)
+    log: tuple[Event, ...] = field(compare=False, repr=False)
+    attempts: tuple[Mapping[str, Any], ...] = field(compare=False, repr=False)
+
+    @property
+    def speed(self) -> float:
+        """How many times faster than real time."""
+        return self.scenario.hours * 3600 / self.took_seconds
+
+    def trace(self, room_id: str) -> Iterator[str]:
+        """Everything that happened in a room, and what the ledger says of it, in order."""
+        told = [
+            (event["at"], {key: value for key, value in event.items() if key not in {"seq", "at", "app_id"}})
+            for event in self.log
+            if event.get("room_id") == room_id or _names(event, room_id)
+        ]
+        noted = [
+            (row["recorded_at"].timestamp(), {"ledger": row["outcome"], **row})
+            for row in self.attempts
+            if row["room_id"] == room_id
+        ]
+        for at, fields in sorted(chain(told, noted), key=lambda entry: entry[0]):
+            shown = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
+            yield f"{datetime.fromtimestamp(at, UTC):%H:%M:%S.%f} {shown}"
+
+
+def _names(event: Event, room_id: str) -> bool:
+    return event["event"] == "answered_who_is_there" and room_id in event["people"]
+
+
+def simulate(scenario: Scenario) -> Result:
+    """Run it; the same scenario gives the same result."""
+    # The jitter of retries is drawn from the process's own source.
+    random.seed(scenario.seed)
+    began = perf_counter()
+    loop = VirtualLoop()
+    with (
+        _silent_logs(),
+        _little_garbage(),
+        tempfile.TemporaryDirectory(dir=_memory(), prefix="simulation-") as directory,
+        asyncio.Runner(loop_factory=lambda: loop) as runner,
+    ):
+        return runner.run(_Run(scenario, loop, Path(directory) / "simulation.db").result(began))
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """The log only grows, and looking through all of it for garbage again and again takes a good part of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _memory() -> str | None:
+    """A directory in memory, where there is one."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a fresh directory in it
+
+
+class _Run:
+    def __init__(self, scenario: Scenario, loop: VirtualLoop, file: Path) -> None:
+        self._scenario = scenario
+        self._loop = loop
+        self._clock = VirtualClock(loop)
+        self._world = World(seed=scenario.seed, concurrent_tasks=0, max_idle_seconds=120)
+        self._outbox = Outbox(self._world, seed=scenario.seed, secrets={APP_ID: _SECRET})
+        self._outbox.behaviour = CALLBACKS
+        self._world.advance(self._clock.time())
+        self._outages = tuple(self._plan_outages())
+        self._time = SqliteTime(self._clock)
+        self._file = file
+        self._config = _config(scenario)
+        self._failed: list[BaseException] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._progress = asyncio.Event()
+
+    def _plan_outages(self) -> Iterator[Span]:
+        chance = stream(self._scenario.seed, "outages")
+        at = self._clock.time()
+        end = at + self._scenario.hours * 3600
+        while (at := at + chance.uniform(900, 2400)) < end:
+            yield at, at + chance.uniform(10, 90)
+
+    async def result(self, began: float) -> Result:
+        with closing(self._time):
+            self._engine = self._open()
+            self._gateway = Gateway(
+                self._world,
+                {APP_ID: _SECRET},
+                clock=self._clock,
+                seed=self._scenario.seed,
+                outages=self._outages,
+                bots=BOTS,
+            )
+            self._parts = wiring.build(
+                self._config,
+                self._clock,
+                self._engine,
+                Store(self._engine, "").now(),
+                on_progress=self._progress.set,
+                transport=httpx2.MockTransport(self._gateway),
+            )
+            # Storage has no say in where its statements run, and this is no place for threads.
+            self._parts.storage._threads.shutdown()  # noqa: SLF001 - see AtOnce
+            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
+            try:
+                return await self._play(began)
+            finally:
+                for task in self._background:
+                    task.cancel()
+                await self._parts.close()
+
+    async def _play(self, began: float) -> Result:
+        application = self._connect()
+        with closing(application):
+            fleet = Fleet(
+                self._world,
+                Backend(application),
+                self._clock,
+                seed=self._scenario.seed,
+                seconds=self._scenario.hours * 3600,
+                in_background=self._spawn,
+                wrong_hints=self._scenario.wrong_hints,
+            )
+            for service in (self._sweep, self._poll, self._heartbeat, self._reap, self._deliver):
+                self._spawn(service())
+            for number in range(self._scenario.rooms):
+                # The application forgets a third of the rooms.
+                self._spawn(Room(fleet, number, hints=number % 3 != 0).live())
+            await self._loop.run_to(self._scenario.hours * 3600, self._check)
+            self._world.advance(self._clock.time())
+        return self._conclude(began)
+
+    def _conclude(self, began: float) -> Result:
+        with reading(self._engine) as connection:
+            ledger = tuple(row._asdict() for row in connection.execute(sa.select(attempts).order_by(attempts.c.id)))
+            watched = [
+                Watched(row.task_id, row.started_at.timestamp(), row.ended_at and row.ended_at.timestamp())
+                for row in connection.execute(sa.select(tasks.c.task_id, tasks.c.started_at, tasks.c.ended_at))
+            ]
+        log = tuple(self._world.log)
+        policy = self._config.policy
+        judgement = Judge(
+            watched,
+            bots=BOTS,
+            grace_seconds=policy.grace_seconds,
+            never_joined_seconds=policy.never_joined_grace_seconds,
+            outages=self._outages,
+            verified=policy.verify is not Verify.OFF,
+        ).judge(log, self._clock.time())
+        outcomes: dict[str, int] = {}
+        for row in ledger:
+            outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + 1
+        return Result(
+            scenario=self._scenario,
+            judgement=judgement,
+            verdict=referee.judge(log, ledger, bot_user_ids=BOTS, daemon_killed=True),
+            outcomes=outcomes,
+            requests=self._gateway.requests,
+            took_seconds=perf_counter() - began,
+            log=log,
+            attempts=ledger,
+        )
+
+    # What the daemon's jobs do (watchdog.daemon), without a scheduler of real time.
+
+    async def _sweep(self) -> None:
+        poll = self._config.schedule.poll_seconds
+        while True:
+            swept = await self._parts.sweeper.run_once()
+            wait = poll if swept.wake_seconds is None else min(poll, swept.wake_seconds)
+            await self._wait_for_progress(min(wait, _AFTER_PROGRESS_SECONDS) if swept.due and swept.claimed else wait)
+
+    async def _wait_for_progress(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._progress.wait()
+        except TimeoutError:
+            return
+        self._progress.clear()
+        await self._clock.sleep(_AFTER_PROGRESS_SECONDS)
+
+    async def _poll(self) -> None:
+        poller = self._parts.poller
+        while poller is not None:
+            await poller.begin()
+            await self._clock.sleep(TICK_SECONDS)
+
+    async def _heartbeat(self) -> None:
+        parts, fresh = self._parts, True
+        trusted_since = START
+        while True:
+            pulse = await parts.storage.call(
+                parts.storage.store.pulse, parts.daemon, self._config.policy.gap_seconds, fresh=fresh
+            )
+            parts.storage.synchronise(pulse.now)
+            if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
+                trusted_since = pulse.now
+            parts.watch.watching_since = max(pulse.watching_since, trusted_since)
+            fresh = False
+            await self._clock.sleep(HEARTBEAT_SECONDS)
+
+    async def _reap(self) -> None:
+        parts = self._parts
+        while True:
+            await parts.storage.call(parts.poll_store.prune)
+            await parts.storage.call(parts.storage.store.reap, self._config.stop.lease_seconds)
+            await self._clock.sleep(REAP_SECONDS)
+
+    async def _deliver(self) -> None:
+        """The vendor's sending of callbacks; it looks for news several times a second, for nobody wakes it."""
+        webhook = self._parts.webhook
+        while True:
+            for delivery in self._outbox.due(self._clock.time()):
+                answer = await webhook.receive(delivery.letter.content_type, delivery.letter.body)
+                self._outbox.settle(delivery, answer.http_status, self._clock.time())
+            now, at = self._clock.time(), self._outbox.next_at()
+            await self._clock.sleep(_DELIVERY_SECONDS if at is None else min(_DELIVERY_SECONDS, max(0.0, at - now)))
+
+    def _spawn(self, what: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(what)
+        self._background.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed.append(error)
+
+    def _check(self) -> None:
+        if self._failed:
+            raise self._failed[0]
+
+    def _open(self) -> sa.Engine:
+        engine = open_engine(f"sqlite:///{self._file}", must_exist=False)
+        sa.event.listen(engine, "connect", lambda connection, _record: self._prepare(connection))
+        schema.migrate(engine)
+        return engine
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False, timeout=30)
+        self._prepare(connection)
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # No power cut is simulated here.
+        connection.execute("PRAGMA synchronous = OFF")
+        self._time.govern(connection)
+
+
+_SECRET: Final = "made-up-secret"  # noqa: S105 - made up
+
+
+def _nothing() -> None:
+    """Given to a worker thread, which does it after everything else."""
+
+
+def _config(scenario: Scenario) -> Config:
+    return Config.model_validate(
+        {
+            "zego": {
+                "apps": [{"app_id": APP_ID, "server_secret": _SECRET, "callback_secret": _SECRET}],
+                "bot_user_ids": BOTS,
+            },
+            "policy": {"verify": scenario.verify},
+            # Half as often as by default, which makes it harder, and the run shorter.
+            "schedule": {"occupancy_poll_seconds": 30},
+        }
+    )
