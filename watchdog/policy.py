@@ -12,6 +12,7 @@ In doubt the answer is *unknown*, and unknown keeps: ZEGO then ends the task its
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from watchdog.model import Evidence, Mode, Reason, Source, Status, Task, Verify
 
@@ -133,6 +134,9 @@ def plan(task: Task, policy: Policy, now: datetime) -> Plan | None:
     return Plan(task.task_id, task.empty_since, due, _auto_stop(task, task.empty_since, policy, now))
 
 
+VENDORS_NEWER_WINDOW_SECONDS: Final = 120
+"""MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); the briefed one is 150."""
+
 OBSERVE_AGAIN_SECONDS = 300.0
 """In observe mode a task that would have been stopped is looked at again this much later, as long as it is active."""
 
@@ -221,9 +225,15 @@ def _due(task: Task, observed_at: datetime, policy: Policy, now: datetime) -> da
 
 def _earliest(task: Task, empty_since: datetime, policy: Policy, now: datetime) -> datetime:
     margin = timedelta(seconds=policy.safety_margin_seconds)
-    due = empty_since + timedelta(seconds=policy.grace_seconds if task.grace_seconds is None else task.grace_seconds)
+    grace = timedelta(seconds=policy.grace_seconds if task.grace_seconds is None else task.grace_seconds)
+    due = empty_since + grace
     if task.last_occupied_at is None:
-        due = max(due, task.started_at + timedelta(seconds=policy.never_joined_grace_seconds))
+        join_by = task.started_at + timedelta(seconds=policy.never_joined_grace_seconds)
+        due = max(due, join_by)
+        newer = task.started_at + timedelta(seconds=VENDORS_NEWER_WINDOW_SECONDS)
+        if task.max_idle_seconds is None and empty_since < newer:
+            # ZEGO's clock runs from the start, however late the room was noticed, and to 120 s if we are unlucky.
+            due = min(due, max(join_by, task.started_at + grace, newer - margin))
     due = min(due, _auto_stop(task, empty_since, policy, now) - margin)
     due = max(due, empty_since + timedelta(seconds=policy.confirm_seconds))
     return due if task.hold_until is None else max(due, task.hold_until)

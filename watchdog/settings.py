@@ -26,10 +26,8 @@ from pydantic import (
 )
 
 from watchdog.model import Mode, Verify
+from watchdog.policy import VENDORS_NEWER_WINDOW_SECONDS
 from watchdog.redaction import redact, scrub
-
-VENDORS_NEWER_WINDOW_SECONDS: Final = 120
-"""MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); the briefed one is 150."""
 
 _SECRET_FILE_LIMIT: Final = 4096
 OTHERS: Final = 0o007
