@@ -40,6 +40,7 @@ INDEXES = {
     },
     "zego_stop_attempts": {"zego_stop_attempts_task": ["task_id", "id"], "zego_stop_attempts_in_flight": ["sent_at"]},
     "zego_daemons": {},
+    "zego_pace": {},
     "zego_room_sessions": {"zego_room_sessions_seen_at": ["seen_at"]},
     "zego_room_users": {},
     "zego_callbacks_seen": {"zego_callbacks_seen_at": ["seen_at"]},

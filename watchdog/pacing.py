@@ -7,29 +7,52 @@ the limiter makes up for with a burst that small) and one for what the network c
 A throttling reply halves the rate, at most once a second, since one burst is answered by a burst of them, and never
 below a sixteenth. Replies that do not throttle bring it back, from the slowest to the full rate in about thirty
 seconds. This is the only limiter in the program.
+
+Several daemons on one PostgreSQL share a pace: see ``shared_pace``.
 """
 
 import asyncio
 import math
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from aiolimiter import AsyncLimiter
 
+from watchdog.clock import Clock, SystemClock
+from watchdog.shared_pace import SharedLane
+
 _HEADROOM: Final = 0.98
+_HEADROOM_SHARED: Final = 0.95
+"""Where several daemons are late each in its own way."""
+
 _CATCH_UP_SECONDS: Final = 0.01
 _SLOWEST: Final = 1 / 16
 _SECONDS_BETWEEN_CHANGES: Final = 1.0
 _SECONDS_TO_RECOVER: Final = 30.0
 
 
+class Schedule(Protocol):
+    """Where several daemons take their slots from; see ``pace_store``."""
+
+    async def __call__(self, app_id: int, slots: int, interval_seconds: float) -> float:
+        """Take that many slots, and return in how many seconds the first is. May raise DatabaseError."""
+
+
 class Pace:
     """The pace of every AppId; belongs to one event loop, whose clock it uses."""
 
-    def __init__(self, requests_per_second: float) -> None:
-        """Allow that many requests a second for each AppId; 0 sets no limit, and then nothing slows down either."""
+    def __init__(
+        self, requests_per_second: float, *, schedule: Schedule | None = None, clock: Clock | None = None
+    ) -> None:
+        """Allow that many requests a second for each AppId; 0 sets no limit, and then nothing slows down either.
+
+        With a ``schedule``, which others use too, and the ``clock`` to wait by, they all keep to it together.
+        """
         self._full = requests_per_second
         self._share = 1.0
         self._lanes: dict[int, _Lane] = {}
+        self._schedule = schedule
+        self._clock = clock or SystemClock()
 
     async def acquire(self, app_id: int) -> None:
         """Return when the next request of ``app_id`` may leave; first come, first served.
@@ -38,6 +61,10 @@ class Pace:
         """
         if self._full > 0:
             lane = self._lane(app_id)
+            if lane.shared is not None:
+                headroom = _HEADROOM if self._share == 1.0 else _HEADROOM_SHARED
+                await lane.shared.depart(self._full * lane.slowdown * headroom)
+                return
             # One at a time inside the limiter: a change of pace then reaches everybody who is still waiting.
             async with lane.turn:
                 await lane.depart(self.rate(app_id))
@@ -51,13 +78,23 @@ class Pace:
         self._lane(app_id).speed_up(asyncio.get_running_loop().time())
 
     def rate(self, app_id: int) -> float:
-        """Return how many requests a second ``app_id`` may make at present; infinite where there is no limit."""
+        """Return how many requests a second ``app_id`` may make at present; infinite where there is no limit.
+
+        Of a shared pace that is this daemon's fair part; it may use what the others leave.
+        """
         if self._full <= 0:
             return math.inf
         return self._full * self._share * self._lane(app_id).slowdown
 
+    def set_rate(self, requests_per_second: float) -> None:
+        """Allow another rate from now on, for whoever waits too; see ``__init__``."""
+        self._full = requests_per_second
+
     def set_share(self, fraction: float) -> None:
-        """Take only this part, in (0, 1], of every AppId's rate: other daemons take the rest."""
+        """Reckon with this part, in (0, 1], of every AppId's rate: other daemons take the rest.
+
+        Without a schedule it is also what is kept to.
+        """
         if not 0 < fraction <= 1:
             raise ValueError(f"a share of the pace is above 0 and at most 1, not {fraction}")
         self._share = fraction
@@ -65,16 +102,20 @@ class Pace:
     def _lane(self, app_id: int) -> "_Lane":
         lane = self._lanes.get(app_id)
         if lane is None:
-            lane = self._lanes[app_id] = _Lane()
+            shared = None
+            if self._schedule is not None:
+                shared = SharedLane(partial(self._schedule, app_id), self._clock)
+            lane = self._lanes[app_id] = _Lane(shared)
         return lane
 
 
 class _Lane:
     """One AppId's limiter, and how much it is slowed down at present."""
 
-    __slots__ = ("_changed_at", "_last_departure", "_limiter", "_rate", "slowdown", "turn")
+    __slots__ = ("_changed_at", "_last_departure", "_limiter", "_rate", "shared", "slowdown", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedLane | None) -> None:
+        self.shared = shared
         self.turn = asyncio.Lock()
         self.slowdown = 1.0
         self._changed_at = -math.inf

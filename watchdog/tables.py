@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The Alembic revision this program is written for."""
 
 VERSION_TABLE = "zego_schema_version"
@@ -135,6 +135,19 @@ daemons = sa.Table(
     sa.Column("started_at", UtcTime, nullable=False),
     sa.Column("watching_since", UtcTime, nullable=False),
     sa.Column("seen_at", UtcTime, nullable=False),
+    sa.Column("in_flight", sa.Integer),
+    sa.Column("requests", sa.BigInteger),
+    sa.Column("guard_tripped_at", UtcTime),
+    sa.Column("guard_held", sa.Integer),
+    sa.Column("guard_released_until", UtcTime),
+)
+
+paces = sa.Table(
+    "zego_pace",
+    metadata,
+    sa.Column("app_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("next_at", UtcTime, nullable=False),
 )
 
 room_sessions = sa.Table(
