@@ -1,0 +1,91 @@
+"""The same warning again and again is written a few times and then counted, so that an outage does not bury its cause.
+
+    10 lines, then silence … and after a minute: {"event": "retry", "app_id": 1234567890, "suppressed": 5321}
+
+The same means: the same event, of the same AppId, with the same code. Only warnings and errors are held back. What was
+done to one task, which is INFO, is always written, and so is DEBUG, which is there to be read in full.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Final
+
+LIMIT: Final = 10
+PERIOD_SECONDS: Final = 60.0
+
+_LEVELS: Final = frozenset({"warning", "error", "critical"})
+_KEY_FIELDS: Final = ("logger", "app_id", "code", "http_status", "reply_class", "kind", "job")
+# What the vendor or a sender of callbacks makes up must not fill the memory.
+_MOST_KEYS: Final = 500
+
+_Key = tuple[tuple[str, object], ...]
+
+
+@dataclass(slots=True)
+class _Window:
+    ends_at: float
+    seen: int = 0
+
+
+class Repeats:
+    """``admit`` each event; ``ended`` tells how many were held back. Any thread may call."""
+
+    def __init__(
+        self, monotonic: Callable[[], float], *, limit: int = LIMIT, period_seconds: float = PERIOD_SECONDS
+    ) -> None:
+        self._monotonic = monotonic
+        self._limit = limit
+        self._period_seconds = period_seconds
+        # In the order in which they end.
+        self._windows: dict[_Key, _Window] = {}
+        self._untold: list[tuple[_Key, int]] = []
+        self._lock = threading.Lock()
+
+    def admit(self, event: Mapping[str, object]) -> bool:
+        """Whether to write ``event``, which has its ``level``. A summary passes, and counts for nothing."""
+        if event.get("level") not in _LEVELS or "suppressed" in event:
+            return True
+        with self._lock:
+            key = self._key(event)
+            now = self._monotonic()
+            window = self._windows.get(key)
+            if window is None or now >= window.ends_at:
+                self._close(key)
+                window = self._windows[key] = _Window(now + self._period_seconds)
+            window.seen += 1
+            return window.seen <= self._limit
+
+    def ended(self, *, all_of_them: bool = False) -> list[dict[str, object]]:
+        """Close the windows whose minute is over (or all); an event with its ``suppressed`` for each that held back."""
+        with self._lock:
+            now = self._monotonic()
+            for key in list(takewhile(lambda key: all_of_them or now >= self._windows[key].ends_at, self._windows)):
+                self._close(key)
+            untold, self._untold = self._untold, []
+        return [{**dict(key), "suppressed": held_back} for key, held_back in untold]
+
+    def next_end(self) -> float | None:
+        """In how many seconds ``ended`` will have something to say; None if there is nothing to wait for."""
+        with self._lock:
+            if self._untold:
+                return 0.0
+            first = next(iter(self._windows.values()), None)
+            return None if first is None else max(0.0, first.ends_at - self._monotonic())
+
+    def _close(self, key: _Key) -> None:
+        window = self._windows.pop(key, None)
+        if window is not None and window.seen > self._limit:
+            self._untold.append((key, window.seen - self._limit))
+
+    def _key(self, event: Mapping[str, object]) -> _Key:
+        name: _Key = (("level", event.get("level")), ("event", str(event.get("event"))))
+        for key in (name + tuple((field, event[field]) for field in _KEY_FIELDS if _is_plain(event.get(field))), name):
+            if key in self._windows or len(self._windows) < _MOST_KEYS:
+                return key
+        return (("level", event.get("level")), ("event", "other"))
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= 100)
