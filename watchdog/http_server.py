@@ -2,15 +2,19 @@
 
     POST /callbacks/zego   at most 64 KiB, read within 5 s, 64 at a time
     GET  /healthz          200 while sweeps follow one another, else 503; asks the database nothing
-    GET  /readyz           200 once the daemon has started
+    GET  /readyz           200 once the daemon has started, else 503, and while the database is away
+    GET  /metrics          for Prometheus; made at most once a second, and without the database
+
+Where there is a token, the last two are for those who have it.
 
 Whoever is slow, large or many gets an answer or is cut off, and costs nobody else anything.
 """
 
 import asyncio
 import contextlib
+import hmac
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Final
 
 import h11
@@ -23,6 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from watchdog.errors import ConfigError
 from watchdog.events import BODY_LIMIT_BYTES
+from watchdog.metrics import Exposition
 from watchdog.webhook import Answer, Webhook
 
 CALLBACK_PATH: Final = "/callbacks/zego"
@@ -82,18 +87,23 @@ class HttpServer:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: tuple[str, int] | None,
         webhook: Webhook,
         *,
         is_healthy: Callable[[], bool],
         is_ready: Callable[[], bool],
+        metrics: Exposition | None = None,
+        token: str | None = None,
         read_seconds: float = READ_SECONDS,
+        passed: Sequence[socket.socket] = (),
     ) -> None:
+        """Serve on the ``passed`` sockets, which listen already, or else on ``address``."""
         self._address = address
+        self._passed = tuple(passed)
         self._read_seconds = read_seconds
         self._webhook = webhook
         self._callbacks = 0
-        self._listening: socket.socket | None = None
+        self._listening: tuple[socket.socket, ...] = ()
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -101,26 +111,37 @@ class HttpServer:
             return _health(is_healthy(), "no sweep has succeeded lately: see the daemon's log")
 
         async def readyz(_request: Request) -> Response:
-            return _health(is_ready(), "starting")
+            return _health(is_ready(), "starting, or the database is away: see the daemon's log")
 
-        self.app = Starlette(
-            routes=[
-                Route(CALLBACK_PATH, self._callback, methods=["POST"]),
-                Route("/healthz", healthz),
-                Route("/readyz", readyz),
-            ]
-        )
+        routes = [
+            Route(CALLBACK_PATH, self._callback, methods=["POST"]),
+            Route("/healthz", healthz),
+            Route("/readyz", _for_bearers(token, readyz)),
+        ]
+        if metrics is not None:
+
+            async def scrape(request: Request) -> Response:
+                page = metrics.page(request.headers.get("Accept", ""))
+                return Response(page.body, headers={"Content-Type": page.content_type})
+
+            routes.append(Route("/metrics", _for_bearers(token, scrape)))
+        self.app = Starlette(routes=routes)
 
     @property
     def url(self) -> str:
         """Where it listens, without a slash at the end."""
-        if self._listening is None:
+        if not self._listening:
             raise RuntimeError("The server is not bound yet; call bind first.")
-        host, port = self._listening.getsockname()[:2]
+        if self._listening[0].family == socket.AF_UNIX:
+            return f"unix:{self._listening[0].getsockname()}"
+        host, port = self._listening[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def bind(self) -> None:
         """Take the address; whoever comes before ``start`` waits. Raises ConfigError."""
+        if self._passed or self._address is None:
+            self._listening = self._passed
+            return
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # With the protocol named, unlike in socket.create_server, asyncio turns Nagle's algorithm off: 40 ms an answer.
@@ -134,11 +155,11 @@ class HttpServer:
             raise ConfigError(
                 f"http.listen: cannot listen on {host} port {port}: {error.strerror or error}; choose another address"
             ) from error
-        self._listening = listening
+        self._listening = (listening,)
 
     async def start(self) -> None:
         """Begin to answer."""
-        if self._listening is None:
+        if not self._listening:
             self.bind()
         config = uvicorn.Config(
             self.app,
@@ -155,17 +176,17 @@ class HttpServer:
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
         self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listening] if self._listening else None))
+        self._serving = asyncio.create_task(self._server.serve(sockets=list(self._listening)))
 
     async def stop(self) -> None:
         """Take nothing new, finish what is being answered, within two seconds."""
         listening, server, serving = self._listening, self._server, self._serving
-        self._listening = self._server = self._serving = None
+        self._listening, self._server, self._serving = (), None, None
         if server is not None and serving is not None:
             server.should_exit = True
             await serving
-        if listening is not None:
-            listening.close()
+        for one in listening:
+            one.close()
 
     async def _callback(self, request: Request) -> Response:
         if self._callbacks >= CONCURRENT:
@@ -197,6 +218,29 @@ class HttpServer:
                 return await self._webhook.receive(request.headers.get("Content-Type"), body)
         except TimeoutError:
             return self._webhook.refuse(503, "database_slow", f"not committed after {ANSWER_SECONDS:g} s")
+
+
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _for_bearers(token: str | None, endpoint: _Endpoint) -> _Endpoint:
+    """``endpoint`` for those who show the token; without one, for everybody."""
+    if token is None:
+        return endpoint
+    wanted = token.encode()
+
+    async def guarded(request: Request) -> Response:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # Starlette reads headers as Latin-1, so these are the bytes that came.
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), wanted):
+            return await endpoint(request)
+        return PlainTextResponse(
+            "the token of http.token_file is needed, as: Authorization: Bearer TOKEN\n",
+            401,
+            {"WWW-Authenticate": 'Bearer realm="zego-watchdog"'},
+        )
+
+    return guarded
 
 
 def _health(is_well: bool, reason: str) -> Response:  # noqa: FBT001 - its only argument that varies

@@ -4,23 +4,28 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import httpx2
 import sqlalchemy as sa
 
-from watchdog import __version__
+from watchdog import __version__, logs
 from watchdog.attempt import Sender, StopSettings
 from watchdog.breaker import Breaker
 from watchdog.callback_store import CallbackStore
 from watchdog.clock import Clock
 from watchdog.database import open_engine
+from watchdog.gauges import Gauges
+from watchdog.observer import Observer, Reading
 from watchdog.occupancy import BACKGROUND_CALLS, BACKGROUND_SHARE, Bots, Occupancy
+from watchdog.pace_store import PaceStore
 from watchdog.pacing import Pace
-from watchdog.policy import Policy
+from watchdog.policy import InForce, Policy
 from watchdog.poll_store import PollStore
 from watchdog.poller import Feed, Poller
+from watchdog.retention import Keep, Retention
+from watchdog.retention_store import RetentionStore
 from watchdog.settings import Config, DatabaseConfig
 from watchdog.stopper import Stopper
 from watchdog.storage import Storage
@@ -45,15 +50,38 @@ def rules(config: Config) -> Policy:
     return Policy(**config.policy.model_dump())
 
 
-def zego_client(config: Config, clock: Clock, transport: httpx2.AsyncBaseTransport | None = None) -> ZegoClient:
+def server_secrets(config: Config) -> dict[int, str]:
+    return {app.app_id: app.secret.get_secret_value() for app in config.zego.apps}
+
+
+def callback_secrets(config: Config) -> dict[int, list[str]]:
+    return {app.app_id: [secret.get_secret_value() for secret in app.callback_secrets] for app in config.zego.apps}
+
+
+def silence_seconds(config: Config) -> float:
+    """For how long nobody may say anything of any room before hints are taken to have died."""
+    polling = config.schedule.occupancy_poll_seconds
+    if config.zego.rtc_url and polling > 0:
+        return max(config.policy.gap_seconds, 3 * polling)
+    # Where nobody asks, rooms in which nothing happens are silent for long, and older hints are not trusted anyway.
+    return config.policy.hint_max_age_seconds
+
+
+def zego_client(
+    config: Config,
+    clock: Clock,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    observer: Observer | None = None,
+) -> ZegoClient:
     return ZegoClient(
-        {app.app_id: app.secret.get_secret_value() for app in config.zego.apps},
+        server_secrets(config),
         asr_url=config.zego.asr_url,
         rtc_url=config.zego.rtc_url or None,
         timeout_seconds=config.stop.request_timeout_seconds,
         clock=clock,
         transport=transport,
         max_connections=2 * config.stop.concurrency + BACKGROUND_CALLS,
+        observer=observer,
     )
 
 
@@ -98,10 +126,32 @@ class Parts:
     background_pace: Pace
     user_list_pace: Pace
     webhook: Webhook
+    retention: Retention
+    in_force: InForce
+    bots: Bots | None
+    gauges: Gauges
     paces: tuple[Pace, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.paces = (self.stop_pace, self.occupancy_pace, self.background_pace, self.user_list_pace)
+
+    def adopt(self, config: Config) -> None:
+        """Work by ``config`` from now on, which differs from the one so far in nothing but ``reload.APPLIED``."""
+        self.config = config
+        self.in_force.rules = rules(config)
+        self.daemon = replace(self.daemon, mode=config.policy.mode.value)
+        self.storage.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
+        self.feed.silence_seconds = silence_seconds(config)
+        self.stop_pace.set_rate(config.stop.requests_per_second)
+        self.occupancy_pace.set_rate(config.stop.occupancy_requests_per_second)
+        self.background_pace.set_rate(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
+        self.zego.set_secrets(server_secrets(config))
+        self.breaker.hurry(self.clock.monotonic())
+        if self.bots is not None:
+            self.bots.set_patterns(config.zego.bot_user_ids)
+        self.webhook.adopt(
+            secrets=callback_secrets(config), bot_user_ids=config.zego.bot_user_ids, discover=config.zego.discover
+        )
 
     async def close(self) -> None:
         await self.zego.aclose()
@@ -117,23 +167,37 @@ def build(
     *,
     on_progress: Callable[[], None] = lambda: None,
     transport: httpx2.AsyncBaseTransport | None = None,
+    observer: Observer | None = None,
 ) -> Parts:
     """The parts of a daemon, not running yet.
 
     ``watching_since`` is the database's time now, or when an unbroken watch began. ``on_progress`` is called whenever
-    the stopper has finished something. ``transport`` stands in for the network.
+    the stopper has finished something. ``transport`` stands in for the network. ``observer`` hears of what is counted.
     """
+    observer = observer or Observer()
     daemon = identity(config)
     store = Store(database, daemon.instance, rejoin_watch_seconds=config.policy.rejoin_watch_seconds)
     storage = Storage(store, clock)
     storage.synchronise(watching_since)
-    zego = zego_client(config, clock, transport)
-    stop_pace = Pace(config.stop.requests_per_second)
-    occupancy_pace = Pace(config.stop.occupancy_requests_per_second)
+    pace_store = PaceStore(database) if database.dialect.name == "postgresql" else None
+
+    def shared(kind: str, requests_per_second: float) -> Pace:
+        if pace_store is None:
+            return Pace(requests_per_second)
+        reserve = pace_store.reserve
+
+        async def schedule(app_id: int, slots: int, interval_seconds: float) -> float:
+            return await storage.call(reserve, app_id, kind, slots, interval_seconds)
+
+        return Pace(requests_per_second, schedule=schedule, clock=clock)
+
+    zego = zego_client(config, clock, transport, observer)
+    stop_pace = shared("stop", config.stop.requests_per_second)
+    occupancy_pace = shared("occupancy", config.stop.occupancy_requests_per_second)
     background_pace = Pace(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
     user_list_pace = Pace(USER_LISTS_PER_SECOND)
     breaker = Breaker(config.stop.blocked_retry_seconds)
-    policy = rules(config)
+    in_force = InForce(rules(config))
     settings = StopSettings(
         concurrency=config.stop.concurrency,
         request_timeout_seconds=config.stop.request_timeout_seconds,
@@ -141,7 +205,7 @@ def build(
         max_attempts=config.stop.max_attempts,
     )
     watch = Watch(watching_since)
-    occupancy = None
+    occupancy = bots = None
     if config.zego.rtc_url:
         bots = Bots(config.zego.bot_user_ids, zego, user_list_pace, clock)
         occupancy = Occupancy(zego, occupancy_pace, storage, bots=bots, background=background_pace)
@@ -157,17 +221,22 @@ def build(
             every_seconds=polling,
             clock=clock,
         )
-    # Where nobody asks, rooms in which nothing happens are silent for long, and older hints are not trusted anyway.
-    silence = policy.hint_max_age_seconds if poller is None else max(policy.gap_seconds, 3 * polling)
     stopper = Stopper(
         storage=storage,
         occupancy=occupancy,
         sender=Sender(
-            storage=storage, zego=zego, pace=stop_pace, breaker=breaker, rules=policy, settings=settings, clock=clock
+            storage=storage,
+            zego=zego,
+            pace=stop_pace,
+            breaker=breaker,
+            policy_in_force=in_force,
+            settings=settings,
+            clock=clock,
+            observer=observer,
         ),
         pace=stop_pace,
         apps=[app.app_id for app in config.zego.apps],
-        rules=policy,
+        policy_in_force=in_force,
         settings=settings,
         surroundings=watch,
         clock=clock,
@@ -177,22 +246,30 @@ def build(
         storage=storage,
         stopper=stopper,
         breaker=breaker,
-        rules=policy,
+        policy_in_force=in_force,
         lease_seconds=settings.lease_seconds,
         instance=daemon.instance,
         clock=clock,
+        observer=observer,
     )
     webhook = Webhook(
         storage=storage,
         callbacks=CallbackStore(database, daemon.instance, stopper.default_app),
-        secrets={
-            app.app_id: [secret.get_secret_value() for secret in app.callback_secrets] for app in config.zego.apps
-        },
+        secrets=callback_secrets(config),
         bot_user_ids=config.zego.bot_user_ids,
         discover=config.zego.discover,
         clock=clock,
+        observer=observer,
     )
-    return Parts(
+    retention = Retention(
+        storage=storage,
+        store=RetentionStore(database),
+        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days),
+        prune_callbacks=webhook.prune,
+        instance=daemon.instance,
+        clock=clock,
+    )
+    parts = Parts(
         config,
         clock,
         daemon,
@@ -207,8 +284,31 @@ def build(
         sweeper,
         poll_store,
         poller,
-        Feed(poll_store, storage, clock, silence_seconds=silence),
+        Feed(poll_store, storage, clock, silence_seconds=silence_seconds(config)),
         background_pace,
         user_list_pace,
         webhook,
+        retention,
+        in_force,
+        bots,
+        Gauges(storage, observer, clock),
     )
+    _show(observer, parts)
+    return parts
+
+
+def _show(observer: Observer, parts: Parts) -> None:
+    """Let an observer look at what the parts know by themselves."""
+
+    def paces() -> Reading:
+        named = zip(("stop", "occupancy", "background", "user_list"), parts.paces, strict=True)
+        return {
+            (name, str(app.app_id)): pace.rate(app.app_id) for name, pace in named for app in parts.config.zego.apps
+        }
+
+    observer.show("pace_requests_per_second", paces)
+    observer.show("apps_blocked", lambda: len(parts.breaker.unserved()))
+    observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.webhook.answers.items()})
+    observer.show("database_errors", lambda: parts.storage.errors)
+    observer.show("log_lines_dropped", logs.dropped_lines)
+    observer.show("log_lines_suppressed", logs.suppressed_lines)
