@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import secrets
+import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ import httpx2
 
 from watchdog import __version__
 from watchdog.clock import Clock
+from watchdog.connections import Connections
 from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError
 from watchdog.model import Reply, RoomCount
+from watchdog.observer import Observer
 from watchdog.outcomes import ReplyClass, classify
 from watchdog.signing import sign
 
@@ -80,6 +83,12 @@ _HEADERS: Final = {
     "User-Agent": f"zego-watchdog/{__version__}",
 }
 _HEADERS_WITH_BODY: Final = {**_HEADERS, "Content-Type": "application/json"}
+
+_OPERATIONS: Final = {
+    "StopRealtimeASRTask": "stop",
+    "DescribeUserNum": "user_counts",
+    "DescribeUserList": "user_list",
+}
 
 _BODY_LIMIT_BYTES: Final = 64 * 1024
 _TEXT_LIMIT: Final = 500
@@ -135,16 +144,18 @@ class ZegoClient:
         clock: Clock,
         transport: httpx2.AsyncBaseTransport | None = None,
         max_connections: int = 64,
+        observer: Observer | None = None,
     ) -> None:
         """Serve the AppIds of ``server_secrets``; without ``rtc_url`` there is no occupancy API.
 
         ``timeout_seconds`` is the deadline of a whole call, from here to the last byte of the reply. ``transport``
         replaces the network. Raises ConfigError for a URL that cannot be called.
         """
-        self._signers = {app_id: _Signer(app_id, secret) for app_id, secret in server_secrets.items()}
+        self.set_secrets(server_secrets)
         self._asr = _Endpoint.parse("zego.asr_url", asr_url)
         self._rtc = _Endpoint.parse("zego.rtc_url", rtc_url) if rtc_url else None
         self._clock = clock
+        self._observer = observer or Observer()
         self._offsets: dict[str, float] = {}
         self._timeout_seconds = timeout_seconds
         # Half of the time for getting a connection: a request that leaves with no time for its answer turns a harmless
@@ -152,17 +163,23 @@ class ZegoClient:
         self._timeouts = httpx2.Timeout(
             timeout_seconds, connect=timeout_seconds / 2, pool=timeout_seconds / 2
         ).as_dict()
+        # Through a proxy the library's own pool is used, which knows how.
+        direct = transport is None and not urllib.request.getproxies().keys() & {"http", "https", "all"}
         self._reports_departure = transport is None or isinstance(transport, httpx2.AsyncHTTPTransport)
         self._client = httpx2.AsyncClient(
-            transport=transport,
+            # Keepalive is short: a request on a connection that the vendor is just closing is one of unknown fate.
+            transport=Connections(max_connections, keepalive_seconds=_KEEPALIVE_SECONDS) if direct else transport,
             follow_redirects=False,
             limits=httpx2.Limits(
                 max_connections=max_connections,
                 max_keepalive_connections=max_connections,
-                # Short: a request on a connection that the vendor is just closing is one whose fate is unknown.
                 keepalive_expiry=_KEEPALIVE_SECONDS,
             ),
         )
+
+    def set_secrets(self, server_secrets: Mapping[int, str]) -> None:
+        """Sign with these from the next request on."""
+        self._signers = {app_id: _Signer(app_id, secret) for app_id, secret in server_secrets.items()}
 
     @property
     def app_ids(self) -> frozenset[int]:
@@ -220,6 +237,7 @@ class ZegoClient:
             raise ConfigError(f"AppId {app_id} has no server secret: add it to zego.apps")
         timestamp = int(self._clock.time() + self._offsets.get(endpoint.host, 0.0))
         departure = _Departure(begun=not self._reports_departure)
+        began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 request = httpx2.Request(
@@ -234,10 +252,17 @@ class ZegoClient:
                     offset = _clock_offset(response.headers.get("date"), self._clock.time())
                     reply = read_reply(response.status_code, await _read_body(response), offset)
         except _FOREIGN_ERRORS as error:
-            raise self._failure(error, endpoint, action, begun=departure.begun) from error
-        if reply.clock_offset_seconds is not None and classify(reply) is ReplyClass.CLOCK:
+            failure = self._failure(error, endpoint, action, begun=departure.begun)
+            self._observe(action, "not_sent" if isinstance(failure, NotSent) else "no_answer", began)
+            raise failure from error
+        reply_class = classify(reply)
+        self._observe(action, "ok" if reply_class is ReplyClass.STOPPED else reply_class, began)
+        if reply.clock_offset_seconds is not None and reply_class is ReplyClass.CLOCK:
             self._offsets[endpoint.host] = reply.clock_offset_seconds
         return reply
+
+    def _observe(self, action: str, reply_class: str, began: float) -> None:
+        self._observer.request(_OPERATIONS[action], reply_class, self._clock.monotonic() - began)
 
     def _failure(self, error: Exception, endpoint: "_Endpoint", action: str, *, begun: bool) -> RequestError:
         # Any other TimeoutError than the library's is the deadline of the whole call.

@@ -1,0 +1,131 @@
+"""Connections over real sockets: kept, used again, given up in time, and never lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+
+from watchdog.clock import SystemClock
+from watchdog.connections import Connections
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Server:
+    """Answers every request; counts connections, and says how many are open."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.open = 0
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self.open += 1
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                await self.hold.wait()
+                writer.write(ANSWER)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
+    server = Server()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+    async with listening:
+        yield server
+
+
+def client(most: int, *, keepalive_seconds: float = 60.0, pool_seconds: float = 5.0) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(
+        transport=Connections(most, keepalive_seconds=keepalive_seconds), timeout=httpx2.Timeout(5, pool=pool_seconds)
+    )
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Give sockets a moment to notice what the other side has done."""
+    async with asyncio.timeout(5):
+        while not happened():
+            await SystemClock().sleep(0.01)
+
+
+async def test_one_after_another_needs_one_connection() -> None:
+    async with serving() as server, client(8) as ours:
+        for _ in range(20):
+            assert (await ours.get(server.url)).text == "ok"
+        assert server.accepted == 1
+
+
+async def test_no_more_at_a_time_than_allowed_and_all_come_through() -> None:
+    async with serving() as server, client(4) as ours:
+        answers = await asyncio.gather(*(ours.get(server.url) for _ in range(50)))
+        assert [answer.text for answer in answers] == ["ok"] * 50
+        assert server.accepted == 4
+
+
+async def test_who_waits_too_long_for_a_slot_is_told_that_nothing_was_sent() -> None:
+    async with serving() as server, client(1, pool_seconds=0.05) as ours:
+        server.hold.clear()
+        first = asyncio.create_task(ours.get(server.url))
+        await until(lambda: server.accepted == 1)
+        with pytest.raises(httpx2.PoolTimeout):
+            await ours.get(server.url)
+        server.hold.set()
+        assert (await first).text == "ok"
+        assert (await ours.get(server.url)).text == "ok"
+
+
+async def test_cancelled_requests_give_their_slots_back() -> None:
+    """What httpx 0.28 got wrong: every later request timed out."""
+    async with serving() as server, client(3) as ours:
+        for _ in range(5):
+            server.hold.clear()
+            waiting = [asyncio.create_task(ours.get(server.url)) for _ in range(9)]
+            await until(lambda: server.open == 3)
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            server.hold.set()
+            await until(lambda: server.open == 0)
+        answers = await asyncio.gather(*(ours.get(server.url) for _ in range(9)))
+        assert [answer.text for answer in answers] == ["ok"] * 9
+
+
+async def test_an_error_costs_one_connection_and_no_slot() -> None:
+    async with serving() as server, client(1) as ours:
+        for _ in range(3):
+            with pytest.raises(httpx2.ConnectError):
+                await ours.get("http://127.0.0.1:1/")
+        assert (await ours.get(server.url)).text == "ok"
+
+
+async def test_what_has_been_idle_for_too_long_is_closed() -> None:
+    async with serving() as server, client(4, keepalive_seconds=0.05) as ours:
+        await asyncio.gather(*(ours.get(server.url) for _ in range(8)))
+        assert server.open == 4
+        await SystemClock().sleep(0.1)
+        await ours.get(server.url)
+        await until(lambda: server.open == 1)
+
+
+async def test_closing_closes_all() -> None:
+    async with serving() as server:
+        ours = client(4)
+        await asyncio.gather(*(ours.get(server.url) for _ in range(8)))
+        server.hold.clear()
+        late = asyncio.create_task(ours.get(server.url))
+        await SystemClock().sleep(0.05)
+        await ours.aclose()
+        server.hold.set()
+        assert (await late).text == "ok"
+        await until(lambda: server.open == 0)
