@@ -275,6 +275,7 @@ class _Run:
             if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
                 trusted_since = pulse.now
             parts.watch.watching_since = max(pulse.watching_since, trusted_since)
+            parts.guarding.look(active=parts.feed.active, daemons=1, released_until=None)
             fresh = False
             await self._clock.sleep(HEARTBEAT_SECONDS)
 

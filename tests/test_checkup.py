@@ -15,6 +15,7 @@ from watchdog.checkup import Blame, Finding, Level
 from watchdog.clock import SystemClock
 from watchdog.database import open_engine
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
+from watchdog.settings import Config
 from watchdog.store import Daemon, Store
 
 
@@ -301,3 +302,18 @@ async def test_a_check_changes_nothing(sqlite_setup: Setup, tmp_path: Path) -> N
     before = dump()
     await sqlite_setup.examine()
     assert dump() == before
+
+
+def test_it_says_where_answers_wait_for_the_database(tmp_path: Path) -> None:
+    def found(folder: str, url: str = "postgresql://me@host/db") -> tuple[str, str]:
+        config = Config.model_validate(
+            {"database": {"url": url}, "policy": {"mode": "observe"}, "stop": {"journal_directory": folder}}
+        )
+        (one,) = (one for one in checkup._configuration(tmp_path, config, {}) if one.subject == "answers")
+        return one.level.value, one.found
+
+    assert found(str(tmp_path)) == ("ok", f"while the database is away, answers are kept in {tmp_path}")
+    assert found("", f"sqlite:///{tmp_path}/w.db")[1].endswith(str(tmp_path))
+    assert found("")[0] == "ok"
+    assert "in memory only" in found("")[1]
+    assert found(str(tmp_path / "nowhere"))[0] == "warn"

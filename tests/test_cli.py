@@ -34,7 +34,7 @@ from watchdog.tables import SCHEMA_VERSION
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "room", "explain", "stop", "hold", "version"),
+    *("tasks", "history", "room", "explain", "stop", "hold", "guard", "version", "systemd"),
 ]
 DAYS = timedelta(days=1)
 
@@ -148,7 +148,9 @@ def test_help_answers_at_once() -> None:
 def test_the_examples_of_every_help_are_commands_that_exist() -> None:
     for command in COMMANDS:
         shown = CliRunner().invoke(app, [command, "--help"]).stdout
-        for line in re.findall(r"zego-watchdog (.+)$", shown.partition("Options:")[0], re.MULTILINE):
+        for line in re.findall(
+            r"zego-watchdog (.+)$", shown.partition("Examples:")[2].partition("Options:")[0], re.MULTILINE
+        ):
             asked = CliRunner().invoke(app, [*shlex.split(line), "--help"])
             assert asked.exit_code == 0, line
 
@@ -190,8 +192,8 @@ async def test_every_documented_command_does_what_is_said(
     task_id = ""
     for line in documented():
         words = [task_id if word == "1920370518175780864" else word for word in line]
-        if words[0] == "demo":
-            # Its own tests play it; here it is enough that it is spelled right.
+        if words[0] in {"demo", "systemd"} or words[:2] == ["guard", "release"]:
+            # Their own tests play them; here it is enough that they are spelled right.
             assert (await operator.does(*words, "--help")).exit_code == 0
         elif words[0] == "run":
             assert await until_it_listens(operator, tmp_path, *words) == 0, (tmp_path / "output").read_text()
@@ -214,6 +216,8 @@ DATABASE_COMMANDS = [
     ["explain", "1"],
     ["stop", "1"],
     ["hold", "1", "--for", "1m"],
+    ["guard"],
+    ["guard", "release"],
     ["run"],
 ]
 
@@ -402,6 +406,21 @@ def test_explain_tells_evidence_decision_times_and_attempts(operator: Operator, 
     application.execute("DELETE FROM zego_tasks")
     assert "deleted its row" in operator.types("explain", "1").stdout
     assert operator.sees("explain", "1")["task"] is None
+
+
+def test_explain_says_that_nobody_says_anything_any_more(operator: Operator, application: Application) -> None:
+    application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")
+    assert operator.sees("explain", "1")["feed_dead"] is False
+    application.people("r", 2)
+    assert operator.sees("explain", "1")["feed_dead"] is False
+    assert "feed of hints" not in operator.types("explain", "1").stdout
+    application.execute("UPDATE zego_tasks SET user_count_at = '2026-01-01 00:00:00' WHERE task_id = '1'")
+    shown = operator.sees("explain", "1")
+    assert (shown["feed_dead"], shown["newest_hint_at"]) == (True, "2026-01-01T00:00:00Z")
+    assert "The feed of hints seems dead: for " in operator.types("explain", "1").stdout
+    # Somebody says something of another room: it lives.
+    application.execute("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('2', 'other', 1)")
+    assert operator.sees("explain", "1")["feed_dead"] is False
 
 
 def test_an_unknown_task_is_met_with_what_may_have_been_meant(operator: Operator, application: Application) -> None:

@@ -259,6 +259,20 @@ def test_a_secret_is_read_from_systemds_credentials(tmp_path: Path) -> None:
         load(path, {})
 
 
+@pytest.mark.parametrize(("config", "folder"), [("config.yaml", "secrets"), ("north.yaml", "north.secrets")])
+def test_a_command_reads_the_secret_where_the_units_credentials_come_from(
+    tmp_path: Path, config: str, folder: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    source = write(tmp_path / folder / "server_secret", SECRET)
+    text = "zego: {apps: [{app_id: 1, server_secret_file: '${CREDENTIALS_DIRECTORY}/zego_server_secret'}]}"
+    (app,) = load(write(tmp_path / config, text), {}).zego.apps
+    assert app.server_secret_file is not None
+    assert app.server_secret_file.path == source
+    with pytest.raises(ConfigError, match="LoadCredential"):
+        load(write(tmp_path / "another.yaml", text), {})
+
+
 @pytest.mark.parametrize(
     ("content", "kept"),
     [("a secret", "a secret"), ("a secret\n", "a secret"), ("a\r\n", "a"), ("a \n\n", "a \n"), (" a", " a")],
@@ -550,7 +564,7 @@ def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:
     shown = keys(yaml.load(text, yaml.BaseLoader))  # noqa: S506  # text only
     assert shown == {
         (section, key) for section, field in Config.model_fields.items() for key in type(field.default).model_fields
-    }
+    } - {("http", "token")}, "a secret is for the environment alone"
 
 
 def test_the_example_of_an_app_works(tmp_path: Path) -> None:
@@ -565,3 +579,26 @@ def test_the_example_of_an_app_works(tmp_path: Path) -> None:
 
 def test_the_policys_defaults_are_the_cores() -> None:
     assert Policy(**PolicyConfig().model_dump()) == Policy()
+
+
+@pytest.mark.parametrize(
+    ("named", "state", "url", "folder"),
+    [
+        ("/srv/journal", "/var/lib/one", "sqlite:////data/watchdog.db", "/srv/journal"),
+        ("", "/var/lib/one:/var/lib/two", "sqlite:////data/watchdog.db", "/var/lib/one"),
+        ("", "", "sqlite:////data/watchdog.db", "/data"),
+        ("", "", "postgresql://me@host/db", None),
+        ("", "/var/lib/one", "postgresql://me@host/db", "/var/lib/one"),
+    ],
+)
+def test_where_answers_wait_for_the_database(named: str, state: str, url: str, folder: str | None) -> None:
+    config = Config.model_validate(
+        {"database": {"url": url}, "policy": {"mode": "observe"}, "stop": {"journal_directory": named}}
+    )
+    found = config.journal({"STATE_DIRECTORY": state} if state else {})
+    assert found == (None if folder is None else Path(folder))
+
+
+def test_the_journals_directory_means_the_same_to_everybody() -> None:
+    with pytest.raises(ValueError, match="no absolute path"):
+        Config.model_validate({"policy": {"mode": "observe"}, "stop": {"journal_directory": "journal"}})

@@ -660,6 +660,17 @@ class TestLedger:
                 world.app.execute(f"UPDATE zego_stop_attempts SET {change}")
         assert world.attempts("task") == [before]
 
+    def test_an_unknown_without_any_answer_is_completed_once(self, world: World) -> None:
+        note(world)
+        world.app.execute("UPDATE zego_stop_attempts SET outcome = 'unknown', detail = 'no answer'")
+        for change in ("outcome = 'sent'", "detail = 'x'", "code = '0'", "outcome = 'unknown', code = '0'"):
+            with pytest.raises((sqlite3.IntegrityError, psycopg.errors.RaiseException), match="never updated"):
+                world.app.execute(f"UPDATE zego_stop_attempts SET {change}")
+        world.app.execute("UPDATE zego_stop_attempts SET outcome = 'stopped', code = '0'")
+        with pytest.raises((sqlite3.IntegrityError, psycopg.errors.RaiseException), match="never updated"):
+            world.app.execute("UPDATE zego_stop_attempts SET outcome = 'gone'")
+        assert world.attempts("task")[0]["outcome"] == "stopped"
+
     def test_an_unknown_outcome_is_refused(self, world: World) -> None:
         with pytest.raises(REFUSED, match="zego_outcome_known"):
             note(world, outcome="perhaps")

@@ -175,8 +175,8 @@ class TestAttempts:
 
             it.vendor.before_stop = die
             await it.after(45)
-            assert [row["outcome"] for row in world.attempts("t")] == ["unknown"]
-            assert counted(metrics) == {}, "whoever closed it has counted it"
+            assert [row["outcome"] for row in world.attempts("t")] == ["stopped"], "its own answer has completed it"
+            assert counted(metrics) == {}, "whoever closed it has counted it, as unknown"
 
     async def test_an_operators_own_attempts_are_counted_by_the_daemon_that_runs_longest(self, world: World) -> None:
         async with bench(world, Metrics()) as command, daemons(world, 2) as ((elder, eldest), (younger, _)):
@@ -697,7 +697,7 @@ def test_check_says_what_the_server_is_for(tmp_path: Path) -> None:
 
     def found(http: dict[str, str], **more: str) -> list[tuple[str, str]]:
         config = Config.model_validate({"zego": {"apps": [app | more]}, "http": http})
-        return [(one.level, one.found) for one in checkup._configuration(file, config) if one.subject == "http"]
+        return [(one.level, one.found) for one in checkup._configuration(file, config, {}) if one.subject == "http"]
 
     assert found({}) == []
     assert found({"listen": "127.0.0.1:1"}) == [

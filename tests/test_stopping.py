@@ -14,6 +14,7 @@ import structlog
 
 from tests.time_travel import World
 from watchdog import wiring
+from watchdog.observer import Observer
 from watchdog.settings import Config
 from watchdog.wiring import Parts
 
@@ -93,16 +94,26 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench]:
+async def bench(world: World, observer: Observer | None = None, **sections: dict[str, Any]) -> AsyncIterator[Bench]:
     config = Config.model_validate(
         {
+            # The engine is the world's own. Of this address nothing is taken but that it has no folder for a journal.
+            "database": {"url": "postgresql://nobody@nowhere/none"},
             "zego": {"apps": [{"app_id": 1, "server_secret": SECRET}, {"app_id": 2, "server_secret": SECRET}]},
             "policy": sections.get("policy", {}),
+            "guard": sections.get("guard", {}),
             "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0} | sections.get("stop", {}),
         }
     )
     vendor = Vendor(world)
-    parts = wiring.build(config, world.clock, world.engine, world.store.now(), transport=httpx2.MockTransport(vendor))
+    parts = wiring.build(
+        config,
+        world.clock,
+        world.engine,
+        world.store.now(),
+        transport=httpx2.MockTransport(vendor),
+        observer=observer,
+    )
     try:
         yield Bench(parts, world, vendor)
     finally:
@@ -216,13 +227,12 @@ async def test_admins_are_not_people(world: World) -> None:
     [
         httpx2.ConnectError("refused"),
         httpx2.ReadTimeout("slow"),
-        reply(100000005),
         reply(206),
         httpx2.Response(502, text="<html>bad gateway</html>"),
         reply(0, Data={"UserCountList": []}),
         reply(0, Data={"UserCountList": [{"RoomId": "room", "UserCount": -1, "AdminUserCount": 0}]}),
     ],
-    ids=["refused", "time-out", "credentials", "throttled", "html", "room missing", "negative"],
+    ids=["refused", "time-out", "throttled", "html", "room missing", "negative"],
 )
 async def test_without_the_vendors_word_nothing_is_sent_and_that_is_said_once(
     world: World, broken: httpx2.Response | Exception
@@ -385,6 +395,73 @@ async def test_a_blocked_app_is_left_alone_then_probed_with_one_task(world: Worl
         assert {world.task(f"t{number}")["status"] for number in range(5)} == {"stopped"}
 
 
+async def test_what_waits_for_its_turn_is_not_sent_to_an_app_that_is_blocked_by_then(world: World) -> None:
+    async with bench(world, stop={"concurrency": 1}) as it:
+        for number in range(4):
+            await empty_room(it, f"t{number}", f"room{number}")
+        it.vendor.stop_replies.append(reply(100000005))
+        await it.after(45)
+        assert len(it.vendor.stops) == 1
+        await it.after(30)
+        await it.sweep()
+        assert {world.task(f"t{number}")["status"] for number in range(4)} == {"stopped"}
+
+
+async def test_credentials_that_the_room_api_refuses_block_the_app(world: World) -> None:
+    async with bench(world) as it:
+        for number in range(25):
+            await empty_room(it, f"t{number}", f"room{number}")
+        it.vendor.count_replies += [reply(100000005) for _ in range(4)]
+        with structlog.testing.capture_logs() as logs:
+            await it.after(45)
+            asked = len(it.vendor.asked)
+            await it.after(10)
+        assert [event["app_id"] for event in logs if event["event"] == "app_blocked"] == [1]
+        assert len(it.vendor.asked) == asked <= 3, "left alone"
+
+        await it.after(20)
+        assert len(it.vendor.asked) == asked + 1, "one probe"
+        it.vendor.people["room0"] = 1
+        with structlog.testing.capture_logs() as logs:
+            await it.after(30)
+            await it.sweep()
+        assert [event["event"] for event in logs if event["event"] == "app_unblocked"] == ["app_unblocked"]
+        assert {world.task(f"t{number}")["status"] for number in range(1, 25)} == {"stopped"}
+
+
+async def test_credentials_that_the_room_api_refuses_block_nothing_that_can_do_without(world: World) -> None:
+    async with bench(world, policy={"verify": "when_possible"}) as it:
+        await empty_room(it)
+        it.vendor.count_replies.append(reply(100000005))
+        await it.after(45)
+        assert it.outcomes() == ["stopped"]
+
+
+@pytest.mark.parametrize("rate", [0.6, 1, 10, 50, 1000])
+async def test_the_last_one_claimed_gets_its_turn_within_its_lease(world: World, rate: float) -> None:
+    """Otherwise it is given back unsent, claimed again, is the last one again, and nothing is ever sent."""
+    stop = {"requests_per_second": rate, "request_timeout_seconds": 8, "lease_seconds": 10.5, "concurrency": 1000}
+    async with bench(world, stop=stop) as it:
+        most, full = it.parts.stopper.capacity()
+        assert 1 <= most <= max(1, rate * 2.5 / 2)
+        assert full == set()
+
+
+async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -> None:
+    async with bench(world, stop={"requests_per_second": 10}) as it:
+        for number in range(40):
+            world.app.start(f"slow{number}", f"room{number}", user_count=2)
+            world.app.people(f"room{number}", 0)
+        await it.sweep()
+        await empty_room(it, "other", "other", app_id=2)
+        world.advance(60)
+        await it.parts.sweeper.run_once()
+        held = {world.task(f"slow{number}")["claimed_by"] for number in range(40)} - {None}
+        assert held
+        assert world.task("other")["claimed_by"], "though its room was the last to become empty"
+        await it.parts.stopper.drain()
+
+
 async def test_a_blocked_app_does_not_hide_when_the_next_task_is_due(world: World) -> None:
     async with bench(world) as it:
         await empty_room(it, "refused", "refused")
@@ -473,7 +550,8 @@ async def test_an_answer_after_the_lease_changes_the_ledger_but_not_anothers_tas
         await it.parts.sweeper.run_once()
         with structlog.testing.capture_logs() as logs:
             await it.parts.stopper.drain()
-        assert it.outcomes() == ["unknown"], "closed when the lease was taken over, and a closed row stays"
+        assert it.outcomes() == ["stopped"], "unknown when the lease was taken over, and completed by its own answer"
+        assert world.attempts("t")[0]["request_id"] == "request-1"
         assert (world.task("t")["status"], world.task("t")["claimed_by"]) == ("active", "other/1")
         assert "answer_came_after_lease" in {event["event"] for event in logs}
 

@@ -1,18 +1,25 @@
 """Groups of commits, and the store as coroutines see it: nothing that has begun is torn apart."""
 
 import asyncio
+import json
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from tests.time_travel import World
+from watchdog.answer_journal import AnswerJournal, Closing
+from watchdog.answer_store import Written
+from watchdog.clock import SystemClock
+from watchdog.database import identify
 from watchdog.errors import DatabaseError, DatabaseUnavailable
-from watchdog.model import Evidence, Outcome, Reason, Source, Status
+from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status
 from watchdog.policy import Plan
 from watchdog.storage import GroupCommit, Storage
 from watchdog.store import Answer, Claim, Intent, Sent, Store
@@ -207,7 +214,7 @@ class TestStorage:
 
     async def test_when_it_closes_it_gives_up_waiting(self, world: World) -> None:
         (claim,) = claimed(world)
-        storage = Storage(AwayStore(world, times=1000), world.clock)
+        storage = Storage(AwayStore(world, times=10**9), world.clock)
         sent = await storage.intend(intent(world, claim))
         assert sent is not None
         begun_at = world.now
@@ -241,6 +248,161 @@ class AwayStore(Store):
         if self._times >= 0:
             raise DatabaseUnavailable("away")
         return super().record(answers)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "journal"
+    made.mkdir()
+    return made
+
+
+def with_journal(world: World, folder: Path, *, store: Store | None = None, instance: str = "host/1") -> Storage:
+    return Storage(store or world.store, world.clock, AnswerJournal(folder, identify(world.engine), instance))
+
+
+def files(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*")]
+
+
+def noted(folder: Path) -> list[str]:
+    return [
+        json.loads(line)["task_id"] for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()
+    ]
+
+
+def answered(world: World, claim: Claim, sent: Sent) -> Answer:
+    reply = Reply(200, "0", "Success", f"request-{claim.task.task_id}", None, None, None)
+    return replace(stopped(world, claim, sent), reply=reply)
+
+
+class TestJournal:
+    async def test_an_answer_that_is_committed_at_once_is_in_no_journal(self, world: World, folder: Path) -> None:
+        (claim,) = claimed(world)
+        storage = with_journal(world, folder)
+        sent = await storage.intend(intent(world, claim))
+        assert sent is not None
+        assert await storage.record(answered(world, claim, sent)) is True
+        assert files(folder) == []
+        storage.close()
+
+    async def test_answers_are_on_disk_while_the_database_is_locked_and_not_afterwards(
+        self, world: World, folder: Path
+    ) -> None:
+        claims = claimed(world, 5)
+        storage = with_journal(world, folder)
+        sent = [one for one in [await storage.intend(intent(world, claim)) for claim in claims] if one is not None]
+        with locked(world) as release:
+            recording = [
+                asyncio.create_task(storage.record(answered(world, claim, one)))
+                for claim, one in zip(claims, sent, strict=True)
+            ]
+            await until(lambda: len(noted(folder)) == 5)
+            assert not any(one.done() for one in recording)
+            recording[0].cancel()
+            release.set()
+            results = await asyncio.gather(*recording, return_exceptions=True)
+        assert results[1:] == [True] * 4
+        assert isinstance(results[0], asyncio.CancelledError)
+        await until(lambda: noted(folder) == [])
+        assert [row["outcome"] for claim in claims for row in world.attempts(claim.task.task_id)] == ["stopped"] * 5
+        storage.close()
+        assert files(folder) == []
+
+    async def test_what_is_given_up_at_the_end_is_written_by_the_next_process(self, world: World, folder: Path) -> None:
+        claims = claimed(world, 3)
+        away = AwayStore(world, times=10**9)
+        storage = with_journal(world, folder, store=away)
+        sent = [one for one in [await storage.intend(intent(world, claim)) for claim in claims] if one is not None]
+        with structlog.testing.capture_logs():
+            recording = [
+                asyncio.create_task(storage.record(answered(world, claim, one)))
+                for claim, one in zip(claims, sent, strict=True)
+            ]
+            await until(lambda: len(noted(folder)) == 3)
+            storage.close()
+            results = await asyncio.gather(*recording, return_exceptions=True)
+        assert {type(result) for result in results} == {DatabaseUnavailable}
+        assert [world.attempts(claim.task.task_id)[0]["outcome"] for claim in claims] == ["sent"] * 3
+
+        heir = with_journal(world, folder, store=world.another_store("host/2"), instance="host/2")
+        assert await heir.replay() == [(Outcome.STOPPED, Reason.EMPTY_ROOM)] * 3
+        assert [world.attempts(claim.task.task_id)[0]["code"] for claim in claims] == ["0"] * 3
+        assert {world.task(claim.task.task_id)["status"] for claim in claims} == {"stopped"}
+        assert await heir.replay() == []
+        assert files(folder) == []
+        heir.close()
+
+    async def test_what_comes_at_the_very_end_is_kept_too(self, world: World, folder: Path) -> None:
+        (claim,) = claimed(world)
+        storage = with_journal(world, folder, store=AwayStore(world, times=10**9))
+        sent = await storage.intend(intent(world, claim))
+        assert sent is not None
+        (recording,) = await begun(storage.record(answered(world, claim, sent)))
+        storage.close()
+        assert noted(folder) == ["task-0"]
+        recording.cancel()
+
+    async def test_an_answer_that_is_refused_is_tried_again_by_and_by(self, world: World, folder: Path) -> None:
+        (claim,) = claimed(world)
+        storage = with_journal(world, folder)
+        sent = await storage.intend(intent(world, claim))
+        assert sent is not None
+        world.app.execute("ALTER TABLE zego_stop_attempts RENAME TO elsewhere")
+        with structlog.testing.capture_logs() as logs:
+            with pytest.raises(DatabaseError):
+                await storage.record(answered(world, claim, sent))
+            assert await storage.replay() == []
+        assert "answers_refused" in {event["event"] for event in logs}
+        assert noted(folder) == ["task-0"]
+        world.app.execute("ALTER TABLE elsewhere RENAME TO zego_stop_attempts")
+        assert await storage.replay() == [(Outcome.STOPPED, Reason.EMPTY_ROOM)]
+        assert await storage.replay() == []
+        assert noted(folder) == []
+        assert world.task("task-0")["status"] == "stopped"
+        storage.close()
+
+    async def test_a_journal_that_cannot_be_written_is_said_and_the_answer_is_not_lost(
+        self, world: World, folder: Path
+    ) -> None:
+        (claim,) = claimed(world)
+        storage = with_journal(world, folder / "nowhere")
+        sent = await storage.intend(intent(world, claim))
+        assert sent is not None
+        with structlog.testing.capture_logs() as logs, locked(world) as release:
+            recording = asyncio.create_task(storage.record(answered(world, claim, sent)))
+            await until(lambda: any(event["event"] == "answers_not_journaled" for event in logs))
+            release.set()
+            assert await recording is True
+        assert await storage.replay() == []
+        storage.close()
+
+    async def test_a_database_that_is_away_leaves_the_journal_for_later(self, world: World, folder: Path) -> None:
+        (claim,) = claimed(world)
+        sent = world.store.intend([intent(world, claim)])[0]
+        assert sent is not None
+        left = AnswerJournal(folder, identify(world.engine), "host/1")
+        left.note([world.store.closing(answered(world, claim, sent))])
+        left.close()
+
+        class Away(Store):
+            def replay(self, _closings: Sequence[Closing]) -> list[Written | None]:
+                raise DatabaseUnavailable("away")
+
+        storage = with_journal(world, folder, store=Away(world.engine, "host/2"), instance="host/2")
+        with pytest.raises(DatabaseUnavailable):
+            await storage.replay()
+        assert noted(folder) == ["task-0"]
+        storage.close()
+        heir = with_journal(world, folder, store=world.another_store("host/3"), instance="host/3")
+        assert await heir.replay() == [(Outcome.STOPPED, Reason.EMPTY_ROOM)]
+        heir.close()
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not happened():
+            await SystemClock().sleep(0.01)
 
 
 class TestNow:

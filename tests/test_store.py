@@ -1,5 +1,6 @@
 """The one suite of the store, run on both databases: what each call does, and what it leaves alone."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.time_travel import World
+from watchdog.answer_journal import Closing
+from watchdog.answer_store import Written
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status
 from watchdog.outcomes import TASK_BECOMES
 from watchdog.policy import Plan
@@ -497,21 +500,57 @@ class TestRecord:
         world.advance(0.001)
         assert names(take(world.store)) == ["task"]
 
-    def test_what_was_closed_for_a_lapsed_lease_stays_closed(self, world: World) -> None:
+    @pytest.mark.parametrize("late_outcome", [Outcome.STOPPED, Outcome.RETRY])
+    def test_an_unknown_is_completed_by_its_own_answer_and_the_task_is_anothers(
+        self, world: World, late_outcome: Outcome
+    ) -> None:
         due(world)
         late = take_one(world)
         sent = send(world, late)
         world.advance(LEASE)
         claim = take_one(world)
-        (closed,) = world.attempts("task")
+        (unknown,) = world.attempts("task")
         row = world.task("task")
-        for outcome in (Outcome.STOPPED, Outcome.RETRY):
-            assert world.store.record([answer(world, late, sent, outcome)]) == [False]
-        assert world.attempts("task") == [closed]
+        assert world.store.record([answer(world, late, sent, Outcome.UNKNOWN)]) == [False], "that is no answer"
+        assert world.attempts("task") == [unknown]
+        assert world.store.record([answer(world, late, sent, late_outcome)]) == [False], "it had been closed"
+        (closed,) = world.attempts("task")
+        facts = {name: closed[name] for name in ("outcome", "http_status", "code", "message", "request_id")}
+        assert facts == {
+            "outcome": late_outcome,
+            "http_status": 200,
+            "code": "0",
+            "message": "Success",
+            "request_id": "003151527792559699732",
+        }
+        assert closed["replied_at"] == world.now
         assert world.task("task") == row, "a write without the current claim changes nothing (I6)"
         assert row["claimed_by"] == claim.token
+        for outcome in (Outcome.STOPPED, Outcome.RETRY, Outcome.UNKNOWN):
+            assert world.store.record([answer(world, late, sent, outcome)]) == [False]
+        assert world.attempts("task") == [closed], "once, and then it is final"
 
-    def test_what_is_closed_just_now_stays_closed(self, postgresql_world: World) -> None:
+    def test_an_unknown_with_an_answer_of_its_own_is_final(self, world: World) -> None:
+        """As where ZEGO answered something that nobody could use."""
+        due(world)
+        claim = take_one(world)
+        sent = send(world, claim)
+        garbled = replace(REPLY, code=None, request_id=None)
+        unusable = replace(answer(world, claim, sent, Outcome.UNKNOWN), reply=garbled, replied_at=world.now)
+        assert world.store.record([unusable]) == [True]
+        assert world.store.record([answer(world, claim, sent, Outcome.STOPPED)]) == [False]
+        assert world.attempts("task")[0]["outcome"] == "unknown"
+
+    def test_an_attempt_of_another_task_is_left_alone(self, world: World) -> None:
+        """As after the database has been restored from a backup, and counts on from there."""
+        due(world)
+        due(world, "other")
+        claim, other = sorted(take(world.store), key=lambda claim: claim.task.task_id, reverse=True)
+        sent = send(world, other)
+        assert world.store.record([answer(world, claim, sent, Outcome.STOPPED)]) == [False]
+        assert world.attempts("other")[0]["outcome"] == "sent"
+
+    def test_what_becomes_unknown_just_now_is_completed(self, postgresql_world: World) -> None:
         world = postgresql_world
         due(world)
         claim = take_one(world)
@@ -525,7 +564,7 @@ class TestRecord:
                 assert not recording.done()
             world.app.execute("COMMIT")
             assert recording.result() == [False]
-        assert world.attempts("task")[0]["outcome"] == "unknown"
+        assert world.attempts("task")[0]["outcome"] == "retry"
 
     def test_an_answer_within_a_lapsed_lease_that_nobody_took_counts(self, world: World) -> None:
         due(world)
@@ -579,6 +618,78 @@ class TestRecord:
         assert world.store.record(answers) == [True] * 10
         assert [world.attempts(claim.task.task_id)[0]["outcome"] for claim in claims] == outcomes
         assert [world.task(claim.task.task_id)["status"] for claim in claims] == ["stopped", "active"] * 5
+
+
+class TestReplay:
+    """Answers that a process which is no more has left."""
+
+    def left(self, world: World, outcome: Outcome) -> tuple[Claim, Closing]:
+        due(world)
+        claim = take_one(world)
+        closing = world.store.closing(answer(world, claim, send(world, claim), outcome, wake=4))
+        return claim, Closing.of_json(json.loads(json.dumps(closing.as_json())))
+
+    @pytest.mark.parametrize("reaped", [False, True])
+    def test_under_its_own_claim(self, world: World, *, reaped: bool) -> None:
+        _, closing = self.left(world, Outcome.STOPPED)
+        answered_at = world.now
+        world.advance(LEASE + 1)
+        assert len(world.store.reap(LEASE)) == 1 if reaped else True
+        assert world.another_store("host/2").replay([closing]) == [Written(Reason.EMPTY_ROOM, was_open=not reaped)]
+        (attempt,) = world.attempts("task")
+        assert (attempt["outcome"], attempt["code"], attempt["replied_at"]) == ("stopped", "0", answered_at)
+        assert (world.task("task")["status"], world.task("task")["claimed_by"]) == ("stopped", None)
+        before = (world.task("task"), world.attempts("task"))
+        world.advance(1)
+        assert world.store.replay([closing]) == [None]
+        assert (world.task("task"), world.attempts("task")) == before
+
+    def test_of_a_task_that_nobody_holds(self, world: World) -> None:
+        _, closing = self.left(world, Outcome.GONE)
+        world.advance(LEASE)
+        aside(world, take_one(world), None)
+        assert [one is not None for one in world.store.replay([closing])] == [True]
+        assert world.task("task")["status"] == "gone"
+
+    def test_of_a_task_that_somebody_else_holds(self, world: World) -> None:
+        _, closing = self.left(world, Outcome.STOPPED)
+        world.advance(LEASE)
+        take_one(world)
+        row = world.task("task")
+        assert [one is not None for one in world.store.replay([closing])] == [True]
+        assert world.attempts("task")[0]["outcome"] == "stopped"
+        assert world.task("task") == row, "their own attempt will find out"
+
+    def test_of_a_task_that_has_ended(self, world: World) -> None:
+        _, closing = self.left(world, Outcome.STOPPED)
+        world.app.release("task")
+        row = world.task("task")
+        assert [one is not None for one in world.store.replay([closing])] == [True]
+        assert world.attempts("task")[0]["outcome"] == "stopped"
+        assert world.task("task") == row
+
+    @pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.UNKNOWN])
+    def test_a_task_that_goes_on_is_given_back_at_once(self, world: World, outcome: Outcome) -> None:
+        _, closing = self.left(world, outcome)
+        world.advance(1)
+        assert [one is not None for one in world.store.replay([closing])] == [True]
+        assert world.attempts("task")[0]["outcome"] == outcome
+        assert names(take(world.store)) == ["task"]
+
+    @pytest.mark.parametrize("strange", [{"task_id": "other"}, {"instance": "host/9"}, {"attempt_id": 999_999}])
+    def test_what_this_database_knows_nothing_of_changes_nothing(self, world: World, strange: dict[str, Any]) -> None:
+        _, closing = self.left(world, Outcome.STOPPED)
+        due(world, "other")
+        before = (world.task("task"), world.task("other"), world.attempts("task"))
+        assert world.store.replay([replace(closing, **strange)]) == [None]
+        assert (world.task("task"), world.task("other"), world.attempts("task")) == before
+
+    def test_people_who_come_back_are_watched_for(self, world: World) -> None:
+        _, closing = self.left(world, Outcome.STOPPED)
+        store = world.another_store("host/2")
+        store.rejoin_watch_seconds = 600
+        store.replay([closing])
+        assert world.app.rows("SELECT task_id FROM zego_rejoins") == [{"task_id": "task"}]
 
 
 class TestSetAside:
@@ -683,15 +794,15 @@ class TestReap:
             send(world, claim)
         world.app.release("released")
         world.app.execute("DELETE FROM zego_tasks WHERE task_id = ?", "deleted")
-        assert world.store.reap(LEASE) == 0, "their answers may still come"
+        assert world.store.reap(LEASE) == [], "their answers may still come"
         world.advance(LEASE + 1)
         # "held" is in other hands by now; who takes a task over closes its request.
         world.app.change("held", wake_at=world.ahead(LEASE))
-        assert world.store.reap(LEASE) == 3
+        assert world.store.reap(LEASE) == [Reason.EMPTY_ROOM] * 3
         outcomes = {task_id: world.attempts(task_id)[0]["outcome"] for task_id in claims}
         assert outcomes == {"released": "unknown", "deleted": "unknown", "lapsed": "unknown", "held": "sent"}
         assert world.attempts("deleted")[0]["detail"] == DETAIL_LEASE_EXPIRED
-        assert world.store.reap(LEASE) == 0
+        assert world.store.reap(LEASE) == []
 
 
 DAEMON = Daemon(instance="host/1", host="host", pid=1, version="0.1", mode="enforce")

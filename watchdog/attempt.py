@@ -15,9 +15,10 @@ from watchdog.breaker import Breaker
 from watchdog.clock import Clock
 from watchdog.errors import NoAnswer, NotSent
 from watchdog.model import Evidence, Outcome, Reason, Reply
+from watchdog.observer import Observer
 from watchdog.outcomes import ReplyClass
 from watchdog.pacing import Pace
-from watchdog.policy import Policy
+from watchdog.policy import InForce
 from watchdog.storage import Storage
 from watchdog.store import Answer, Claim, Intent, Sent
 from watchdog.zego import ZegoClient
@@ -48,13 +49,14 @@ class StopSettings:
 class Held:
     """A claim in our hands; ``until`` is when its lease ends by our monotonic clock, reckoned from before we asked.
 
-    ``manual`` is an operator's own order.
+    ``manual`` is an operator's own order; a ``probe`` finds out whether ZEGO still refuses the AppId.
     """
 
     claim: Claim
     app_id: int | None
     until: float
     manual: bool = False
+    probe: bool = False
 
     def lease_suffices(self, clock: Clock, settings: StopSettings) -> bool:
         """Whether a request sent now is over before somebody else may take the task."""
@@ -93,17 +95,21 @@ class Sender:
         zego: ZegoClient,
         pace: Pace,
         breaker: Breaker,
-        rules: Policy,
+        policy_in_force: InForce,
         settings: StopSettings,
         clock: Clock,
+        observer: Observer | None = None,
     ) -> None:
         self._storage = storage
         self._zego = zego
         self._pace = pace
         self._breaker = breaker
-        self._rules = rules
+        self._in_force = policy_in_force
         self._settings = settings
         self._clock = clock
+        self.observer = observer or Observer()
+        self.requests = 0
+        """How many have been sent since the start."""
 
     async def send(self, held: Held, app_id: int, evidence: Evidence, reason: Reason) -> Finished | None:
         """Return what came of it; None, with nothing sent or recorded, when the row has changed since it was claimed.
@@ -112,7 +118,7 @@ class Sender:
         """
         task = held.claim.task
         auto_stop_at = task.auto_stop_at
-        if auto_stop_at is None and (plan := policy.plan(task, self._rules, self._storage.now())) is not None:
+        if auto_stop_at is None and (plan := policy.plan(task, self._in_force.rules, self._storage.now())) is not None:
             auto_stop_at = plan.auto_stop_at
         intent = Intent(held.claim, app_id, reason, evidence, auto_stop_at)
         sent = await self._storage.intend(intent)
@@ -120,6 +126,9 @@ class Sender:
             return None
         if not held.lease_suffices(self._clock, self._settings):
             return await self._record(held, intent, sent, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
+        if task.due_at is not None and sent.attempt == 1 and not held.manual:
+            self.observer.sent((sent.sent_at - task.due_at).total_seconds())
+        self.requests += 1
         try:
             reply = await self._zego.stop_task(app_id, task.task_id)
         except NotSent as error:
@@ -147,9 +156,9 @@ class Sender:
         else:
             self._pace.answered(intent.app_id)
         if outcome is Outcome.BLOCKED:
-            self._block(intent.app_id, reply_class, reply)
-        elif self._breaker.close(intent.app_id):
-            log.info("app_unblocked", app_id=intent.app_id)
+            self.block(intent.app_id, reply_class, reply)
+        else:
+            self.unblock(intent.app_id)
         detail = reply.excerpt
         if outcome is Outcome.REJECTED and reply_class is not ReplyClass.REJECTED:
             detail = DETAIL_EXHAUSTED if detail is None else f"{DETAIL_EXHAUSTED}; {detail}"
@@ -157,7 +166,17 @@ class Sender:
         at_once = reply_class is ReplyClass.CLOCK and sent.attempt == 1
         return await self._record(held, intent, sent, outcome, detail, reply, wake_seconds=0.0 if at_once else None)
 
-    def _block(self, app_id: int, reply_class: ReplyClass, reply: Reply) -> None:
+    def is_blocked(self, held: Held) -> bool:
+        """Whether ZEGO refuses the AppId, and it is not this task's turn to find out whether it still does."""
+        return held.app_id in self._breaker.unserved() and not held.probe and not held.manual
+
+    def unblock(self, app_id: int) -> None:
+        """ZEGO accepts the AppId."""
+        if self._breaker.close(app_id):
+            log.info("app_unblocked", app_id=app_id)
+
+    def block(self, app_id: int, reply_class: ReplyClass, reply: Reply) -> None:
+        """ZEGO refuses the AppId as a whole."""
         if self._breaker.trip(app_id, self._clock.monotonic()):
             log.error(
                 "app_blocked",
@@ -203,6 +222,10 @@ class Sender:
             wake_seconds=wake_seconds,
         )
         in_time = await self._storage.record(answer)
+        if in_time:
+            self.observer.attempt(outcome, intent.reason)
+        if outcome is Outcome.STOPPED and intent.auto_stop_at is not None:
+            self.observer.stopped((intent.auto_stop_at - now).total_seconds())
         announce(
             held,
             outcome,

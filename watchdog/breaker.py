@@ -23,6 +23,10 @@ class Breaker:
         if app_id in self._until:
             self._until[app_id] = now + self._retry_seconds
 
+    def hurry(self, now: float) -> None:
+        """Something has changed that the vendor may have refused us for: every AppId that waits may be tried now."""
+        self._until = dict.fromkeys(self._until, now)
+
     def unserved(self) -> set[int]:
         """The AppIds whose tasks are to be left alone, those that await a probe included."""
         return set(self._until)

@@ -29,7 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from watchdog import events, policy, presence
 from watchdog import statements as sql
 from watchdog.database import writing
-from watchdog.model import Outcome, Source, Status, Task
+from watchdog.model import Outcome, Reason, Source, Status, Task
 from watchdog.presence import Facts, Join, Occupancy, RoomFact, UserFact
 from watchdog.store import as_task
 from watchdog.tables import attempts, callbacks_seen, rejoins, room_sessions, room_users, tasks, utcnow
@@ -175,8 +175,8 @@ class CallbackStore:
         message: str,
         *,
         replay_key: str | None = None,
-    ) -> bool:
-        """The vendor ended this task at ``at``: end it here, with a row in the ledger; False where it is not active.
+    ) -> Reason | None:
+        """The vendor ended this task at ``at``: end it here, with a row in the ledger; None where it is not active.
 
         ``evidence_at`` minus ``empty_since`` is then how long the vendor let the room stay empty, as far as we know.
         A request of ours that is under way gets its own answer. ``room_id`` is the vendor's and not needed: the row
@@ -186,15 +186,16 @@ class CallbackStore:
         with writing(self.engine) as connection:
             use = _remember(connection, replay_key)
             if use is not None and (use.replayed or use.suspicious):
-                return False
+                return None
             row = connection.execute(
                 sa.select(*tasks.c, utcnow().label("now"))
                 .where(tasks.c.task_id == task_id, self._app() == app_id, sql.ACTIVE)
                 .with_for_update()
             ).one_or_none()
             if row is None:
-                return False
+                return None
             task, at = as_task(row[:-1]), min(at, row.now)
+            reason = policy.reason(task)
             connection.execute(
                 sa.update(tasks)
                 .where(tasks.c.task_id == task_id, sql.ACTIVE)
@@ -206,7 +207,7 @@ class CallbackStore:
                     kind=task.kind,
                     app_id=app_id,
                     room_id=task.room_id,
-                    reason=policy.reason(task),
+                    reason=reason,
                     evidence_source=Source.CALLBACK,
                     evidence_at=at,
                     empty_since=task.empty_since,
@@ -219,7 +220,7 @@ class CallbackStore:
                     instance=self.instance,
                 )
             )
-        return True
+        return reason
 
     def rejoined(self, app_id: int, room_id: str, at: datetime) -> int:
         """Somebody was in this room at ``at``: note it for stops that are still watched; returns how many were."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import os
 import platform
 import re
 import ssl
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 import watchdog
 from watchdog import config as configuration
-from watchdog import reports, schema, wiring
+from watchdog import privileges, reports, schema, wiring
 from watchdog.clock import Clock
 from watchdog.errors import ConfigError, DatabaseError, RequestError, WatchdogError
 from watchdog.model import Mode
@@ -96,7 +97,7 @@ async def examine(path: Path | None, environ: Mapping[str, str], clock: Clock, *
         config = configuration.load(path, environ)
     except ConfigError as error:
         return [*findings, _failed("configuration", error, "correct this, then check again")]
-    findings += _configuration(file, config)
+    findings += _configuration(file, config, environ)
     findings += await asyncio.to_thread(lambda: list(_database(config, clock)))
     if not offline:
         findings += await _vendor(config, clock)
@@ -145,7 +146,7 @@ def _namesake() -> str | None:
         return None
 
 
-def _configuration(file: Path, config: Config) -> Iterator[Finding]:
+def _configuration(file: Path, config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _ok("configuration", f"{file.absolute()} is valid")
     if not config.zego.apps:
         yield _warn(
@@ -163,9 +164,33 @@ def _configuration(file: Path, config: Config) -> Iterator[Finding]:
         )
     for warning in config.warnings:
         found, _, todo = warning.rpartition("; ")
-        yield _warn("policy", found or warning, todo)
-    if not config.warnings and config.policy.mode is Mode.ENFORCE:
+        yield _warn(warning.partition(".")[0], found or warning, todo)
+    if not any(warning.startswith("policy.") for warning in config.warnings) and config.policy.mode is Mode.ENFORCE:
         yield _ok("policy", f"mode enforce, verify {config.policy.verify}; fits ZEGO's windows of 120 and 150 seconds")
+    if config.http.listen:
+        yield _ok("http", _served(config))
+    yield _journal(config.journal(environ))
+
+
+def _journal(folder: Path | None) -> Finding:
+    if folder is None:
+        kept = "in memory only, unless systemd keeps a directory for the service (StateDirectory=)"
+        return _ok("answers", f"while the database is away, answers are kept {kept}; stop.journal_directory names one")
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return _ok("answers", f"while the database is away, answers are kept in {folder}")
+    return _warn(
+        "answers",
+        f"{folder} is no directory that this user may write to: while the database is away, answers are in memory only",
+        "create it for the daemon's user, or name another one as stop.journal_directory",
+    )
+
+
+def _served(config: Config) -> str:
+    """What the daemon's HTTP server is for; Prometheus alone is a good reason to have one."""
+    callbacks = [str(app.app_id) for app in config.zego.apps if app.callback_secrets]
+    taken = f"callbacks of AppId {', '.join(callbacks)}" if callbacks else "no callbacks, for no app has their secret"
+    token = "" if config.http.bearer_token is None else " with the token"
+    return f"{config.http.listen}: /metrics{token}; {taken}"
 
 
 def _origin(app: AppConfig) -> str:
@@ -179,6 +204,7 @@ def _database(config: Config, clock: Clock) -> Iterator[Finding]:
     try:
         with opened(config) as store:
             database = store.engine
+            yield from _role(privileges.privileges(database))
             before = clock.time()
             vitals = reports.vitals(database)
             offset = vitals.now.timestamp() - (before + clock.time()) / 2
@@ -196,6 +222,23 @@ def _database(config: Config, clock: Clock) -> Iterator[Finding]:
         yield _failed(
             "database", error, f"see that {config.database.safe_url} is right, and there, and may be written to"
         )
+
+
+def _role(found: privileges.Privileges | None) -> Iterator[Finding]:
+    if found is None:
+        return
+    if found.missing:
+        todo = f"grant it: GRANT {found.missing[0]} TO {found.role}; docs/roles.sql has every right that is needed"
+        lacks = f"{found.role} lacks {'; '.join(found.missing)}"
+        yield _fail("role", lacks, todo, Blame.CONFIGURATION)
+    elif found.is_superuser:
+        yield _warn(
+            "role",
+            f"{found.role} is a superuser: whoever gets at the daemon's password gets the whole server",
+            "let the daemon log in with a role of its own: docs/sql-roles.md",
+        )
+    else:
+        yield _ok("role", f"{found.role} has every right it needs")
 
 
 def judge_sqlite(version: str) -> Finding:

@@ -21,7 +21,8 @@ from pydantic_core import ErrorDetails
 
 from watchdog.errors import ConfigError
 from watchdog.redaction import scrub
-from watchdog.settings import OTHERS, AppConfig, Config, Origin, Section
+from watchdog.secret_files import OTHERS, Origin
+from watchdog.settings import AppConfig, Config, Section
 
 __all__ = ["Config", "find", "load"]
 
@@ -148,7 +149,7 @@ def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], 
     return found, problems
 
 
-_UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "apps"})
+_UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "token", "apps"})
 """Keys whose values may hold a secret."""
 
 

@@ -6,12 +6,18 @@ pool of one, and the last one used is the first to be used again.
 """
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
 import httpx2
+
+# What has not arrived when a connection is closed must never arrive. Otherwise the kernel goes on trying to deliver a
+# request that was given up, for minutes, and a network that is mended by then brings a stop that was decided long ago.
+_FORGET_WHEN_CLOSED: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 _Origin = tuple[str, str, int | None]
 _Idle = tuple[float, httpx2.AsyncHTTPTransport]
@@ -77,7 +83,9 @@ class Connections(httpx2.AsyncBaseTransport):
 
     def _connection(self) -> httpx2.AsyncHTTPTransport:
         limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keepalive_seconds)
-        return httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=limits)
+        return httpx2.AsyncHTTPTransport(
+            verify=self._tls, trust_env=False, limits=limits, socket_options=[_FORGET_WHEN_CLOSED]
+        )
 
 
 class _Stream(httpx2.AsyncByteStream):

@@ -3,7 +3,7 @@
     sweep       at the next known due time, at the latest every ``schedule.poll_seconds``
     heartbeat   says that we are alive, learns who else is, notices gaps, and that no hints come any more
     poll        asks ZEGO about the active rooms whose turn it is, every second
-    reap        closes attempts that a dead daemon left in ``sent``
+    reap        closes attempts that a dead daemon left in ``sent``, by its own last words where there are any
     prune       forgets old callbacks, where any are taken
     retain      removes, a little at a time, rows that have been kept for long enough
     figures     reads what the metrics say of the database, a little at a time
@@ -34,7 +34,7 @@ from watchdog.poller import TICK_SECONDS
 from watchdog.reload import Merged, Reloads, merge
 from watchdog.sd_notify import ServiceManager
 from watchdog.settings import Config
-from watchdog.store import Store
+from watchdog.store import Doing, Store
 from watchdog.supervision import EXTEND_SECONDS, Supervision
 
 log = structlog.get_logger(__name__)
@@ -116,6 +116,7 @@ class Service:
         if self.http is not None:
             self.http.bind()
         await self._beat(first=True)
+        await self._replay()
         if self.http is not None:
             await self.http.start()
         self._scheduler.start()
@@ -210,7 +211,16 @@ class Service:
     async def _beat(self, *, first: bool) -> None:
         parts = self.parts
         pulse = await parts.storage.call(
-            parts.storage.store.pulse, parts.daemon, self._config.policy.gap_seconds, fresh=first
+            parts.storage.store.pulse,
+            parts.daemon,
+            self._config.policy.gap_seconds,
+            fresh=first,
+            doing=Doing(
+                in_flight=parts.stopper.in_hand,
+                requests=parts.stopper.requests,
+                guard_tripped_at=parts.guarding.tripped_at,
+                guard_held=parts.guarding.held,
+            ),
         )
         parts.storage.synchronise(pulse.now)
         if pulse.watching_since > parts.watch.watching_since and not first:
@@ -223,6 +233,7 @@ class Service:
         parts.watch.watching_since = max(pulse.watching_since, self._trusted_since or pulse.watching_since)
         for pace in parts.paces:
             pace.set_share(1 / max(1, pulse.alive))
+        parts.guarding.look(active=parts.feed.active, daemons=pulse.alive, released_until=pulse.guard_released_until)
 
     async def _poll(self) -> float:
         began = self._clock.monotonic()
@@ -230,8 +241,14 @@ class Service:
             await self.parts.poller.begin()
         return max(0.0, TICK_SECONDS - (self._clock.monotonic() - began))
 
+    async def _replay(self) -> None:
+        """Before anything is claimed: what was answered to a process that could not write it down, we need not ask."""
+        for outcome, reason in await self.parts.storage.replay():
+            self.metrics.attempt(outcome, reason)
+
     async def _reap(self) -> float:
         storage = self.parts.storage
+        await self._replay()
         await storage.call(self.parts.poll_store.prune)
         closed = await storage.call(storage.store.reap, self._config.stop.lease_seconds)
         if closed:
@@ -264,6 +281,8 @@ class Service:
         problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.breaker.unserved())]
         if parts.feed.is_dead:
             problems.append("no hints come any more")
+        if parts.guarding.tripped_at is not None:
+            problems.append(f"the guard holds back {parts.guarding.held} tasks: zego-watchdog guard")
         if self.reloads.problem is not None:
             problems.append(f"the new configuration is refused: {self.reloads.problem}")
         active = "?" if parts.feed.active is None else parts.feed.active

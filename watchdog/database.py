@@ -18,6 +18,7 @@ from sqlalchemy import event
 
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable
 
+SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_MINIMUM = (3, 35)
 """RETURNING came with 3.35."""
 
@@ -87,6 +88,16 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
         pool_timeout=busy_seconds,
     )
 
+    @event.listens_for(engine, "connect")
+    def remember(_: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info["file"] = _identity(file)
+
+    @event.listens_for(engine, "checkout")
+    def check(_: object, record: sa.pool.ConnectionPoolEntry, __: object) -> None:
+        # A file that was moved away or replaced is still open, and what is written there nobody will ever read.
+        if record.info["file"] != _identity(file):
+            raise sa.exc.DisconnectionError(f"{file} is not the file that was opened")
+
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(
@@ -94,6 +105,15 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
         )
 
     return engine
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None where there is none, or we may not look."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_missing(file: Path) -> bool:
@@ -119,7 +139,7 @@ def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, p
         # A half-open socket hangs for a quarter of an hour without it, whatever the statement time-out.
         "tcp_user_timeout": statement_ms + 5000,
     }
-    return sa.create_engine(
+    engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
@@ -131,6 +151,22 @@ def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, p
             "options": " ".join([options, *url.normalized_query.get("options", ())]),
         },
     )
+
+    @event.listens_for(engine, "handle_error")
+    def leave_replica(context: sa.engine.ExceptionContext) -> None:
+        # After a failover a connection may lead to what is a replica now, for ever: the next one may not.
+        if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
+            context.is_disconnect = True
+
+    return engine
+
+
+def longest_call_seconds(statement_timeout_seconds: float, connect_timeout_seconds: float) -> float:
+    """How long one transaction may take before it must have come back, well or not: a generous bound.
+
+    Waiting for a connection, noticing that it is dead, making another, and a few statements that all are slow.
+    """
+    return 10 + 2 * connect_timeout_seconds + 4 * statement_timeout_seconds
 
 
 @contextmanager
@@ -166,6 +202,16 @@ def place(engine: sa.Engine) -> str:
     if engine.dialect.name == "sqlite":
         return f"SQLite {engine.url.database}"
     return f"PostgreSQL {engine.url.render_as_string(hide_password=True)}"
+
+
+def identify(engine: sa.Engine) -> str:
+    """Which database this is, whoever connects to it: no user, no password."""
+    url = engine.url
+    if engine.dialect.name == "sqlite":
+        return f"sqlite:{Path(str(url.database)).resolve()}"
+    hosts = [*filter(None, [url.host]), *url.normalized_query.get("host", ())]
+    ports = [*filter(None, [url.port]), *url.normalized_query.get("port", ())]
+    return f"postgresql://{','.join(hosts)}:{','.join(map(str, ports))}/{url.database}"
 
 
 def _first_line(error: Any) -> str:

@@ -8,6 +8,7 @@
     ├── RequestError              exit 75   the network's
     │   ├── NotSent                         the request certainly never reached the vendor
     │   └── NoAnswer                        it may have reached the vendor; what came of it is unknown
+    ├── InstallationError         exit 1    the machine's: no service can be made of us here, or not as things are
     ├── Busy                      exit 75   nobody's: somebody else has the task in hand at the moment
     └── Refused                   exit 1    ours: the principle forbids what was asked for
 
@@ -60,6 +61,10 @@ class NoAnswer(RequestError):
 
 class Refused(WatchdogError):
     """What was asked for might destroy a live transcript, so it was not done."""
+
+
+class InstallationError(WatchdogError):
+    """This machine, as it is, cannot run us as a service; the message says what to do."""
 
 
 class Busy(WatchdogError):

@@ -68,6 +68,8 @@ SHOWN: Final = (
     Shown("feed_dead", "1 while tasks are active and no evidence of any kind arrives."),
     Shown("database_refreshed_timestamp_seconds", "When the figures of active tasks were last read to the end."),
     Shown("sqlite_wal_bytes", "Size of SQLite's write-ahead log; a reader that does not end lets it grow."),
+    Shown("guard_tripped", "1 while nothing is stopped on hints alone, because too many rooms read empty at once."),
+    Shown("guard_held_tasks", "Tasks that the guard has held back within the last minute."),
     Shown("apps_blocked", "AppIds whose credentials or configuration ZEGO refuses at present."),
     Shown("pace_requests_per_second", "Requests that may leave at present, by AppId.", ("pace", "app_id")),
     Shown("last_sweep_timestamp_seconds", "When the last sweep was over."),

@@ -22,7 +22,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.errors import RequestError
-from watchdog.model import Evidence, RoomCount, Source
+from watchdog.model import Evidence, Reply, RoomCount, Source
 from watchdog.outcomes import ReplyClass, classify
 from watchdog.pacing import Pace
 from watchdog.storage import Storage
@@ -43,6 +43,9 @@ _ROOM_SECONDS: Final = 1.0
 """DescribeUserList allows one request a second for each room."""
 
 _ROOMS_REMEMBERED: Final = 10_000
+
+_INPUT_INVALID: Final = "2"
+"""A RoomId that the vendor does not allow, among others."""
 
 _ONE_ROOM_MAY_BE_TO_BLAME: Final = {ReplyClass.REJECTED, ReplyClass.CONFIGURATION}
 
@@ -89,6 +92,10 @@ class Bots:
         self._pace = pace
         self._clock = clock
         self._next: dict[tuple[int, str], float] = {}
+
+    def set_patterns(self, patterns: Sequence[str]) -> None:
+        """Whom to take for a bot from now on."""
+        self._patterns = tuple(patterns)
 
     async def people_among(self, app_id: int, room_id: str, count: RoomCount) -> int:
         """Return how many of the users are people; in doubt all of them that are not admins."""
@@ -140,11 +147,16 @@ class Occupancy:
         self._background = background
         self._background_calls = asyncio.Semaphore(BACKGROUND_CALLS)
         self._background_turn: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._refusals: dict[int, Reply] = {}
 
     def background_rate(self, app_id: int) -> float:
         """Return how many calls a second may be made in the background at present; infinite without a limit."""
         rate = self._pace.rate(app_id)
         return rate if self._background is None else min(rate, self._background.rate(app_id))
+
+    def refusal(self, app_id: int) -> Reply | None:
+        """Return the reply that refused this AppId's credentials, unless it has been served since."""
+        return self._refusals.get(app_id)
 
     async def ask(self, app_id: int, room_ids: Sequence[str], *, in_background: bool = False) -> Mapping[str, Evidence]:
         """Return what the vendor said of any number of rooms; an observation is dated before its request left.
@@ -184,8 +196,11 @@ class Occupancy:
             complain("occupancy_unreachable", app_id=app_id, rooms=len(rooms), error=str(error))
             return None, {}
         paces = [pace for pace in (self._pace, self._background) if pace is not None]
-        match reply_class := classify(counts.reply):
+        # To the ASR API, whose codes ``classify`` knows, this one means nothing; it is the room API's own.
+        reply_class = ReplyClass.REJECTED if counts.reply.code == _INPUT_INVALID else classify(counts.reply)
+        match reply_class:
             case ReplyClass.STOPPED:
+                self._refusals.pop(app_id, None)
                 for pace in paces:
                     pace.answered(app_id)
                 seen = await asyncio.gather(
@@ -195,6 +210,8 @@ class Occupancy:
             case ReplyClass.THROTTLED:
                 for pace in paces:
                     pace.throttled(app_id)
+            case ReplyClass.CREDENTIALS:
+                self._refusals[app_id] = counts.reply
         complain(
             "occupancy_refused",
             app_id=app_id,

@@ -34,6 +34,16 @@ class Policy:
     rejoin_watch_seconds: float = 600
 
 
+@dataclass(slots=True)
+class InForce:
+    """The rules that hold at present: one object for everybody who decides, so that a reload reaches all of them.
+
+    It is written to between two steps of the event loop only; a decision reads ``rules`` once.
+    """
+
+    rules: Policy
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to happen to one empty room's task: looked at again at ``due_at``, ended by ZEGO at ``auto_stop_at``."""
@@ -67,6 +77,7 @@ class Rule(StrEnum):
     HINT_BEFORE_GAP = "hint_before_gap"
     VENDOR_SAYS_EMPTY = "vendor_says_empty"
     HINT_SAYS_EMPTY = "hint_says_empty"
+    GUARDED = "guarded"
 
 
 RULE_TEXT: dict[Rule, str] = {
@@ -81,6 +92,7 @@ RULE_TEXT: dict[Rule, str] = {
     Rule.HINT_BEFORE_GAP: "the hint is from before a time when nobody watched, and the vendor could not be asked",
     Rule.VENDOR_SAYS_EMPTY: "the room has been empty for its grace, and the vendor confirms it",
     Rule.HINT_SAYS_EMPTY: "the room has been empty for its grace, by the hint alone",
+    Rule.GUARDED: "too many rooms read empty at once, by hints alone: the guard holds all of them back",
 }
 
 

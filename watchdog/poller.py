@@ -214,10 +214,12 @@ class Feed:
         self._store = store
         self._storage = storage
         self._clock = clock
-        self._silence_seconds = silence_seconds
+        self.silence_seconds = silence_seconds
         self._alive_at = clock.monotonic()
         self._newest: object = None
         self.is_dead = False
+        self.active: int | None = None
+        """How many tasks were active when we last looked."""
 
     async def check(self, answered_at: float = -math.inf) -> bool:
         """Look for a newer hint than last time. ``answered_at`` is when ZEGO last answered (monotonic).
@@ -226,12 +228,13 @@ class Feed:
         room. Raises DatabaseError.
         """
         active, newest = await self._storage.call(self._store.newest_hint)
+        self.active = active
         now = self._clock.monotonic()
         if not active or newest != self._newest:
             self._alive_at = now
         self._newest = newest
         silence = now - max(self._alive_at, answered_at)
-        dead = silence > self._silence_seconds
+        dead = silence > self.silence_seconds
         if dead and not self.is_dead:
             log.error(
                 "hints_have_died",

@@ -1,6 +1,6 @@
 """What a new configuration changes while the daemon runs, and what it changes only with a restart.
 
-    applied       policy, bot_user_ids, discover, paces, poll_seconds, log level, and the apps' secrets
+    applied       policy, guard, bot_user_ids, discover, paces, poll_seconds, log level, and the apps' secrets
     after restart everything else; until then the old values stay
 
 Secrets are read with the configuration: a file that holds another secret than before is a change of ``zego.apps``.
@@ -16,6 +16,7 @@ from watchdog.settings import AppConfig, Config, Section
 APPLIED: Final = frozenset(
     {
         ("policy", "*"),
+        ("guard", "*"),
         ("zego", "bot_user_ids"),
         ("zego", "discover"),
         ("schedule", "poll_seconds"),

@@ -1,4 +1,4 @@
-"""All SQL behind the commands that people type: tasks, attempts, daemons, and the one thing they change, a hold.
+"""All SQL behind the commands that people type: tasks, attempts, daemons, and what they change, a hold and the guard.
 
 The ledger has no index by time, and needs none: its ids grow with its times, so the beginning of a stretch of time is
 found by bisecting the ids.
@@ -55,7 +55,17 @@ class DaemonRow:
     started_at: datetime
     watching_since: datetime
     seen_at: datetime
+    in_flight: int | None
+    requests: int | None
+    guard_tripped_at: datetime | None
+    guard_held: int | None
+    guard_released_until: datetime | None
     alive: bool
+
+    @property
+    def has_tripped(self) -> bool:
+        """Whether its guard holds back what rests on hints alone."""
+        return self.alive and self.guard_tripped_at is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ class Biography:
     attempts: Sequence[Row]
     watching_since: datetime
     daemon_alive: bool
+    guard_tripped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +202,13 @@ def biography(engine: sa.Engine, task_id: str) -> Biography | None:
         now = connection.execute(_NOW).scalar_one()
         row = connection.execute(sa.select(*tasks.c).where(tasks.c.task_id == task_id)).one_or_none()
         tried = connection.execute(sa.select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.id))
-        ledger = [_as_row(attempt) for attempt in tried]
+        ledger = [as_row(attempt) for attempt in tried]
         alive = [daemon for daemon in _daemons(connection, now) if daemon.alive]
     if row is None and not ledger:
         return None
     since = alive[0].watching_since if alive else now
-    return Biography(now, None if row is None else as_task(row), ledger, since, bool(alive))
+    tripped = any(daemon.has_tripped for daemon in alive)
+    return Biography(now, None if row is None else as_task(row), ledger, since, bool(alive), tripped)
 
 
 def similar(engine: sa.Engine, text: str, limit: int = 3) -> tuple[list[str], bool]:
@@ -239,11 +251,11 @@ def history(
             latest = latest.where(_from(connection, since if isinstance(since, datetime) else now - since))
         newest = latest.order_by(attempts.c.id.desc()).limit(limit).subquery()
         statement = (
-            sa.select(*_HISTORY.c)
-            .join_from(newest, _HISTORY, _HISTORY.c.task_id == newest.c.task_id)
+            sa.select(*HISTORY.c)
+            .join_from(newest, HISTORY, HISTORY.c.task_id == newest.c.task_id)
             .order_by(newest.c.id.desc())
         )
-        return now, [_as_row(row) for row in connection.execute(statement)]
+        return now, [as_row(row) for row in connection.execute(statement)]
 
 
 def situation(engine: sa.Engine) -> Situation:
@@ -302,6 +314,21 @@ def all_daemons(engine: sa.Engine) -> tuple[datetime, Sequence[DaemonRow]]:
     with reading(engine) as connection:
         now = connection.execute(_NOW).scalar_one()
         return now, _daemons(connection, now)
+
+
+def active_tasks(engine: sa.Engine) -> int:
+    """How many tasks are active, counted as the daemons count them for the guard: no further than to 10,000."""
+    some = sa.select(tasks.c.task_id).where(_ACTIVE).limit(HINTS_LOOKED_AT).subquery()
+    with reading(engine) as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+
+
+def release_guard(engine: sa.Engine, seconds: float) -> int:
+    """Tell every daemon that is alive to let everything pass for so long; returns how many there are."""
+    alive = sa.and_(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
+    with writing(engine) as connection:
+        release = sa.update(daemons).where(alive).values(guard_released_until=utcnow(seconds))
+        return connection.execute(release).rowcount
 
 
 def vitals(engine: sa.Engine) -> Vitals:
@@ -364,27 +391,32 @@ def _windows(connection: sa.Connection, now: datetime) -> Windows | None:
     return Windows(len(lengths), min(lengths), median(lengths), median(early) if early else 0.0)
 
 
-def _as_row(row: sa.Row[Any]) -> Row:
+def as_row(row: sa.Row[Any]) -> Row:
+    """A row by its columns' names."""
     return dict(row._mapping)  # noqa: SLF001  # the public name of it, says SQLAlchemy: _ keeps columns' names free
 
 
 def _daemons(connection: sa.Connection, now: datetime) -> list[DaemonRow]:
     alive_since = now - timedelta(seconds=ALIVE_SECONDS)
     return [
-        DaemonRow(**_as_row(row), alive=row.seen_at >= alive_since and row.mode != ENDED)
+        DaemonRow(**as_row(row), alive=row.seen_at >= alive_since and row.mode != ENDED)
         for row in connection.execute(sa.select(*daemons.c).order_by(daemons.c.seen_at.desc()))
     ]
 
 
 def _from(connection: sa.Connection, moment: datetime) -> sa.ColumnElement[bool]:
     """The attempts recorded at ``moment`` or later."""
+    return sa.and_(attempts.c.id >= first_recorded(connection, moment), attempts.c.recorded_at >= moment)
+
+
+def first_recorded(connection: sa.Connection, moment: datetime) -> int:
+    """The id of the first attempt recorded at ``moment`` or later; the last one's if all are older, 0 if none is."""
     # Two subqueries: asked for both ends at once, SQLite reads the whole table.
     ends = (sa.select(end(attempts.c.id)).scalar_subquery() for end in (sa.func.min, sa.func.max))
     least, most = connection.execute(sa.select(*ends)).one()
     if least is None:
-        return sa.false()
-    first = _bisect(least, most, lambda middle: _is_before(connection, middle, moment))
-    return sa.and_(attempts.c.id >= first, attempts.c.recorded_at >= moment)
+        return 0
+    return _bisect(least, most, lambda middle: _is_before(connection, middle, moment))
 
 
 def _is_before(connection: sa.Connection, attempt_id: int, moment: datetime) -> bool:
@@ -437,7 +469,7 @@ _NEXT = (
     .limit(1)
 )
 _IN_FLIGHT = sa.select(sa.func.count()).where(attempts.c.outcome == sa.literal_column("'sent'"))
-_HISTORY = sa.table(
+HISTORY = sa.table(
     "zego_stop_history",
     *(sa.column(name, attempts.c[name].type) for name in ("task_id", "room_id", "app_id", "kind", "reason", "outcome")),
     *(sa.column(name, sa.Text()) for name in ("code", "message", "request_id")),

@@ -5,10 +5,7 @@
 """
 
 import ipaddress
-import os
-import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -16,7 +13,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -28,87 +24,11 @@ from pydantic import (
 from watchdog.model import Mode, Verify
 from watchdog.policy import VENDORS_NEWER_WINDOW_SECONDS
 from watchdog.redaction import redact, scrub
+from watchdog.secret_files import Origin, SecretFromFile
 
-_SECRET_FILE_LIMIT: Final = 4096
-OTHERS: Final = 0o007
-"""The permission bits of everybody who is neither owner nor group."""
-
-
-@dataclass(frozen=True, slots=True)
-class SecretFile:
-    """A secret and where it was read from."""
-
-    path: Path
-    content: SecretStr
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where values come from: what validation must know besides the values, passed as its context.
-
-    ``variables`` says which (section, key) came from which variable instead of ``file``.
-    """
-
-    file: Path
-    environ: Mapping[str, str]
-    variables: Mapping[tuple[str, str], str]
-
-
-def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
-    """Read the file that a ``…_file`` key names; errors name the file and never its content."""
-    if isinstance(value, SecretFile):
-        return value
-    if not value:
-        return None
-    origin = info.context
-    environ = origin.environ if isinstance(origin, Origin) else os.environ
-    base = origin.file.parent if isinstance(origin, Origin) else Path()
-    path = _secret_path(str(value), base, environ)
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{path} is not a regular file; put the secret into one")
-            if status.st_mode & OTHERS:
-                mode = stat.S_IMODE(status.st_mode)
-                raise ValueError(f"{path} has mode {mode:o}, open to everybody on this machine; run: chmod 600 {path}")
-            raw = file.read(_SECRET_FILE_LIMIT + 1)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; create it, or correct the path") from error
-    return SecretFile(path, SecretStr(_decode_secret(raw, path)))
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a pipe that nobody writes to without hanging for ever."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _secret_path(value: str, base: Path, environ: Mapping[str, str]) -> Path:
-    credentials = "${CREDENTIALS_DIRECTORY}"
-    if value.startswith(credentials):
-        directory = environ.get("CREDENTIALS_DIRECTORY")
-        if not directory:
-            raise ValueError(f"{value} needs $CREDENTIALS_DIRECTORY, which systemd sets for units with LoadCredential=")
-        return Path(directory + value.removeprefix(credentials))
-    return base / value
-
-
-def _decode_secret(raw: bytes, path: Path) -> str:
-    if len(raw) > _SECRET_FILE_LIMIT:
-        raise ValueError(f"{path} is larger than {_SECRET_FILE_LIMIT} bytes; it must hold the secret and nothing else")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        # Not chained: the exception carries the bytes.
-        raise ValueError(f"{path} is not UTF-8 text; it must hold the secret and nothing else") from None
-    secret = text.removesuffix("\n").removesuffix("\r")
-    if not secret:
-        raise ValueError(f"{path} is empty; write the secret into it")
-    redact(secret)
-    return secret
-
-
-SecretFromFile = Annotated[SecretFile | None, BeforeValidator(_read_secret)]
+_BELONGS_ELSEWHERE: Final = (
+    "a secret does not belong in this file; put it into a file of its own with mode 600 and name that as {}_file"
+)
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -169,6 +89,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _absolute(value: str) -> str:
+    """Refuse a path that means another directory to each process; an empty value stays empty."""
+    if value and not Path(value).is_absolute():
+        raise ValueError(f"{value!r} is no absolute path; write like /var/lib/zego-watchdog")
+    return value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -225,6 +152,13 @@ class DatabaseConfig(Section):
     def is_sqlite(self) -> bool:
         return self.url.get_secret_value().startswith("sqlite:")
 
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a SQLite database (``sqlite:///file``, ``sqlite:////absolute/file``)."""
+        if not self.is_sqlite:
+            return None
+        return Path(self.url.get_secret_value().removeprefix("sqlite:///").partition("?")[0])
+
 
 class AppConfig(Section):
     """One AppId of the ZEGO console and its ServerSecret, from a file or, through the environment, literally."""
@@ -241,10 +175,7 @@ class AppConfig(Section):
     @classmethod
     def _not_in_the_file(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if isinstance(info.context, Origin) and ("zego", "apps") not in info.context.variables:
-            raise ValueError(
-                "a secret does not belong in this file; "
-                f"put it into a file of its own with mode 600 and name that as {info.field_name}_file"
-            )
+            raise ValueError(_BELONGS_ELSEWHERE.format(info.field_name))
         if value is not None:
             redact(value.get_secret_value())
         return value
@@ -392,6 +323,9 @@ class StopConfig(Section):
     shutdown_seconds: Annotated[float, Field(ge=0, le=600)] = 10
     """How long requests in flight may take to finish when the daemon is told to end."""
 
+    journal_directory: Annotated[str, AfterValidator(_absolute)] = ""
+    """Where answers wait for a database that is away; empty: ``Config.journal`` finds a place."""
+
     @model_validator(mode="after")
     def _lease_outlives_the_request(self) -> Self:
         if self.lease_seconds <= self.request_timeout_seconds + 2:
@@ -403,11 +337,65 @@ class StopConfig(Section):
         return self
 
 
+class GuardConfig(Section):
+    """How many tasks may be stopped within a minute on hints alone; the names and defaults of ``guard.Limits``."""
+
+    unverified_per_minute: Annotated[float, Field(ge=0, le=1_000_000)] = 60
+    """By all daemons together; 0 is no limit."""
+
+    unverified_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Of the active tasks, but no less than five; 0 is no limit."""
+
+
+class RetentionConfig(Section):
+    """For how many days rows are kept whose time is over; 0 is for ever."""
+
+    tasks_days: Annotated[int, Field(ge=0, le=36500)] = 90
+    attempts_days: Annotated[int, Field(ge=0, le=36500)] = 400
+
+    @field_validator("attempts_days")
+    @classmethod
+    def _a_week_is_read(cls, days: int) -> int:
+        if 0 < days < 7:
+            raise ValueError(f"{days} is too few: the last 7 days are read by status and check; write 7 or more, or 0")
+        return days
+
+
 class HttpConfig(Section):
     """The daemon's own HTTP server."""
 
     listen: Annotated[str, AfterValidator(_listen)] = ""
     """Host and port; empty: no server."""
+
+    token_file: SecretFromFile = None
+    """Holds what a scraper must show to see ``/metrics`` and ``/readyz``; callbacks and ``/healthz`` need none."""
+
+    token: Annotated[SecretStr, Field(min_length=1)] | None = None
+
+    @field_validator("token")
+    @classmethod
+    def _not_in_the_file(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if isinstance(info.context, Origin) and ("http", "token") not in info.context.variables:
+            raise ValueError(_BELONGS_ELSEWHERE.format(info.field_name))
+        if value is not None:
+            redact(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _has_one_token(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("the token is there twice: keep token_file alone")
+        return self
+
+    @property
+    def bearer_token(self) -> SecretStr | None:
+        """The token, wherever it came from; None: nobody needs one."""
+        return self.token if self.token_file is None else self.token_file.content
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach the server."""
+        return self.address is not None and not _is_loopback(self.address[0])
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -419,9 +407,9 @@ class HttpConfig(Section):
 
 
 class LogConfig(Section):
-    """What is written to stderr; ``auto`` is JSON unless that is a terminal."""
+    """What is written, and where; ``auto`` is JSON unless stderr is a terminal, or the journal."""
 
-    format: Literal["auto", "json", "console"] = "auto"
+    format: Literal["auto", "json", "console", "journal"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -433,6 +421,8 @@ class Config(Section):
     policy: PolicyConfig = PolicyConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     stop: StopConfig = StopConfig()
+    guard: GuardConfig = GuardConfig()
+    retention: RetentionConfig = RetentionConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
 
@@ -468,17 +458,38 @@ class Config(Section):
                 f"every sweep would follow a gap; raise policy.gap_seconds to {2 * poll:g} or more"
             )
 
+    def journal(self, environ: Mapping[str, str]) -> Path | None:
+        """The directory for answers that the database cannot take yet; None where there is no place for them."""
+        if self.stop.journal_directory:
+            return Path(self.stop.journal_directory)
+        # systemd's own, which may be several; the first is the service's.
+        if state := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+            return Path(state)
+        file = self.database.sqlite_file
+        return None if file is None else file.absolute().parent
+
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed and may still surprise; one line each."""
-        policy = self.policy
+        """What is allowed and may still surprise; one line each, which begins with the section it is about."""
+        return tuple(self._surprises())
+
+    def _surprises(self) -> Iterator[str]:
+        policy, http = self.policy, self.http
         needed = policy.grace_seconds + policy.safety_margin_seconds
-        if needed <= VENDORS_NEWER_WINDOW_SECONDS:
-            return ()
-        warning = (
-            f"policy.grace_seconds {policy.grace_seconds:g} + policy.safety_margin_seconds "
-            f"{policy.safety_margin_seconds:g} = {needed:g} is more than {VENDORS_NEWER_WINDOW_SECONDS}, ZEGO's newer "
-            "default window: tasks started without MaxIdleTime may be ended by ZEGO first; lower policy.grace_seconds, "
-            "or set max_idle_seconds on each task"
-        )
-        return (warning,)
+        if needed > VENDORS_NEWER_WINDOW_SECONDS:
+            yield (
+                f"policy.grace_seconds {policy.grace_seconds:g} + policy.safety_margin_seconds "
+                f"{policy.safety_margin_seconds:g} = {needed:g} is more than {VENDORS_NEWER_WINDOW_SECONDS}, ZEGO's "
+                "newer default window: tasks started without MaxIdleTime may be ended by ZEGO first; lower "
+                "policy.grace_seconds, or set max_idle_seconds on each task"
+            )
+        if http.is_exposed and http.bearer_token is None:
+            yield (
+                f"http.listen {http.listen} can be reached from other machines, and http.token_file is empty: /metrics "
+                "and /readyz answer everybody; set http.token_file, or listen on 127.0.0.1"
+            )
+        if not http.listen and any(app.callback_secrets for app in self.zego.apps):
+            yield (
+                "http.listen is empty, and an app has a callback secret: no callback is taken unless systemd passes a "
+                "socket; set http.listen, or remove the app's callback_secret_file"
+            )

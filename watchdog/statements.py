@@ -6,6 +6,7 @@ A parameter that is bound once for each row begins with ``b_``, so that it canno
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from watchdog.model import Outcome
 from watchdog.tables import attempts, rejoins, tasks, utcnow
 
 # The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
@@ -35,6 +36,11 @@ NEWLY_EMPTY = (
     .where(IS_NEWLY_EMPTY)
     .order_by(tasks.c.empty_since)
     .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+FREE = (
+    sa.select(tasks.c.task_id)
+    .where(tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True)))
+    .with_for_update(skip_locked=True)
 )
 SAVE_PLAN = (
     sa.update(tasks)
@@ -89,10 +95,33 @@ COUNT_ATTEMPT = (
 INSERT_ATTEMPT = sa.insert(attempts).returning(
     attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
 )
-CLOSE_ATTEMPT = sa.update(attempts).where(
-    attempts.c.id == sa.bindparam("b_id"), attempts.c.outcome == sa.literal_column("'sent'")
+# Earlier requests that may have stopped a task that is active all the same: one whose answer never came, or came when
+# the task was another's already; one that a gateway answered for, which the vendor may have carried out. A 429 refuses.
+MAY_HAVE_STOPPED = sa.or_(
+    attempts.c.outcome.in_([Outcome.UNKNOWN, Outcome.STOPPED]),
+    sa.and_(
+        attempts.c.outcome == Outcome.RETRY,
+        sa.or_(attempts.c.http_status >= 500, sa.and_(attempts.c.http_status != 429, attempts.c.code.is_(None))),
+    ),
 )
+UNANSWERED = sa.or_(
+    attempts.c.outcome == sa.literal_column("'sent'"),
+    sa.and_(
+        attempts.c.outcome == sa.literal_column("'unknown'"),
+        *(column.is_(None) for column in (attempts.c.replied_at, attempts.c.http_status, attempts.c.code)),
+    ),
+)
+CLOSE_ATTEMPT = sa.update(attempts).where(attempts.c.id == sa.bindparam("b_id"), UNANSWERED)
 END_TASK = sa.update(tasks).where(OWNED).values(status=sa.bindparam("b_status"))
+END_FREE_TASK = (
+    sa.update(tasks)
+    .where(
+        tasks.c.task_id == sa.bindparam("b_task_id"),
+        sa.or_(tasks.c.claimed_by.is_(None), tasks.c.claimed_by == sa.bindparam("b_token")),
+        ACTIVE,
+    )
+    .values(status=sa.bindparam("b_status"))
+)
 _WATCHED = {
     "task_id": sa.bindparam("b_task_id"),
     "app_id": sa.bindparam("b_app_id"),

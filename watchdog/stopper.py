@@ -9,7 +9,8 @@ No transaction is open while the vendor is asked. Whatever breaks on the way, th
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import compress
 from typing import Final, Protocol
@@ -19,10 +20,13 @@ import structlog
 from watchdog import policy
 from watchdog.attempt import Finished, Held, Sender, StopSettings, announce
 from watchdog.clock import Clock
-from watchdog.model import Evidence, Mode, Outcome, Reason, Verify
+from watchdog.guard import HELD_RECHECK_SECONDS
+from watchdog.guarding import Guarding
+from watchdog.model import Evidence, Mode, Outcome, Reason, Reply, Verify
 from watchdog.occupancy import Occupancy
+from watchdog.outcomes import ReplyClass
 from watchdog.pacing import Pace
-from watchdog.policy import Decision, Policy, Rule, Verdict
+from watchdog.policy import Decision, InForce, Rule, Verdict
 from watchdog.storage import Storage
 from watchdog.store import Claim, SetAside
 from watchdog.zego import ROOMS_PER_CALL
@@ -30,6 +34,7 @@ from watchdog.zego import ROOMS_PER_CALL
 log = structlog.get_logger(__name__)
 
 DETAIL_UNSERVED: Final = "app_not_configured"
+DETAIL_BLOCKED: Final = "returned unsent: ZEGO refuses the AppId"
 
 _LAST_WORDS_SECONDS: Final = 2.0
 _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
@@ -41,6 +46,10 @@ class Surroundings(Protocol):
     @property
     def watching_since(self) -> datetime:
         """When the present unbroken stretch of sweeps began, by the database's clock."""
+
+    @property
+    def guarding(self) -> Guarding:
+        """Who says how many tasks may be stopped on hints alone."""
 
 
 class Stopper:
@@ -54,7 +63,7 @@ class Stopper:
         sender: Sender,
         pace: Pace,
         apps: Sequence[int],
-        rules: Policy,
+        policy_in_force: InForce,
         settings: StopSettings,
         surroundings: Surroundings,
         clock: Clock,
@@ -65,7 +74,7 @@ class Stopper:
         self._sender = sender
         self._pace = pace
         self._apps = apps
-        self._rules = rules
+        self._in_force = policy_in_force
         self._settings = settings
         self._surroundings = surroundings
         self._clock = clock
@@ -73,29 +82,66 @@ class Stopper:
         self._requests = asyncio.Semaphore(settings.concurrency)
         self._running: set[asyncio.Task[list[Finished]]] = set()
         self._in_hand = 0
+        self._in_hand_of: Counter[int | None] = Counter()
+        self._tasks_in_hand: Counter[str] = Counter()
         self._closing = False
+        self._unverifiable: set[int] = set()
+        """The AppIds that are blocked because the RTC API refuses their credentials."""
+        self.stopped = 0
+        """How many tasks have been stopped since the start."""
 
     @property
     def default_app(self) -> int | None:
         """The AppId of tasks that name none: the first configured."""
         return self._apps[0] if self._apps else None
 
-    def capacity(self) -> int:
-        """How many more claims to take: no more than can be sent while their verification is fresh."""
-        if self._closing:
-            return 0
-        most = 4 * self._settings.concurrency
-        rate = sum(self._pace.rate(app_id) for app_id in self._apps)
-        if 0 < rate < math.inf:
-            most = min(most, max(ROOMS_PER_CALL, int(rate * self._rules.verification_max_age_seconds / 2)))
-        return max(0, most - self._in_hand)
+    @property
+    def requests(self) -> int:
+        """How many stop requests have been sent since the start."""
+        return self._sender.requests
 
-    def submit(self, claims: Sequence[Claim], lease_until: float) -> None:
-        """Begin to work on these claims; ``lease_until`` is on the monotonic clock."""
+    @property
+    def in_hand(self) -> int:
+        """How many claims are being worked on."""
+        return self._in_hand
+
+    @property
+    def tasks_in_hand(self) -> Collection[str]:
+        """Which tasks those are."""
+        return self._tasks_in_hand.keys()
+
+    def capacity(self, unserved: Collection[int] = ()) -> tuple[int, set[int]]:
+        """How many more claims to take at a time, and the AppIds that have enough of them; ``unserved`` get none."""
+        most = 0 if self._closing else 4 * self._settings.concurrency - self._in_hand
+        room = {app_id: self._room(app_id) for app_id in self._apps if app_id not in unserved}
+        full = {app_id for app_id, left in room.items() if left <= 0}
+        if room and len(full) == len(room):
+            return 0, full
+        # All of them may be one AppId's.
+        return max(0, int(min([most, *(left for left in room.values() if left > 0)]))), full
+
+    def _room(self, app_id: int) -> float:
+        """How many more claims of one AppId to take: no more than can be sent while their verification is fresh.
+
+        And never so many that the last one's lease runs short while it waits for its turn: it would be given back
+        unsent, taken again, wait again as the last one, and nothing would be sent any more.
+        """
+        rate = self._pace.rate(app_id)
+        if not 0 < rate < math.inf:
+            return math.inf
+        fresh = max(ROOMS_PER_CALL, int(rate * self._in_force.rules.verification_max_age_seconds / 2))
+        patience = self._settings.lease_seconds - self._settings.request_timeout_seconds
+        return min(fresh, max(1, int(rate * patience / 2))) - self._in_hand_of[app_id]
+
+    def submit(self, claims: Sequence[Claim], lease_until: float, *, probe: bool = False) -> None:
+        """Begin to work on these claims; ``lease_until`` is on the monotonic clock.
+
+        ``probe``: they are to find out whether ZEGO still refuses their AppId.
+        """
         by_app: dict[int | None, list[Held]] = {}
         for claim in claims:
             app_id = self.default_app if claim.task.app_id is None else claim.task.app_id
-            by_app.setdefault(app_id, []).append(Held(claim, app_id, lease_until))
+            by_app.setdefault(app_id, []).append(Held(claim, app_id, lease_until, probe=probe))
         for held in by_app.values():
             for start in range(0, len(held), ROOMS_PER_CALL):
                 self._spawn(held[start : start + ROOMS_PER_CALL])
@@ -104,15 +150,22 @@ class Stopper:
         task = asyncio.create_task(self.work(held))
         self._running.add(task)
         self._in_hand += len(held)
+        self._in_hand_of[held[0].app_id] += len(held)
+        task_ids = Counter(one.claim.task.task_id for one in held)
+        self._tasks_in_hand += task_ids
 
         def finished(task: asyncio.Task[list[Finished]]) -> None:
             self._running.discard(task)
             self._in_hand -= len(held)
+            self._in_hand_of[held[0].app_id] -= len(held)
+            self._tasks_in_hand -= task_ids
             if not task.cancelled() and (error := task.exception()) is not None:
                 # The claims lapse and are taken up again; but nobody may say that nothing happened.
                 log.error(
                     "claims_dropped", error=str(error), tasks=[one.claim.task.task_id for one in held], exc_info=error
                 )
+            elif not task.cancelled():
+                self.stopped += sum(finished.outcome is Outcome.STOPPED for finished in task.result())
             self._on_progress()
 
         task.add_done_callback(finished)
@@ -136,6 +189,9 @@ class Stopper:
         app_id = held[0].app_id
         if app_id is None or app_id not in self._apps:
             return [await self._withhold(one, DETAIL_UNSERVED, wake_seconds=60.0) for one in held]
+        if any(self._sender.is_blocked(one) for one in held):
+            # Since we claimed them; whoever is asked now would refuse, too.
+            return [await self._aside(one, None, DETAIL_BLOCKED, one.claim.task.evidence) for one in held]
         decisions = [self._decide(one, None) for one in held]
         # A task that is kept or waits by its own row is settled; the vendor's answer could not change that.
         unsettled = [one.manual or first.verdict in _UNSETTLED for one, first in zip(held, decisions, strict=True)]
@@ -157,23 +213,38 @@ class Stopper:
         return policy.decide(
             held.claim.task,
             vendor,
-            self._rules,
+            self._in_force.rules,
             self._storage.now(),
             watching_since=self._surroundings.watching_since,
             manual=held.manual,
         )
 
+    def _only_observes(self) -> bool:
+        return self._in_force.rules.mode is Mode.OBSERVE
+
     async def _ask(self, app_id: int, rooms: Sequence[str]) -> Mapping[str, Evidence]:
-        if self._occupancy is None or self._rules.verify is Verify.OFF or not rooms:
+        if self._occupancy is None or self._in_force.rules.verify is Verify.OFF or not rooms:
             return {}
-        return await self._occupancy.ask(app_id, rooms)
+        answers = await self._occupancy.ask(app_id, rooms)
+        self._heed(app_id, self._occupancy.refusal(app_id))
+        return answers
+
+    def _heed(self, app_id: int, refusal: Reply | None) -> None:
+        """Credentials that the RTC API refuses stop no task either, where it has to be asked before each."""
+        if refusal is not None and self._in_force.rules.verify is Verify.REQUIRED:
+            self._unverifiable.add(app_id)
+            self._sender.block(app_id, ReplyClass.CREDENTIALS, refusal)
+        elif refusal is None and app_id in self._unverifiable:
+            self._unverifiable.discard(app_id)
+            self._sender.unblock(app_id)
 
     async def _finish(self, held: Held, app_id: int, vendor: Evidence | None) -> Finished:
         vendor, decision = await self._fresh(held, app_id, vendor)
+        decision = self._guarded(held, decision)
         if decision.verdict is not Verdict.STOP:
             return await self._leave(held, vendor, decision)
         evidence = vendor or held.claim.task.evidence
-        if self._rules.mode is Mode.OBSERVE:
+        if self._only_observes():
             return await self._aside(
                 held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
             )
@@ -181,10 +252,14 @@ class Stopper:
             await self._pace.acquire(app_id)
             # Again, for the answer may have aged while we waited for our turn.
             vendor, decision = await self._fresh(held, app_id, vendor)
+            decision = self._guarded(held, decision)
             if decision.verdict is not Verdict.STOP:
                 return await self._leave(held, vendor, decision)
-            if self._closing or not held.lease_suffices(self._clock, self._settings):
+            # A reload may have said so while we waited.
+            if self._only_observes() or self._closing or not held.lease_suffices(self._clock, self._settings):
                 return await self._aside(held, None, "returned unsent", evidence)
+            if self._sender.is_blocked(held):
+                return await self._aside(held, None, DETAIL_BLOCKED, evidence)
             evidence = vendor or held.claim.task.evidence
             finished = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held, evidence))
         if finished is None:
@@ -201,12 +276,24 @@ class Stopper:
         vendor = (await self._ask(app_id, [room_id])).get(room_id)
         return vendor, self._decide(held, vendor)
 
+    def _guarded(self, held: Held, decision: Decision) -> Decision:
+        """The same decision, unless it rests on a hint alone and too many do."""
+        if (
+            decision.rule is not Rule.HINT_SAYS_EMPTY
+            or held.manual
+            or self._surroundings.guarding.allows(held.claim.task.task_id)
+        ):
+            return decision
+        return Decision(Verdict.UNKNOWN, Rule.GUARDED)
+
     async def _leave(self, held: Held, vendor: Evidence | None, decision: Decision) -> Finished:
         """Send nothing, for the reason that was decided."""
         evidence = held.claim.task.evidence
         match decision.verdict:
             case Verdict.UNKNOWN:
                 seconds = policy.recheck_seconds(held.claim.task, self._storage.now())
+                if decision.rule is Rule.GUARDED:
+                    seconds = min(seconds, HELD_RECHECK_SECONDS)
                 return await self._withhold(held, decision.rule, wake_seconds=seconds)
             case Verdict.KEEP if vendor is not None and vendor.user_count:
                 return await self._aside(held, Outcome.SPARED, decision.rule, vendor, observed=vendor)
@@ -230,9 +317,13 @@ class Stopper:
         """Give the claim back without a request, and say why in ledger and log."""
         why = self._reason(held, evidence)
         item = SetAside(held.claim, held.app_id, outcome, why, detail, evidence, observed, wake_seconds)
-        await self._storage.call(self._storage.store.set_aside, [item])
+        noted = await self._storage.call(self._storage.store.set_aside, [item])
         if outcome is not None:
-            announce(held, outcome, reason=why.value, detail=str(detail), people=evidence.user_count)
+            if noted:
+                self._sender.observer.attempt(outcome, why)
+            if noted or detail != Rule.GUARDED:
+                # Of those that the guard holds back it tells itself, all together.
+                announce(held, outcome, reason=why.value, detail=str(detail), people=evidence.user_count)
         return Finished(outcome, str(detail))
 
     def _reason(self, held: Held, evidence: Evidence) -> Reason:

@@ -5,6 +5,7 @@ is ``policy``'s. Every write names the state and the owner it expects; a row tha
 caller learns so from what comes back. Times are the database's own (``utcnow``), never this machine's.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from watchdog import answer_store
 from watchdog import statements as sql
+from watchdog.answer_journal import Closing
+from watchdog.answer_store import Written
 from watchdog.database import reading, writing
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status, Task
 from watchdog.policy import Plan
@@ -36,11 +40,15 @@ class Peek:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A task that is ours until its lease ends; ``token`` guards every write about it."""
+    """A task that is ours until its lease ends; ``token`` guards every write about it.
+
+    ``abandoned`` has the reasons of requests whose answers nobody recorded: by this claim they became ``unknown``.
+    """
 
     task: Task
     token: str
     earlier_unknown: bool
+    abandoned: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +115,26 @@ class Daemon:
 
 
 @dataclass(frozen=True, slots=True)
+class Doing:
+    """What a daemon says of itself with each heartbeat; the columns of these names in ``zego_daemons``."""
+
+    in_flight: int = 0
+    requests: int = 0
+    guard_tripped_at: datetime | None = None
+    guard_held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
-    """What a heartbeat learns: since when sweeps have followed one another, and how many daemons are alive."""
+    """What a heartbeat learns: since when sweeps have followed one another, and how many daemons are alive.
+
+    ``guard_released_until`` is an operator's order to this daemon.
+    """
 
     now: datetime
     watching_since: datetime
     alive: int
+    guard_released_until: datetime | None = None
 
 
 class Store:
@@ -125,7 +147,7 @@ class Store:
         """``rejoin_watch_seconds`` is how long the room of a stopped task is watched for people who come back."""
         self.engine = engine
         self.instance = instance
-        self._rejoin_watch_seconds = rejoin_watch_seconds
+        self.rejoin_watch_seconds = rejoin_watch_seconds
 
     def now(self) -> datetime:
         """The database's time."""
@@ -144,10 +166,17 @@ class Store:
             return now, [as_task(row) for row in connection.execute(sql.NEWLY_EMPTY, {"limit": limit})]
 
     def save_plans(self, plans: Sequence[Plan]) -> int:
-        """Store the plans of rows that are still as they were planned for; returns how many were."""
+        """Store the plans of rows that are still as they were planned for; returns how many were.
+
+        A row that somebody has locked is passed over: whoever waits for it serves nobody.
+        """
         if not plans:
             return 0
         with writing(self.engine) as connection:
+            free = set(connection.execute(sql.FREE, {"task_ids": [plan.task_id for plan in plans]}).scalars())
+            plans = [plan for plan in plans if plan.task_id in free]
+            if not plans:
+                return 0
             return connection.execute(
                 sql.SAVE_PLAN,
                 [
@@ -169,16 +198,20 @@ class Store:
         lease_seconds: float,
         default_app: int | None,
         except_apps: Collection[int] = (),
+        except_tasks: Collection[str] = (),
         only_app: int | None = None,
     ) -> tuple[datetime, list[Claim]]:
         """Take at most ``limit`` tasks whose time has come, those that ZEGO would end first, for ``lease_seconds``.
 
-        A lease that ran out is taken over, and the request it may have sent becomes ``unknown``.
+        A lease that ran out is taken over, and the request it may have sent becomes ``unknown``; ``except_tasks`` are
+        those that the caller works on itself, whatever a clock that jumped says of their leases.
         """
         app = sa.func.coalesce(tasks.c.app_id, default_app)
         due = sql.DUE.limit(limit)
         if except_apps:
             due = due.where(sa.or_(app.is_(None), app.not_in(sorted(except_apps))))
+        if except_tasks:
+            due = due.where(tasks.c.task_id.not_in(sorted(except_tasks)))
         if only_app is not None:
             due = due.where(app == only_app)
         return self._claim(due, token, lease_seconds)
@@ -205,21 +238,24 @@ class Store:
             claimed = [as_task(row[:-1]) for row in rows]
             tried = [task.task_id for task in claimed if task.attempts > 0]
             unknown: set[str] = set()
+            abandoned: defaultdict[str, list[Reason]] = defaultdict(list)
             if tried:
-                connection.execute(
+                for row in connection.execute(
                     sa.update(attempts)
                     .where(attempts.c.task_id.in_(tried), attempts.c.outcome == Outcome.SENT)
                     .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
-                )
+                    .returning(attempts.c.task_id, attempts.c.reason)
+                ):
+                    abandoned[row.task_id].append(Reason(row.reason))
                 unknown.update(
                     connection.execute(
                         sa.select(attempts.c.task_id)
                         .distinct()
-                        .where(attempts.c.task_id.in_(tried), attempts.c.outcome == Outcome.UNKNOWN)
+                        .where(attempts.c.task_id.in_(tried), sql.MAY_HAVE_STOPPED)
                     ).scalars()
                 )
         claimed.sort(key=lambda task: (task.auto_stop_at is None, task.auto_stop_at, task.task_id))
-        return now, [Claim(task, token, task.task_id in unknown) for task in claimed]
+        return now, [Claim(task, token, task.task_id in unknown, tuple(abandoned[task.task_id])) for task in claimed]
 
     def intend(self, intents: Sequence[Intent]) -> list[Sent | None]:
         """Commit the attempts as ``sent``, before anything is.
@@ -276,62 +312,44 @@ class Store:
     def record(self, answers: Sequence[Answer]) -> list[bool]:
         """Write what came of the requests: the ledger always, the task only under the claim that sent it.
 
-        False for an attempt that had its final outcome already, because its lease had run out.
+        False for an attempt that had been closed already, because its lease had run out. If it is ``unknown`` for want
+        of an answer, this one completes it.
         """
+        closings = [self.closing(answer) for answer in answers]
         with writing(self.engine) as connection:
-            open_rows = set(
-                connection.execute(
-                    sa.select(attempts.c.id)
-                    .where(
-                        attempts.c.id.in_([answer.sent.attempt_id for answer in answers]),
-                        attempts.c.outcome == Outcome.SENT,
-                    )
-                    .with_for_update()
-                ).scalars()
+            written = answer_store.close(
+                connection, closings, rejoin_watch_seconds=self.rejoin_watch_seconds, posthumous=False
             )
-            still_open = [answer for answer in answers if answer.sent.attempt_id in open_rows]
-            if still_open:
-                connection.execute(
-                    sql.CLOSE_ATTEMPT,
-                    [
-                        {
-                            "b_id": answer.sent.attempt_id,
-                            "outcome": answer.outcome,
-                            "replied_at": answer.replied_at,
-                            "detail": answer.detail,
-                            **{name: getattr(answer.reply, name, None) for name in _OF_REPLY},
-                        }
-                        for answer in still_open
-                    ],
-                )
-            ended = [answer for answer in answers if answer.status is not None]
-            if ended:
-                connection.execute(
-                    sql.END_TASK, [{**_owned(answer.claim), "b_status": answer.status} for answer in ended]
-                )
-            stopped = [answer for answer in answers if answer.status is Status.STOPPED]
-            if stopped and self._rejoin_watch_seconds > 0:
-                watch = sql.WATCH_ROOM[self.engine.dialect.name]
-                connection.execute(watch, [self._watch(answer) for answer in stopped])
-            goes_on = [answer for answer in answers if answer.status is None]
-            if goes_on:
-                connection.execute(
-                    sql.GIVE_BACK, [{**_owned(answer.claim), "b_wake": answer.wake_seconds} for answer in goes_on]
-                )
-        return [answer.sent.attempt_id in open_rows for answer in answers]
+        return [one is not None and one.was_open for one in written]
 
-    def _watch(self, answer: Answer) -> dict[str, Any]:
+    def replay(self, closings: Sequence[Closing]) -> list[Written | None]:
+        """Write answers that a process which is no more has left; None for those that were written before."""
+        with writing(self.engine) as connection:
+            return answer_store.close(
+                connection, closings, rejoin_watch_seconds=self.rejoin_watch_seconds, posthumous=True
+            )
+
+    def closing(self, answer: Answer) -> Closing:
+        """The answer by itself, as a journal keeps it."""
         task = answer.claim.task
-        return {
-            "b_task_id": task.task_id,
-            "b_app_id": task.app_id,
-            "b_room_id": task.room_id,
-            "b_stopped_at": answer.replied_at,
-            "b_seconds": self._rejoin_watch_seconds,
-        }
+        return Closing(
+            attempt_id=answer.sent.attempt_id,
+            attempt=answer.sent.attempt,
+            task_id=task.task_id,
+            room_id=task.room_id,
+            app_id=task.app_id,
+            instance=self.instance,
+            token=answer.claim.token,
+            outcome=answer.outcome,
+            replied_at=answer.replied_at,
+            detail=answer.detail,
+            status=answer.status,
+            wake_seconds=answer.wake_seconds,
+            **{name: getattr(answer.reply, name, None) for name in _OF_REPLY},
+        )
 
-    def set_aside(self, items: Sequence[SetAside]) -> None:
-        """Give claims back, and say why once per empty spell and reason."""
+    def set_aside(self, items: Sequence[SetAside]) -> int:
+        """Give claims back, and say why once per empty spell and reason; returns how often it was said."""
         with writing(self.engine) as connection:
             observed = [_hint(item.claim, item.observed) for item in items if item.observed is not None]
             if observed:
@@ -350,12 +368,14 @@ class Store:
                 for item in items
                 if item.outcome is not None
             ]
+            noted = 0
             if rows:
-                connection.execute(sql.NOTE, rows)
+                noted = connection.execute(sql.NOTE, rows, execution_options={"preserve_rowcount": True}).rowcount
             connection.execute(sql.GIVE_BACK, [{**_owned(item.claim), "b_wake": item.wake_seconds} for item in items])
+        return noted
 
-    def reap(self, older_than_seconds: float) -> int:
-        """Close attempts left in ``sent`` whose task nobody holds any more; returns how many there were.
+    def reap(self, older_than_seconds: float) -> list[Reason]:
+        """Close attempts left in ``sent`` whose task nobody holds any more; returns the reason of each.
 
         ``older_than_seconds`` must exceed a request's total deadline.
         """
@@ -370,7 +390,7 @@ class Store:
             .exists()
         )
         with writing(self.engine) as connection:
-            return connection.execute(
+            closed = connection.execute(
                 sa.update(attempts)
                 .where(
                     attempts.c.outcome == sa.literal_column("'sent'"),
@@ -378,9 +398,11 @@ class Store:
                     ~held,
                 )
                 .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
-            ).rowcount
+                .returning(attempts.c.reason)
+            )
+            return [Reason(reason) for reason in closed.scalars()]
 
-    def pulse(self, daemon: Daemon, gap_seconds: float, *, fresh: bool) -> Pulse:
+    def pulse(self, daemon: Daemon, gap_seconds: float, *, fresh: bool, doing: Doing | None = None) -> Pulse:
         """Say that this daemon is alive, and learn who else is.
 
         A stretch of watching goes on as long as any daemon has been seen within ``gap_seconds``; after a longer gap it
@@ -393,6 +415,7 @@ class Store:
             since = now if latest is None or gap else latest.watching_since
             mine = {
                 **{name: getattr(daemon, name) for name in Daemon.__slots__},
+                **{name: getattr(doing or Doing(), name) for name in Doing.__slots__},
                 "watching_since": since,
                 "seen_at": now,
             }
@@ -409,7 +432,10 @@ class Store:
                 .select_from(daemons)
                 .where(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
             ).scalar_one()
-        return Pulse(now, since, alive)
+            released = connection.execute(
+                sa.select(daemons.c.guard_released_until).where(daemons.c.instance == daemon.instance)
+            ).scalar_one()
+        return Pulse(now, since, alive, released)
 
     def depart(self) -> None:
         """This daemon ends in good order: the others may have its share at once. Its row stays, as last seen."""

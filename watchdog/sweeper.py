@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 from watchdog import policy
 from watchdog.breaker import Breaker
 from watchdog.clock import Clock
-from watchdog.policy import Policy
+from watchdog.model import Outcome
+from watchdog.observer import Observer
+from watchdog.policy import InForce
 from watchdog.stopper import Stopper
 from watchdog.storage import Storage
 
@@ -33,18 +36,20 @@ class Sweeper:
         storage: Storage,
         stopper: Stopper,
         breaker: Breaker,
-        rules: Policy,
+        policy_in_force: InForce,
         lease_seconds: float,
         instance: str,
         clock: Clock,
+        observer: Observer | None = None,
     ) -> None:
         self._storage = storage
         self._stopper = stopper
         self._breaker = breaker
-        self._rules = rules
+        self._in_force = policy_in_force
         self._lease_seconds = lease_seconds
         self._instance = instance
         self._clock = clock
+        self._observer = observer or Observer()
         self._claims = 0
 
     async def run_once(self) -> Swept:
@@ -63,7 +68,7 @@ class Sweeper:
         planned = 0
         while True:
             now, found = await self._storage.call(self._storage.store.newly_empty, PLAN_AT_ONCE)
-            plans = [plan for task in found if (plan := policy.plan(task, self._rules, now)) is not None]
+            plans = [plan for task in found if (plan := policy.plan(task, self._in_force.rules, now)) is not None]
             saved = await self._storage.call(self._storage.store.save_plans, plans)
             planned += saved
             # None saved: another daemon was quicker with all of them.
@@ -72,8 +77,12 @@ class Sweeper:
 
     async def _claim(self) -> int:
         claimed = 0
-        while (limit := self._stopper.capacity()) > 0:
-            found = await self._take(limit, except_apps=self._breaker.unserved())
+        while True:
+            unserved = self._breaker.unserved()
+            limit, full = self._stopper.capacity(unserved)
+            if limit == 0:
+                break
+            found = await self._take(limit, except_apps=unserved | full)
             claimed += found
             if found < limit:
                 break
@@ -93,10 +102,13 @@ class Sweeper:
             lease_seconds=self._lease_seconds,
             default_app=self._stopper.default_app,
             except_apps=except_apps or (),
+            except_tasks=self._stopper.tasks_in_hand,
             only_app=only_app,
         )
         self._storage.synchronise(now)
-        self._stopper.submit(claims, until)
+        for reason in chain.from_iterable(claim.abandoned for claim in claims):
+            self._observer.attempt(Outcome.UNKNOWN, reason)
+        self._stopper.submit(claims, until, probe=only_app is not None)
         return len(claims)
 
 

@@ -7,19 +7,20 @@
 Nothing here knows of HTTP but the numbers; ``http_server`` serves it.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Final, assert_never
+from typing import Any, Final, ParamSpec, TypeVar, assert_never
 
 import structlog
 
 from watchdog import events, presence
 from watchdog.callback_store import CallbackStore, Heard, Received, replay_key
 from watchdog.clock import Clock
-from watchdog.errors import DatabaseError
+from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.events import (
     BadCallback,
     Event,
@@ -32,9 +33,17 @@ from watchdog.events import (
     UserLeft,
     Utterance,
 )
+from watchdog.model import Outcome
+from watchdog.observer import Observer
 from watchdog.storage import Storage
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 log = structlog.get_logger(__name__)
+
+CALLS_AT_ONCE: Final = 64
+"""Callbacks that wait for the database; the next ones are told to come again, and nothing piles up."""
 
 WINDOW_SECONDS: Final = 300.0
 """How far a callback's timestamp may be from now: retries go on for 62 s, and clocks differ."""
@@ -82,6 +91,7 @@ class Webhook:
         bot_user_ids: Sequence[str],
         discover: bool,
         clock: Clock,
+        observer: Observer | None = None,
     ) -> None:
         self.answers: Counter[str] = Counter()
         self._storage = storage
@@ -90,8 +100,16 @@ class Webhook:
         self._bot_user_ids = bot_user_ids
         self._discover = discover
         self._clock = clock
+        self._observer = observer or Observer()
+        self._calls = 0
         self._said: dict[str, float] = {}
         self._unsaid: Counter[str] = Counter()
+
+    def adopt(self, *, secrets: Mapping[int, Sequence[str]], bot_user_ids: Sequence[str], discover: bool) -> None:
+        """Take callbacks by these from now on; see the class."""
+        self._secrets = secrets
+        self._bot_user_ids = bot_user_ids
+        self._discover = discover
 
     async def receive(self, content_type: str | None, body: bytes) -> Answer:
         """Answer one request; ``content_type`` is its header. Never raises for what it holds or for the database."""
@@ -125,8 +143,23 @@ class Webhook:
         self.answers[answer.kind] += 1
         return answer
 
+    async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As Storage.call; not more than ``CALLS_AT_ONCE``, for one whose sender has been sent away waits on."""
+        if self._calls >= CALLS_AT_ONCE:
+            raise DatabaseUnavailable(f"{CALLS_AT_ONCE} callbacks wait for the database already")
+        self._calls += 1
+        running = asyncio.ensure_future(self._storage.call(method, *args, **kwargs))
+        running.add_done_callback(self._came_back)
+        return await asyncio.shield(running)
+
+    def _came_back(self, running: "asyncio.Future[Any]") -> None:
+        self._calls -= 1
+        if not running.cancelled():
+            # Nobody may be there any more to be told.
+            running.exception()
+
     async def _take(self, event: Event, key: str) -> str:
-        callbacks, call = self._callbacks, self._storage.call
+        callbacks, call = self._callbacks, self._call
         match event:
             case RoomCreated() | RoomClosed() | UserJoined() | UserLeft():
                 facts = presence.facts_of(event)
@@ -148,7 +181,7 @@ class Webhook:
                     log.info("task_discovered", task_id=event.task_id, room_id=event.room_id, app_id=event.app_id)
                 return _kind_of(heard)
             case TaskException() if event.code == events.IDLE_AUTO_STOP:
-                ended = await call(
+                reason = await call(
                     callbacks.auto_stopped,
                     event.app_id,
                     event.room_id,
@@ -158,9 +191,11 @@ class Webhook:
                     event.message,
                     replay_key=key,
                 )
-                if ended:
-                    log.warning("auto_stopped_by_zego", task_id=event.task_id, room_id=event.room_id)
-                return "accepted" if ended else "ignored"
+                if reason is None:
+                    return "ignored"
+                self._observer.attempt(Outcome.AUTO_STOPPED, reason)
+                log.warning("auto_stopped_by_zego", task_id=event.task_id, room_id=event.room_id)
+                return "accepted"
             case TaskException():
                 log.warning("task_exception", task_id=event.task_id, code=event.code, message=event.message)
                 return "ignored"

@@ -11,12 +11,15 @@ import httpx2
 import sqlalchemy as sa
 
 from watchdog import __version__, logs
+from watchdog.answer_journal import AnswerJournal
 from watchdog.attempt import Sender, StopSettings
 from watchdog.breaker import Breaker
 from watchdog.callback_store import CallbackStore
 from watchdog.clock import Clock
-from watchdog.database import open_engine
+from watchdog.database import identify, open_engine
 from watchdog.gauges import Gauges
+from watchdog.guard import Limits
+from watchdog.guarding import Guarding
 from watchdog.observer import Observer, Reading
 from watchdog.occupancy import BACKGROUND_CALLS, BACKGROUND_SHARE, Bots, Occupancy
 from watchdog.pace_store import PaceStore
@@ -48,6 +51,10 @@ def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
 
 def rules(config: Config) -> Policy:
     return Policy(**config.policy.model_dump())
+
+
+def limits(config: Config) -> Limits:
+    return Limits(**config.guard.model_dump())
 
 
 def server_secrets(config: Config) -> dict[int, str]:
@@ -99,9 +106,10 @@ def identity(config: Config) -> Daemon:
 
 @dataclass(slots=True)
 class Watch:
-    """Since when sweeps have followed one another, by the database's clock; the daemon's heartbeat moves it."""
+    """Since when sweeps have followed one another, by the database's clock, and the guard; the heartbeat moves both."""
 
     watching_since: datetime
+    guarding: Guarding
 
 
 @dataclass(slots=True)
@@ -130,6 +138,7 @@ class Parts:
     in_force: InForce
     bots: Bots | None
     gauges: Gauges
+    guarding: Guarding
     paces: tuple[Pace, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,6 +148,7 @@ class Parts:
         """Work by ``config`` from now on, which differs from the one so far in nothing but ``reload.APPLIED``."""
         self.config = config
         self.in_force.rules = rules(config)
+        self.guarding.set_limits(limits(config))
         self.daemon = replace(self.daemon, mode=config.policy.mode.value)
         self.storage.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
         self.feed.silence_seconds = silence_seconds(config)
@@ -177,7 +187,9 @@ def build(
     observer = observer or Observer()
     daemon = identity(config)
     store = Store(database, daemon.instance, rejoin_watch_seconds=config.policy.rejoin_watch_seconds)
-    storage = Storage(store, clock)
+    folder = config.journal(os.environ)
+    journal = None if folder is None else AnswerJournal(folder, identify(database), daemon.instance)
+    storage = Storage(store, clock, journal)
     storage.synchronise(watching_since)
     pace_store = PaceStore(database) if database.dialect.name == "postgresql" else None
 
@@ -204,7 +216,7 @@ def build(
         lease_seconds=config.stop.lease_seconds,
         max_attempts=config.stop.max_attempts,
     )
-    watch = Watch(watching_since)
+    watch = Watch(watching_since, Guarding(limits(config), storage, clock))
     occupancy = bots = None
     if config.zego.rtc_url:
         bots = Bots(config.zego.bot_user_ids, zego, user_list_pace, clock)
@@ -292,6 +304,7 @@ def build(
         in_force,
         bots,
         Gauges(storage, observer, clock),
+        watch.guarding,
     )
     _show(observer, parts)
     return parts
@@ -307,6 +320,8 @@ def _show(observer: Observer, parts: Parts) -> None:
         }
 
     observer.show("pace_requests_per_second", paces)
+    observer.show("guard_tripped", lambda: parts.guarding.tripped_at is not None)
+    observer.show("guard_held_tasks", lambda: parts.guarding.held)
     observer.show("apps_blocked", lambda: len(parts.breaker.unserved()))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.webhook.answers.items()})
     observer.show("database_errors", lambda: parts.storage.errors)

@@ -5,6 +5,8 @@ Everything heavy (the databases, HTTP, validation, drawing) is imported by the c
 paragraph of help as they are.
 """
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 import watchdog
+from watchdog.cli import guard, history, systemd
+from watchdog.cli.options import AsJson, ConfigFile, Limit, TaskId
 from watchdog.errors import WatchdogError
-from watchdog.model import Outcome
 
 
 class _Commands(TyperGroup):
@@ -27,6 +30,13 @@ class _Commands(TyperGroup):
             for line in str(error).splitlines():
                 typer.echo(f"zego-watchdog: {line}", err=True)
             raise typer.Exit(error.exit_code) from None
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of their use; Typer puts groups last."""
+        names = [name for name in super().list_commands(ctx) if name not in {"history", "guard"}]
+        names.insert(names.index("tasks") + 1, "history")
+        names.insert(names.index("hold") + 1, "guard")
+        return names
 
 
 app = typer.Typer(
@@ -51,11 +61,31 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows a question mark, and the command goes on.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
-    app()
+    if "_ZEGO_WATCHDOG_COMPLETE" in os.environ:
+        # A shell asks how a word goes on. Typer tells that only to the shells it was allowed to meet.
+        from typer._completion_classes import completion_init
+
+        completion_init()
+    if sys.stdout is None:
+        sys.stderr.write("zego-watchdog: standard output is closed; let it go to /dev/null if nobody is to read it\n")
+        sys.exit(1)
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        if error.errno != errno.EPIPE:
+            sys.stderr.write(f"zego-watchdog: the output could not be written: {error.strerror}\n")
+        # Python tries once more at the very end, and would say so at length.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
-def _or_the_global_one(ctx: typer.Context, value: Path | None) -> Path | None:
-    return value or (ctx.obj if isinstance(ctx.obj, Path) else None)
+_NO_ROOM = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What becomes of output that nobody takes, or that finds no room; every other OSError is a fault of ours."""
 
 
 GlobalConfig = Annotated[
@@ -66,13 +96,6 @@ GlobalConfig = Annotated[
         help="The configuration; else $ZEGO_WATCHDOG_CONFIG, ./config.yaml, /etc/zego-watchdog/config.yaml.",
     ),
 ]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="PATH", help="The configuration.", callback=_or_the_global_one),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, with the columns' names as keys and times in UTC.")]
-TaskId = Annotated[str, typer.Argument(metavar="TASK", help="A TaskId.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many to show at most.")]
 
 
 @app.callback()
@@ -93,7 +116,13 @@ def _global(ctx: typer.Context, config: GlobalConfig = None) -> None:
 
 
 @app.command()
-def run(config: ConfigFile = None) -> None:
+def run(
+    *,
+    config: ConfigFile = None,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring the database up to date first, as the systemd unit does.")
+    ] = False,
+) -> None:
     """Watch the database, and stop what is abandoned.
 
     \b
@@ -101,11 +130,12 @@ def run(config: ConfigFile = None) -> None:
       zego-watchdog run
       zego-watchdog --config /etc/zego-watchdog/config.yaml run
 
-    Ends on SIGTERM or Ctrl-C; a second one cuts short what is in flight. Logs go to stderr.
+    Ends on SIGTERM or Ctrl-C; a second one cuts short what is in flight. SIGHUP reads the configuration and the secrets
+    again; what it cannot change without a restart is named in the log. Logs go to stderr.
     """
     from watchdog.cli import actions
 
-    actions.run(config)
+    actions.run(config, first_migrate=migrate)
 
 
 @app.command()
@@ -289,38 +319,9 @@ def tasks(
     actions.tasks(config, status=status, room=room, due=due, limit=limit, as_json=as_json)
 
 
-@app.command()
-def history(
-    *,
-    limit: Limit = 20,
-    outcome: Annotated[
-        Outcome | None,
-        typer.Option(
-            "--outcome", metavar="OUTCOME", help="Only tasks that came to this, such as stopped, auto_stopped."
-        ),
-    ] = None,
-    task: Annotated[str | None, typer.Option("--task", metavar="TASK", help="Only this TaskId.")] = None,
-    room: Annotated[str | None, typer.Option("--room", metavar="ROOM", help="Only this RoomId's.")] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="WHEN", help="Only from then on: 2h ago, or an ISO time in UTC.")
-    ] = None,
-    as_json: AsJson = False,
-    config: ConfigFile = None,
-) -> None:
-    """Show what was stopped and what was not, the newest first.
-
-    \b
-    Examples:
-      zego-watchdog history
-      zego-watchdog history --outcome auto_stopped --since 24h
-      zego-watchdog history --since 2026-08-21T12:00 --json
-
-    One row per task that had an attempt. These are the columns of the view zego_stop_history; docs/sql.md has questions
-    to ask it.
-    """
-    from watchdog.cli import actions
-
-    actions.history(config, limit=limit, outcome=outcome, task=task, room=room, since=since, as_json=as_json)
+app.add_typer(history.app, name="history")
+app.add_typer(systemd.app, name="systemd")
+app.add_typer(guard.app, name="guard")
 
 
 @app.command()

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
+import structlog
 import typer
 
 from watchdog import __version__, checkup, daemon, logs, policy, reports, schema, wiring
@@ -18,11 +20,16 @@ from watchdog.clock import SystemClock
 from watchdog.database import place
 from watchdog.errors import Busy, ConfigError
 from watchdog.model import Outcome, Status, Task
-from watchdog.policy import Policy
+from watchdog.policy import Decision, Policy, Rule, Verdict
+from watchdog.poll_store import PollStore
 from watchdog.sandbox.command import SandboxSettings, run_sandbox
+from watchdog.sd_notify import ServiceManager
 from watchdog.settings import Config
 from watchdog.store import Store
 from watchdog.tables import SCHEMA_VERSION
+
+MIGRATION_USEC: Final = 600_000_000
+"""How long the service manager is asked to wait for a migration, microseconds."""
 
 
 def environment() -> Mapping[str, str]:
@@ -36,13 +43,42 @@ def _opened(path: Path | None) -> Iterator[tuple[Config, Store]]:
         yield config, store
 
 
-def run(path: Path | None) -> None:
-    config = configuration.load(path)
+def run(path: Path | None, *, first_migrate: bool) -> None:
+    file = configuration.find(path)
+    config = configuration.load(file)
     logs.configure(config.log.format, config.log.level)
+    manager = ServiceManager()
     try:
-        asyncio.run(daemon.run(config))
+        if first_migrate:
+            _bring_up_to_date(config, manager)
+        # The same file each time: one that appears elsewhere meanwhile is another configuration.
+        asyncio.run(daemon.run(config, reload=lambda: configuration.load(file), manager=manager))
     finally:
         logs.close()
+
+
+def _bring_up_to_date(config: Config, manager: ServiceManager) -> None:
+    """Migrate where there is something to migrate. A SQLite file is created nowhere but in the unit's StateDirectory=.
+
+    Elsewhere a mistyped path must not silently become an empty database.
+    """
+    file = config.database.sqlite_file
+    engine = wiring.engine(config.database, must_exist=file is not None and not _is_state(file))
+    try:
+        if schema.version(engine) != SCHEMA_VERSION:
+            manager.notify(STATUS="bringing the database up to date", EXTEND_TIMEOUT_USEC=MIGRATION_USEC)
+            before, after = schema.migrate(engine)
+            if before != after:
+                # Else another daemon was quicker.
+                structlog.get_logger(__name__).info("migrated", before=before, after=after, database=place(engine))
+    finally:
+        engine.dispose()
+
+
+def _is_state(file: Path) -> bool:
+    """Whether it lies in a directory that the service manager keeps for us."""
+    folders = filter(None, os.environ.get("STATE_DIRECTORY", "").split(":"))
+    return any(file.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def sandbox(settings: SandboxSettings) -> None:
@@ -51,13 +87,8 @@ def sandbox(settings: SandboxSettings) -> None:
 
 def migrate(path: Path | None) -> None:
     config = configuration.load(path)
-    if config.database.is_sqlite:
-        # sqlite:///file or sqlite:////absolute/file
-        folder = (
-            Path(config.database.url.get_secret_value().removeprefix("sqlite:///").partition("?")[0]).absolute().parent
-        )
-        if not folder.is_dir():
-            raise ConfigError(f"database.url: there is no directory {folder}; create it, or correct the path")
+    if (file := config.database.sqlite_file) is not None and not (folder := file.absolute().parent).is_dir():
+        raise ConfigError(f"database.url: there is no directory {folder}; create it, or correct the path")
     engine = wiring.engine(config.database, must_exist=False)
     try:
         before, after = schema.migrate(engine)
@@ -131,7 +162,7 @@ def history(
     since: str | None,
     as_json: bool,
 ) -> None:
-    began = None if since is None else _length_or_moment(since)
+    began = None if since is None else length_or_moment(since)
     with _opened(path) as (_, store):
         _, rows = reports.history(store.engine, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
     if as_json:
@@ -152,9 +183,14 @@ def room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) 
 def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
     with _opened(path) as (config, store):
         story = stopping.known(store, task_id)
+        active, newest_hint_at = PollStore(store.engine).newest_hint()
     rules, now, task = wiring.rules(config), story.now, story.task
     decision = None if task is None else policy.decide(task, None, rules, now, watching_since=story.watching_since)
+    if decision is not None and decision.rule is Rule.HINT_SAYS_EMPTY and story.guard_tripped:
+        decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)
     plan = None if task is None or task.status is not Status.ACTIVE else policy.plan(task, rules, now)
+    silent = now - newest_hint_at if active and newest_hint_at is not None else None
+    is_dead = silent is not None and silent.total_seconds() > wiring.silence_seconds(config)
     if as_json:
         screens.show_json(
             {
@@ -163,12 +199,15 @@ def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
                 "decision": None if decision is None else screens.decision_row(decision),
                 "plan": None if plan is None else {"due_at": plan.due_at, "auto_stop_at": plan.auto_stop_at},
                 "daemon_alive": story.daemon_alive,
+                "newest_hint_at": newest_hint_at,
+                "feed_dead": is_dead,
                 "attempts": story.attempts,
             }
         )
         return
     if task is None or decision is None:
-        screens.say(f"Task {task_id}: the application has deleted its row; the ledger still has its attempts.", "bold")
+        gone = "the application, or retention, has deleted its row; the ledger still has its attempts."
+        screens.say(f"Task {task_id}: {gone}", "bold")
     else:
         app = f"AppId {task.app_id}" if task.app_id else "the default AppId"
         screens.say(f"Task {task.task_id} in room {task.room_id}, {app}: {task.status}", "bold")
@@ -180,6 +219,12 @@ def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
         if task.status is Status.ACTIVE:
             if not story.daemon_alive:
                 screens.say("No daemon is alive, so nothing happens by itself: zego-watchdog run", "bold red")
+            if is_dead and silent is not None:
+                screens.say(
+                    f"The feed of hints seems dead: for {words.length(silent.total_seconds())} nobody has said "
+                    "anything of any room, so nothing is stopped that ZEGO has not confirmed: zego-watchdog check",
+                    "bold red",
+                )
             screens.heading("Schedule")
             screens.schedule(task, plan, rules, now)
     screens.heading("Attempts" if story.attempts else "No attempt yet")
@@ -201,7 +246,8 @@ _EXIT = {
 
 def stop(path: Path | None, task_id: str, *, as_json: bool) -> int:
     with _opened(path) as (config, store):
-        logs.configure(config.log.format, "warning")
+        # What concerns this one order is for the terminal it was given on.
+        logs.configure("auto" if config.log.format == "journal" else config.log.format, "warning")
         try:
             finished = stopping.stop(config, store, task_id, SystemClock())
         finally:
@@ -297,5 +343,6 @@ def _moment(text: str) -> datetime:
         raise typer.BadParameter(str(error)) from None
 
 
-def _length_or_moment(text: str) -> timedelta | datetime:
+def length_or_moment(text: str) -> timedelta | datetime:
+    """Read ``2h``, so long ago, or a moment; raises typer.BadParameter."""
     return _moment(text) if "-" in text else _length(text)

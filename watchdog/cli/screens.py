@@ -19,7 +19,7 @@ from watchdog.model import Outcome, Status, Task
 from watchdog.policy import Decision, Plan, Policy
 from watchdog.reports import DaemonRow, Listing, Returns, Row, Situation, Windows
 from watchdog.settings import Config
-from watchdog.store import Daemon
+from watchdog.store import Daemon, Doing
 
 GAP: Final = 2
 _NAME_WIDTH: Final = 15
@@ -34,10 +34,11 @@ def console() -> Console:
 
 def show_json(value: object) -> None:
     """Write JSON: times as ISO 8601 in UTC, everything else as it is."""
-    typer.echo(json.dumps(value, indent=2, default=_as_json))
+    typer.echo(json.dumps(value, indent=2, default=as_json))
 
 
-def _as_json(value: object) -> str:
+def as_json(value: object) -> str:
+    """What JSON has no word for: a time, as ISO 8601 in UTC."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} has no place in JSON")
@@ -287,10 +288,28 @@ def daemon_lines(daemons: Sequence[DaemonRow], now: datetime) -> list[tuple[str,
     ]
 
 
+def guard_lines(daemons: Sequence[DaemonRow], now: datetime) -> list[tuple[str, str | Text]]:
+    """Where a guard has tripped, or is released; otherwise nothing."""
+    lines: list[tuple[str, str | Text]] = []
+    if tripped := [daemon for daemon in daemons if daemon.has_tripped]:
+        held = sum(daemon.guard_held or 0 for daemon in tripped)
+        since = min(daemon.guard_tripped_at for daemon in tripped if daemon.guard_tripped_at is not None)
+        told = (
+            f"TRIPPED {words.since(since, now)}, {words.number(held, 'task')} held back: too many rooms read empty at "
+            "once, by hints alone. What to do: zego-watchdog guard"
+        )
+        lines.append(("guard", Text(told, "bold red")))
+    ends = [daemon.guard_released_until for daemon in daemons if daemon.alive and daemon.guard_released_until]
+    if ends and max(ends) > now:
+        lines.append(("" if lines else "guard", Text(f"released, ends {words.until(max(ends), now)}", "bold yellow")))
+    return lines
+
+
 def _daemon_line(daemon: DaemonRow, now: datetime) -> str:
+    working = "" if daemon.in_flight is None else f" {daemon.in_flight} in hand, {daemon.requests} requests so far;"
     return (
         f"{daemon.instance}: {daemon.mode}, seen {words.since(daemon.seen_at, now)},"
-        f" watching for {words.length((now - daemon.watching_since).total_seconds())};"
+        f" watching for {words.length((now - daemon.watching_since).total_seconds())};{working}"
         f" process {daemon.pid} on {daemon.host}, version {daemon.version}"
     )
 
@@ -306,6 +325,7 @@ def status(config: Config, schema_version: str, found: Situation) -> None:
             ("mode", f"{config.policy.mode}, verify {config.policy.verify}"),
             ("database", f"{config.database.safe_url}, schema {schema_version}"),
             *daemon_lines(found.daemons, now),
+            *guard_lines(found.daemons, now),
             (
                 "tasks",
                 f"{found.by_status[Status.ACTIVE]:,} active" + (f"; ended: {words.listed(ended)}" if ended else ""),
@@ -376,8 +396,8 @@ def decision_row(decision: Decision) -> Mapping[str, Any]:
 
 
 def daemon_row(daemon: DaemonRow) -> Mapping[str, Any]:
-    names = [*Daemon.__slots__, "started_at", "watching_since", "seen_at", "alive"]
-    return {name: getattr(daemon, name) for name in names}
+    names = [*Daemon.__slots__, "started_at", "watching_since", "seen_at", "alive", *Doing.__slots__]
+    return {name: getattr(daemon, name) for name in (*names, "guard_released_until")}
 
 
 _LEVEL_STYLE: Final = {Level.OK: "green", Level.WARN: "bold yellow", Level.FAIL: "bold red"}

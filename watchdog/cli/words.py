@@ -95,16 +95,17 @@ def outlook(task: Task, decision: Decision, rules: Policy, now: datetime) -> str
             return f"Nothing as long as there are people; the task is due {length(grace)} after the last one has left."
         case Rule.ON_HOLD:
             return "Nothing before the hold ends; then the daemon decides anew. ZEGO knows nothing of the hold."
-        case Rule.NOT_DUE:
-            return f"When it is due, {_at_due(rules)}"
-        case Rule.UNCONFIRMED:
-            return f"It is due: {_at_due(rules)}"
+        case Rule.NOT_DUE | Rule.UNCONFIRMED | Rule.VENDOR_SAYS_EMPTY | Rule.HINT_SAYS_EMPTY:
+            return f"{'When it is due, ' if decision.rule is Rule.NOT_DUE else 'It is due: '}{_at_due(rules)}"
         case Rule.CONTRADICTED:
             return "Nothing until ZEGO sees people there, or the application calls the room empty. Check the RoomId."
         case Rule.STALE_HINT | Rule.HINT_BEFORE_GAP:
             return "Nothing until a fresh hint comes in or ZEGO can be asked; otherwise ZEGO ends the task."
-        case Rule.VENDOR_SAYS_EMPTY | Rule.HINT_SAYS_EMPTY:
-            return f"It is due: {_at_due(rules)}"
+        case Rule.GUARDED:
+            return (
+                "Nothing until ZEGO can be asked, enough rooms refill, or an operator knows better. What to do: "
+                "zego-watchdog guard."
+            )
         case _:
             assert_never(decision.rule)
 
