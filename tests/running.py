@@ -121,6 +121,7 @@ class DaemonProcess:
             | dict(sections.get("policy", {})),
             # Unless a test says otherwise, it is about what the application's own hints lead to.
             "schedule": {"poll_seconds": 0.5, "occupancy_poll_seconds": 0} | dict(sections.get("schedule", {})),
+            "guard": dict(sections.get("guard", {})),
             "stop": {"requests_per_second": 50, "occupancy_requests_per_second": 50} | dict(sections.get("stop", {})),
         }
         self.config = folder / "config.yaml"
@@ -128,13 +129,13 @@ class DaemonProcess:
         self.log = folder / "daemon.log"
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
-        """Return when it says that it has started."""
+    async def start(self, *options: str, seconds: float = 30) -> None:
+        """Return when it says that it has started, within ``seconds``; ``options`` are those of ``run``."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
         before = len(self.events("started"))
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "watchdog", "--config", str(self.config), "run"),
+                *(sys.executable, "-m", "watchdog", "--config", str(self.config), "run", *options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=log,
                 env=environment | {"NO_PROXY": "127.0.0.1"},
@@ -142,6 +143,7 @@ class DaemonProcess:
         await eventually(
             f"the daemon has started: {self.log.read_text()}",
             lambda: len(self.events("started")) > before or not self.alive,
+            seconds=seconds,
         )
         assert self.alive, self.log.read_text()
 

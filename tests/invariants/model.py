@@ -1,0 +1,609 @@
+"""A town of daemons: real ones in virtual time, on one real database, before a vendor that keeps its own record.
+
+``Town`` is what a test, or the machine, plays with: the application's statements, people, time, and faults. Everything
+that the daemons do of themselves happens in ``advance``. Whatever breaks an invariant is raised there.
+
+A daemon passes *points*: before and after each call of the store, when a request leaves and when a reply arrives.
+``Process.arm`` has something happen at one of them: a crash between two statements is a crash at a point.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar
+
+import httpx2
+import structlog
+
+from simulation.virtual import START
+from tests.invariants.database import ACTIVE, SENT, Database, Driver, Row, Violation, moment
+from tests.invariants.timeline import ProcessLoop, Timeline
+from tests.invariants.vendor import APP_ID, BOTS, SECRET, ModelVendor
+from watchdog import wiring
+from watchdog.daemon import HEARTBEAT_SECONDS, REAP_SECONDS
+from watchdog.errors import DatabaseError
+from watchdog.poller import TICK_SECONDS
+from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
+from watchdog.sandbox.outbox import Delivery, Outbox
+from watchdog.sandbox.vendor import Action
+from watchdog.sandbox.world import Event
+from watchdog.settings import Config
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WINDOW_SECONDS: Final = 150
+"""The vendor's MaxIdleTime where a task states none, and what the daemons take it for."""
+
+CALM_SECONDS: Final = 75.0
+"""I3 is asked for where nothing but one crash has happened for so long before the auto-stop."""
+
+NOTICED_SECONDS: Final = 30.0
+"""… and where the table said so soon after it happened that the room is empty."""
+
+ANY: Final = "any"
+BEFORE_CALL, AFTER_CALL = "before a call of the store", "after a call of the store"
+UNSERVED_APP: Final = 99
+_CALL_SECONDS: Final = 0.002
+_AFTER_PROGRESS_SECONDS: Final = 0.02
+_SETTLE_SECONDS: Final = 1200.0
+_SETTLE_STEP_SECONDS: Final = 10.0
+_SHUTDOWN_SECONDS: Final = 10.0
+
+
+class ProcessClock:
+    """The host's clocks as one process sees them."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self.host_is_off_by = 0.0
+
+    def time(self) -> float:
+        return START.timestamp() + self._timeline.now + self.host_is_off_by
+
+    def monotonic(self) -> float:
+        return self._timeline.now
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)  # noqa: TID251 - the loop's time is not real
+
+
+class StoreThread(ThreadPoolExecutor):
+    """A process's calls of the store: one after the other, a moment for each, and none after its death."""
+
+    def __init__(self, process: "Process") -> None:
+        super().__init__(1)
+        self._process = process
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        process, future = self._process, Future[T]()
+
+        def run() -> None:
+            if not process.is_alive:
+                return
+            try:
+                result = process.town.database.call(process.instance, lambda: fn(*args, **kwargs))
+            except Violation as violation:
+                process.town.violated(violation)
+            except BaseException as error:  # noqa: BLE001 - as a thread hands it on
+                give = partial(future.set_exception, error)
+                process.loop.call_later(_CALL_SECONDS, deliver, give)
+            else:
+                process.loop.call_later(_CALL_SECONDS, deliver, partial(future.set_result, result))
+
+        def deliver(give: Callable[[], None]) -> None:
+            process.reached(AFTER_CALL)
+            if process.is_alive:
+                give()
+
+        process.reached(BEFORE_CALL)
+        process.loop.call_later(_CALL_SECONDS, run)
+        return future
+
+
+class Process:
+    """One daemon: its parts on a loop of its own, doing what ``watchdog.daemon``'s jobs do."""
+
+    def __init__(self, town: "Town", number: int) -> None:
+        self.town = town
+        self.number = number
+        self.loop = ProcessLoop(town.timeline)
+        self.loop.set_exception_handler(self._complain)
+        self.clock = ProcessClock(town.timeline)
+        self.is_alive = True
+        self.frozen_until = -1.0
+        self.disturbed_at = -1.0
+        self.born_at = town.timeline.now
+        self.points = 0
+        self._waiting: list[tuple[str, int, Callable[[Process], None]]] = []
+        self._armed: dict[int, Callable[[Process], None]] = {}
+        self._ending = False
+        self._progress = asyncio.Event()
+        self.parts = wiring.build(
+            town.config,
+            self.clock,
+            town.database.engine,
+            town.database.now,
+            on_progress=self._progress.set,
+            transport=httpx2.MockTransport(lambda request: town.vendor.handle(self, request)),
+        )
+        self.instance = self.parts.daemon.instance
+        # Storage has no say in where its statements run, and this is no place for threads.
+        self.parts.storage._threads.shutdown()
+        self.parts.storage._threads = StoreThread(self)
+        self._jobs: list[asyncio.Task[None]] = []
+        self._trusted_since: datetime | None = None
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._spawn(self._run)
+
+    @property
+    def is_running(self) -> bool:
+        return self.is_alive and self.frozen_until <= self.town.timeline.now
+
+    def arm(self, after: str, points: int, what: "Callable[[Process], None]") -> None:
+        """Have ``what`` happen so many points after the next point called ``after``, 0 being that one itself."""
+        self._waiting.append((after, points, what))
+
+    def disarm(self) -> None:
+        self._armed.clear()
+        self._waiting.clear()
+
+    def reached(self, point: str) -> None:
+        """Pass a point, and suffer what was ordered for it."""
+        self.points += 1
+        for waiting in [waiting for waiting in self._waiting if waiting[0] in {ANY, point}]:
+            self._waiting.remove(waiting)
+            self._armed.setdefault(self.points + waiting[1], waiting[2])
+        if self.is_alive and (what := self._armed.pop(self.points, None)) is not None:
+            self.town.tell(f"daemon {self.number}, {point}:")
+            what(self)
+
+    def crash(self) -> None:
+        """End without a word: nothing of it is run again."""
+        self.is_alive = False
+        self.disturbed_at = self.town.timeline.now
+
+    def freeze(self, seconds: float) -> None:
+        self.frozen_until = max(self.frozen_until, self.town.timeline.now + seconds)
+        self.disturbed_at = self.frozen_until
+        self.town.timeline.at(self.frozen_until, lambda: None)
+
+    def thaw(self) -> None:
+        self.frozen_until = min(self.frozen_until, self.town.timeline.now)
+
+    def end(self) -> None:
+        """Ask it to end in good order, as SIGTERM does."""
+        if not self._ending:
+            self._ending = True
+            self._spawn(self._end)
+
+    def deliver(self, delivery: Delivery, outbox: Outbox) -> None:
+        """Hand it a callback."""
+
+        async def receive() -> None:
+            answer = await self.parts.webhook.receive(delivery.letter.content_type, delivery.letter.body)
+            outbox.settle(delivery, answer.http_status, self.clock.time())
+
+        task = self.loop.create_task(receive())
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+
+    def bury(self) -> None:
+        """Throw away what is left of it; nothing that it does any more reaches anybody."""
+        self.is_alive = False
+        for _ in range(5):
+            tasks = asyncio.all_tasks(self.loop)
+            if not tasks:
+                break
+            for task in tasks:
+                task.cancel()
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        self.loop.close()
+
+    def _complain(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        # A call-back of the loop's that fails; that nobody asked for a task's error is the task's owner's affair.
+        if "handle" in context and self.is_alive:
+            error = context.get("exception")
+            self.town.violated(Violation(f"daemon {self.number}: {context['message']}: {error!r}"), error)
+
+    def _spawn(self, what: Callable[[], Awaitable[None]]) -> None:
+        async def watched() -> None:
+            try:
+                await what()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, a daemon would have died of it
+                if self.is_alive:
+                    self.town.violated(Violation(f"daemon {self.number} has died of {error!r}"), error)
+
+        self._jobs.append(self.loop.create_task(watched()))
+
+    # What the daemon's jobs do (watchdog.daemon), without a scheduler of real time.
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._beat(fresh=True)
+            except DatabaseError:
+                # The program ends, and the service manager starts it again.
+                await self.clock.sleep(1.0)
+            else:
+                break
+        poll_seconds = self.town.config.schedule.poll_seconds
+        for job in (self._sweep, self._heartbeat, self._poll, self._reap):
+            self._spawn(lambda job=job: self._forever(job, poll_seconds))  # type: ignore[misc] # bound at once
+
+    async def _forever(self, job: Callable[[], Awaitable[None]], poll_seconds: float) -> None:
+        while True:
+            try:
+                await job()
+            except DatabaseError:
+                await self.clock.sleep(poll_seconds)
+
+    async def _sweep(self) -> None:
+        swept = await self.parts.sweeper.run_once()
+        wait = self.town.config.schedule.poll_seconds
+        if swept.wake_seconds is not None:
+            wait = min(wait, swept.wake_seconds)
+        if swept.due and swept.claimed:
+            wait = min(wait, _AFTER_PROGRESS_SECONDS)
+        try:
+            async with asyncio.timeout(wait):
+                await self._progress.wait()
+        except TimeoutError:
+            return
+        self._progress.clear()
+        await self.clock.sleep(_AFTER_PROGRESS_SECONDS)
+
+    async def _heartbeat(self) -> None:
+        await self.clock.sleep(HEARTBEAT_SECONDS)
+        await self._beat(fresh=False)
+
+    async def _beat(self, *, fresh: bool) -> None:
+        parts = self.parts
+        gap_seconds = self.town.config.policy.gap_seconds
+        pulse = await parts.storage.call(parts.storage.store.pulse, parts.daemon, gap_seconds, fresh=fresh)
+        parts.storage.synchronise(pulse.now)
+        if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
+            self._trusted_since = pulse.now
+        parts.watch.watching_since = max(pulse.watching_since, self._trusted_since or pulse.watching_since)
+
+    async def _poll(self) -> None:
+        if self.parts.poller is not None:
+            await self.parts.poller.begin()
+        # Less often than the daemon: by itself it would be the most of what an example does.
+        await self.clock.sleep(3 * TICK_SECONDS)
+
+    async def _reap(self) -> None:
+        await self.parts.storage.call(self.parts.poll_store.prune)
+        await self.parts.storage.call(self.parts.storage.store.reap, self.town.config.stop.lease_seconds)
+        await self.clock.sleep(REAP_SECONDS)
+
+    async def _end(self) -> None:
+        for job in self._jobs[:-1]:
+            job.cancel()
+        if self.parts.poller is not None:
+            await self.parts.poller.close()
+        self.parts.stopper.close()
+        await self.parts.stopper.drain(_SHUTDOWN_SECONDS)
+        with suppress(DatabaseError):
+            await self.parts.storage.call(self.parts.storage.store.depart)
+        self.is_alive = False
+
+
+class Town:
+    """Everything there is in one example."""
+
+    def __init__(self, driver: Driver, *, occupancy_poll_seconds: float = 0, callbacks: bool = False) -> None:
+        self.timeline = Timeline()
+        self.database = Database(driver, self.timeline)
+        self.vendor = ModelVendor(self.timeline, self.database, self.violated)
+        self.config = _config(occupancy_poll_seconds)
+        self.processes: list[Process] = []
+        self.story: list[str] = []
+        self.faults = 0
+        self._violations: list[tuple[Violation, BaseException | None]] = []
+        self._log_read = 0
+        self._disturbed_until = 0.0
+        self._troubled = 0
+        self._crashes: list[float] = []
+        self._changed_at: dict[str, float] = {}
+        self._outbox: Outbox | None = None
+        if callbacks:
+            self._outbox = Outbox(self.vendor.world, seed=1, secrets={APP_ID: SECRET})
+            self._outbox.behaviour = CallbackBehaviour(
+                lose=0.1, duplicate=0.1, reorder=0.2, delay_seconds=(0.05, 1.0), reorder_seconds=(1.0, 10.0)
+            )
+        with silent_logs():
+            self.start_daemon()
+
+    # Time.
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and everybody do what they do. Raises Violation."""
+        end = self.timeline.now + seconds
+        with silent_logs():
+            while True:
+                self._settle_all()
+                at = min((at for at in self._next_times() if at is not None), default=math.inf)
+                if at > end:
+                    break
+                self.timeline.now = max(at, self.timeline.now)
+                self.timeline.happen()
+            self.timeline.now = end
+            self._settle_all()
+
+    def _next_times(self) -> Iterator[float | None]:
+        yield self.timeline.next_at
+        for process in self.processes:
+            if process.is_running:
+                yield process.loop.next_at
+        if self._outbox is not None and (at := self._outbox.next_at()) is not None:
+            yield max(self.timeline.now + 0.05, at - START.timestamp())
+        if (at := self.vendor.world.next_deadline) is not None:
+            # Never quite the present: two ways to reckon the same moment differ in the last digit.
+            yield max(self.timeline.now + 1e-3, at - START.timestamp())
+
+    def _settle_all(self) -> None:
+        self.vendor.world.advance(self.vendor.now)
+        self._deliver()
+        for process in self.processes:
+            process.loop.settle(lambda process=process: process.is_running)  # type: ignore[misc] # bound at once
+        self._judge_auto_stops()
+        if self._violations:
+            violation, cause = self._violations[0]
+            raise violation from cause
+
+    def _deliver(self) -> None:
+        if self._outbox is None:
+            return
+        for delivery in self._outbox.due(self.vendor.now):
+            hearer = next((process for process in self.processes if process.is_running), None)
+            if hearer is None:
+                self._outbox.settle(delivery, None, self.vendor.now)
+            else:
+                hearer.deliver(delivery, self._outbox)
+
+    def violated(self, violation: Violation, cause: BaseException | None = None) -> None:
+        self._violations.append((violation, cause))
+        self.tell(str(violation))
+
+    def tell(self, what: str) -> None:
+        """Add to the story, which is shown when an example fails."""
+        self.story.append(f"{self.timeline.now:10.3f} {what}")
+
+    # Daemons.
+
+    @property
+    def running(self) -> list[Process]:
+        return [process for process in self.processes if process.is_alive]
+
+    def start_daemon(self) -> Process:
+        process = Process(self, len(self.processes))
+        self.processes.append(process)
+        self.tell(f"daemon {process.number} starts, {process.instance}")
+        return process
+
+    def crash(self, process: Process) -> None:
+        self.tell(f"daemon {process.number} crashes")
+        self.faults += 1
+        self._crashes.append(self.timeline.now)
+        process.crash()
+
+    def freeze(self, process: Process, seconds: float) -> None:
+        self.tell(f"daemon {process.number} is frozen for {seconds:g} s")
+        self._disturb(seconds)
+        process.freeze(seconds)
+
+    def _disturb(self, seconds: float) -> None:
+        self.faults += 1
+        self._disturbed_until = max(self._disturbed_until, self.timeline.now + seconds)
+
+    # The database, the network, the clocks.
+
+    def database_is_away(self, seconds: float) -> None:
+        self._disturb(seconds)
+        self.database.away_until = self.timeline.now + seconds
+
+    def vendor_is_away(self, seconds: float, *, silent: bool) -> None:
+        self._disturb(seconds)
+        self.vendor.outage_until = self.timeline.now + seconds
+        self.vendor.outage_is_silent = silent
+
+    def vendor_misbehaves(self, how: Misbehaviour, action: Action | None, requests: int) -> None:
+        """Have the vendor do that to its next requests, of one action or of any."""
+        self.vendor.troubles.add(replace(how, action=action, requests=requests))
+
+    def step_host_clock(self, process: Process, seconds: float) -> None:
+        self._disturb(0.0)
+        process.clock.host_is_off_by += seconds
+
+    def step_database_clock(self, seconds: float) -> None:
+        """The database's host is told another time; all stored moments move as well for whoever compares them."""
+        self._disturb(WINDOW_SECONDS + abs(seconds))
+        self.database.clock.offset_seconds += seconds
+
+    # People and the application.
+
+    def join(self, room: str, user: str, *, role: int = 1) -> None:
+        self.vendor.world.join(APP_ID, room, user, self.vendor.now, role)
+
+    def leave(self, room: str, user: str) -> None:
+        self.vendor.world.leave(APP_ID, room, user, self.vendor.now)
+
+    def start_task(self, room: str, *, max_idle_seconds: int | None = None, **columns: Any) -> str:
+        """Start a task at the vendor, and write it down."""
+        task_id = self.vendor.world.start(APP_ID, room, self.vendor.now, max_idle_seconds=max_idle_seconds)
+        assert task_id is not None, "there is no quota here"
+        columns = {"task_id": task_id, "room_id": room, "max_idle_seconds": max_idle_seconds, **columns}
+        marks = ", ".join("?" * len(columns))
+        self.database.execute(f"INSERT INTO zego_tasks ({', '.join(columns)}) VALUES ({marks})", *columns.values())
+        self._changed_at[task_id] = self.timeline.now
+        return task_id
+
+    def hint(self, room: str, people: int | None, *, at: datetime | str | None = None) -> None:
+        """The application's word on a room; ``at``, if given, is its ``user_count_at``."""
+        where = "WHERE room_id = ? AND status = 'active'"
+        if at is None:
+            self.database.execute(f"UPDATE zego_tasks SET user_count = ? {where}", people, room)
+        else:
+            self.database.execute(f"UPDATE zego_tasks SET user_count = ?, user_count_at = ? {where}", people, at, room)
+
+    def release(self, task_id: str, *, stopped: bool) -> None:
+        """The application takes its task back, having stopped it or not."""
+        if stopped:
+            self.vendor.world.stop(APP_ID, task_id, self.vendor.now, request_id=None)
+        self.database.execute("UPDATE zego_tasks SET status = 'released' WHERE task_id = ?", task_id)
+
+    def stop_quietly(self, task_id: str) -> None:
+        """The application stops its task, and forgets to say so."""
+        self.vendor.world.stop(APP_ID, task_id, self.vendor.now, request_id=None)
+
+    def delete(self, task_id: str) -> None:
+        self.database.execute("DELETE FROM zego_tasks WHERE task_id = ?", task_id)
+
+    def change(self, task_id: str, **columns: Any) -> None:
+        """Other columns of a task: a hold, a limit."""
+        self._changed_at[task_id] = self.timeline.now
+        setting = ", ".join(f"{name} = ?" for name in columns)
+        self.database.execute(f"UPDATE zego_tasks SET {setting} WHERE task_id = ?", *columns.values(), task_id)
+
+    def ago(self, seconds: float) -> datetime:
+        """A moment by the database's clock."""
+        return self.database.now - timedelta(seconds=seconds)
+
+    # Judgement.
+
+    def _judge_auto_stops(self) -> None:
+        troubled = self.vendor.troubled + self.database.injected
+        if troubled > self._troubled:
+            self._troubled = troubled
+            self._disturbed_until = max(self._disturbed_until, self.timeline.now)
+        entries = self.vendor.world.log.since(self._log_read)
+        self._log_read += len(entries)
+        for entry in entries:
+            if entry["event"] == "auto_stopped" and self._should_have_been_stopped(entry):
+                row = self.database.record.tasks[entry["task_id"]]
+                self.violated(Violation(f"I3: the vendor came first: {dict(entry)}, {dict(row)}"))
+
+    def _should_have_been_stopped(self, entry: Event) -> bool:
+        now = self.timeline.now
+        row = self.database.record.tasks.get(entry["task_id"])
+        if row is None or row["status"] != ACTIVE or row["user_count"] != 0 or row["app_id"] == UNSERVED_APP:
+            return False
+        window = entry["max_idle_seconds"]
+        empty_since = moment(row["empty_since"])
+        calm_since = now - max(CALM_SECONDS, window - NOTICED_SECONDS)
+        crashes = sum(at > calm_since for at in self._crashes)
+        return (
+            self._disturbed_until < calm_since
+            and not self.database.faults
+            and crashes <= (1 if window >= WINDOW_SECONDS else 0)
+            # At least one was there all the time.
+            and any(process.is_running and process.born_at < calm_since for process in self.processes)
+            and self._changed_at.get(entry["task_id"], 0.0) <= max(0.0, now - window)
+            and empty_since is not None
+            and empty_since <= self.ago(window - NOTICED_SECONDS)
+            and (row["grace_seconds"] is None or row["grace_seconds"] <= self.config.policy.grace_seconds)
+            and ((held := moment(row["hold_until"])) is None or held <= self.ago(window - NOTICED_SECONDS))
+        )
+
+    def settle(self) -> None:
+        """No more faults: let everything come to its end, and look whether it does. Raises Violation."""
+        self.tell("no more faults")
+        self.vendor.troubles.clear()
+        self.vendor.outage_until = self.database.away_until = 0.0
+        self.database.faults.clear()
+        # A clock that was ahead and is put right stands still, as it were, until the present has caught up.
+        patience = _SETTLE_SECONDS + abs(self.database.clock.offset_seconds)
+        self.database.clock.offset_seconds = 0.0
+        for process in self.running:
+            process.thaw()
+            process.disarm()
+        if not self.running:
+            with silent_logs():
+                self.start_daemon()
+        until = self.timeline.now + patience
+        self.advance(_SETTLE_STEP_SECONDS)
+        while (left := self._unsettled()) and self.timeline.now < until:
+            self.advance(_SETTLE_STEP_SECONDS)
+        # A backend that goes by its own list releases at last what has ended long ago: that changes nothing (I5).
+        for task_id, row in list(self.database.record.tasks.items()):
+            if row["status"] != ACTIVE:
+                self.release(task_id, stopped=False)
+        self.vendor.check_ledger(self.database.record.attempts)
+        self._check_credit()
+        if left:
+            self.violated(Violation(f"not settled after {patience:g} s: {left}"))
+        self._settle_all()
+
+    def _unsettled(self) -> list[Row]:
+        record = self.database.record
+        flying = [dict(row) for row in record.attempts.values() if row["outcome"] == SENT]
+        return flying + [dict(row) for row in record.tasks.values() if not self._is_accounted_for(row)]
+
+    def _is_accounted_for(self, row: Row) -> bool:
+        """Whether a task has ended, or it is plain to see why it has not."""
+        if row["status"] != ACTIVE:
+            return True
+        if row["app_id"] == UNSERVED_APP:
+            attempts = [one for one in self.database.record.attempts.values() if one["task_id"] == row["task_id"]]
+            return row["user_count"] != 0 or any(one["detail"] == "app_not_configured" for one in attempts)
+        held = moment(row["hold_until"])
+        if held is not None and held > self.database.now:
+            return True
+        people = self.vendor.people(row["room_id"])
+        is_polled = self.config.schedule.occupancy_poll_seconds > 0
+        if row["user_count"] is None:
+            return not is_polled
+        if row["user_count"] > 0:
+            # What the application says of a room in which the vendor has never seen anybody is left as it is.
+            is_contradicted = row["vendor_occupied_at"] is None and row["user_count_source"] == "app" and not people
+            return people > 0 or is_contradicted or not is_polled
+        return False
+
+    def _check_credit(self) -> None:
+        """A task that our own request has ended is not recorded as ended by somebody else."""
+        for stop in self.vendor.stops:
+            row = self.database.record.tasks.get(stop.task_id)
+            if stop.accepted and row is not None and row["status"] == "gone":
+                self.violated(Violation(f"stopped by {stop}, and recorded as gone: {dict(row)}"))
+
+    def close(self) -> None:
+        with silent_logs():
+            for process in self.processes:
+                process.bury()
+        self.database.close()
+
+
+@contextmanager
+def silent_logs() -> Iterator[None]:
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _config(occupancy_poll_seconds: float) -> Config:
+    sections: Mapping[str, Any] = {
+        # Never opened: it only says that there is no file beside which answers could be kept, in threads of their own.
+        "database": {"url": "postgresql://nobody@localhost/nothing"},
+        "zego": {
+            "apps": [{"app_id": APP_ID, "server_secret": SECRET, "callback_secret": SECRET}],
+            "bot_user_ids": list(BOTS),
+        },
+        "schedule": {"occupancy_poll_seconds": occupancy_poll_seconds},
+        "policy": {"max_idle_seconds": WINDOW_SECONDS},
+    }
+    return Config.model_validate(sections)
