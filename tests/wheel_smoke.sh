@@ -19,6 +19,7 @@ package=$("$work/venv/bin/python" -c 'import pathlib, watchdog; print(pathlib.Pa
 case $package in "$work"/venv/*) ;; *) echo "imported $package, not the wheel" >&2; exit 1 ;; esac
 cp "$package/config.yaml" .
 "$work/venv/bin/zego-watchdog" version
+"$work/venv/bin/zego-watchdog" systemd install --root "$work/root" --program /opt/zego-watchdog/bin/zego-watchdog
 "$work/venv/bin/zego-watchdog" migrate
 "$work/venv/bin/python" - <<'PYTHON'
 import sqlite3

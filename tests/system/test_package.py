@@ -1,0 +1,186 @@
+"""The Debian package through its life: in, up, not down, out, and no trace. One machine, in this order."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.machine import CommandFailed, Machine, clock, until
+from tests.system.service import DATABASE, UNIT, configuration, configure, install, restarted
+from tests.system.vendor import Backend, Database, Vendor
+from watchdog import __version__
+from watchdog.tables import SCHEMA_VERSION
+
+# What bash does when somebody types this and a tabulator.
+COMPLETION = """
+source /usr/share/bash-completion/completions/zego-watchdog
+COMP_WORDS=(zego-watchdog expl)
+COMP_CWORD=1
+_zego_watchdog_completion zego-watchdog
+echo "${COMPREPLY[@]}"
+"""
+ROOT = Path(__file__).parent.parent.parent
+NEWER = "99.0.0"
+NEWER_SCHEMA = f"{int(SCHEMA_VERSION) + 1:04}"
+
+
+@pytest.fixture(scope="module")
+def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a package of a later version, whose schema is later too."""
+    folder = tmp_path_factory.mktemp("newer")
+    tree = folder / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    (library,) = (tree / "opt/zego-watchdog/lib").glob("python3.*/site-packages")
+    tables = library / "watchdog/tables.py"
+    replace(tables, f'SCHEMA_VERSION = "{SCHEMA_VERSION}"', f'SCHEMA_VERSION = "{NEWER_SCHEMA}"')
+    replace(library / "watchdog/__init__.py", f'"{__version__}"', f'"{NEWER}"')
+    (library / f"watchdog/migrations/versions/{NEWER_SCHEMA}_newer.py").write_text(
+        f'revision = "{NEWER_SCHEMA}"\ndown_revision = "{SCHEMA_VERSION}"\n\n\ndef upgrade() -> None:\n    pass\n'
+    )
+    for compiled in (library / "watchdog/__pycache__").glob("*.pyc"):
+        # These would win over the sources.
+        compiled.unlink()
+    replace(tree / "DEBIAN/control", f"Version: {__version__}", f"Version: {NEWER}")
+    replace(tree / "DEBIAN/preinst", __version__, NEWER)
+    replace(tree / "DEBIAN/preinst", SCHEMA_VERSION, NEWER_SCHEMA)
+    made = folder / "newer.deb"
+    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, made], check=True)
+    return made
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, path
+    path.write_text(text.replace(old, new))
+
+
+def files(machine: Machine) -> set[str]:
+    """Return every file and directory of the system; not what dpkg and the journal write down, nor what is ours."""
+    places = ("/bin", "/boot", "/etc", "/lib", "/media", "/mnt", "/opt", "/sbin", "/srv", "/usr", "/var")
+    passed_over = ("/var/log/journal", "/var/lib/dpkg", "/var/cache", "/var/lib/docker", str(ROOT))
+    pruned = [word for path in passed_over for word in ("-path", path, "-prune", "-o")]
+    return set(machine.run("find", *places, "-xdev", *pruned, "-print").stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def before(machine: Machine) -> set[str]:
+    """Return what was there before anything of ours."""
+    return files(machine)
+
+
+def test_installed_it_runs_and_harms_nobody(machine: Machine, package: Path, before: set[str]) -> None:
+    assert "/opt/zego-watchdog" not in before
+    install(machine, package)
+    until("it runs", lambda: machine.property(UNIT, "ActiveState") == "active")
+    assert machine.property(UNIT, "UnitFileState") == "enabled"
+    # A port is opened for those who ask for one.
+    assert machine.property("zego-watchdog.socket", "ActiveState") == "inactive"
+    assert '"mode": "observe"' in machine.run("zego-watchdog", "status", "--json").stdout
+    assert machine.run("stat", "--format=%a", "/etc/zego-watchdog/secrets").stdout.strip() == "700"
+
+
+def test_it_is_whole(machine: Machine, before: set[str]) -> None:
+    assert before
+    assert machine.run("dpkg", "--verify", "zego-watchdog").stdout == ""
+    assert __version__ in machine.run("zego-watchdog", "version").stdout
+    page = machine.run("man", "--warnings", "zego-watchdog")
+    assert "zego-watchdog explain" in page.stdout
+    assert page.stderr == ""
+    said = machine.run("bash", "-euc", COMPLETION)
+    assert said.stdout.strip() == "explain"
+    assert "psycopg" in machine.run("cat", "/usr/share/doc/zego-watchdog/copyright").stdout
+
+
+def test_using_it_leaves_no_files_in_the_package(machine: Machine) -> None:
+    """Everything is compiled already, so root's commands write nothing to /opt."""
+    machine.run("zego-watchdog", "status")
+    machine.run("zego-watchdog", "check", "--offline", check=False)
+    listed = set(machine.run("dpkg", "--listfiles", "zego-watchdog").stdout.splitlines())
+    assert {path for path in files(machine) if path.startswith("/opt/zego-watchdog")} <= listed
+
+
+def test_an_upgrade_restarts_it_migrates_and_keeps_everything(machine: Machine, vendor: Vendor, newer: Path) -> None:
+    configure(machine, configuration())
+    machine.systemctl("restart", UNIT)
+    backend = Backend(vendor, machine.path(DATABASE))
+    tasks = backend.abandon(2)
+    backend.expect_stopped(tasks)
+    began = clock.monotonic()
+    install(machine, newer)
+    restarted(machine, UNIT, began)
+    assert NEWER in machine.run("zego-watchdog", "version").stdout
+    assert backend.database.schema() == NEWER_SCHEMA
+    assert machine.path("/etc/zego-watchdog/config.yaml").read_text() == configuration()
+    assert backend.have_ended(tasks)
+    backend.expect_stopped(backend.abandon())
+
+
+def test_a_downgrade_is_refused_before_anything_has_changed(machine: Machine, package: Path) -> None:
+    pid = machine.main_pid(UNIT)
+    with pytest.raises(CommandFailed) as refused:
+        install(machine, package)
+    assert f"refusing to go back from {NEWER} to {__version__}" in str(refused.value)
+    assert NEWER_SCHEMA in str(refused.value)
+    assert NEWER in machine.run("zego-watchdog", "version").stdout
+    assert machine.property(UNIT, "ActiveState") == "active"
+    assert machine.main_pid(UNIT) == pid
+
+
+def test_an_older_program_refuses_the_newer_database(machine: Machine, package: Path) -> None:
+    """Whoever insists on the downgrade gets an older program, and that leaves the database alone."""
+    shutil.copy(package, machine.path("/package.deb"))
+    command = ("dpkg", "--force-unsafe-io", "--install", "/package.deb")
+    machine.run(*command, check=False, ZEGO_WATCHDOG_DOWNGRADE="yes")
+    assert __version__ in machine.run("zego-watchdog", "version").stdout
+    until("it has given up", lambda: machine.property(UNIT, "ActiveState") == "failed")
+    assert machine.property(UNIT, "ExecMainStatus") == "78"
+    said = machine.journal(UNIT, "--lines=20")
+    assert f"schema version {NEWER_SCHEMA} is newer than this program's {SCHEMA_VERSION}" in said
+    assert (
+        machine.run("dpkg-query", "--show", "--showformat=${Status}", "zego-watchdog").stdout == "install ok installed"
+    )
+
+
+def test_removal_keeps_configuration_and_history(machine: Machine, newer: Path) -> None:
+    install(machine, newer)
+    until("it runs", lambda: machine.property(UNIT, "ActiveState") == "active")
+    rows = Database(machine.path(DATABASE)).attempts()
+    assert rows
+    (library,) = machine.path("/opt/zego-watchdog/lib").glob("python3.*/site-packages/watchdog/__pycache__")
+    (library / "by_another_python.pyc").touch()
+    machine.run("dpkg", "--remove", "zego-watchdog")
+    assert machine.property(UNIT, "ActiveState") == "inactive"
+    assert not machine.path("/opt/zego-watchdog").exists()
+    assert machine.path("/etc/zego-watchdog/config.yaml").read_text() == configuration()
+    assert machine.path("/etc/zego-watchdog/secrets/server_secret").exists()
+    assert Database(machine.path(DATABASE)).attempts() == rows
+
+
+def test_installed_again_it_goes_on_where_it_was(machine: Machine, vendor: Vendor, newer: Path) -> None:
+    install(machine, newer)
+    until("it runs", lambda: machine.property(UNIT, "ActiveState") == "active")
+    backend = Backend(vendor, machine.path(DATABASE))
+    backend.expect_stopped(backend.abandon())
+
+
+def test_purged_it_leaves_nothing(machine: Machine, before: set[str]) -> None:
+    configure(machine, configuration("sqlite:////var/lib/zego-watchdog-east/watchdog.db"), instance="east")
+    machine.systemctl("stop", UNIT)
+    machine.systemctl("enable", "--now", "zego-watchdog@east.service", "zego-watchdog.socket")
+    machine.systemctl("start", UNIT)
+    machine.run("dpkg", "--purge", "zego-watchdog")
+    assert sorted(files(machine) - before) == []
+    assert sorted(before - files(machine)) == []
+    assert machine.systemctl("list-units", "--all", "--no-legend", "--plain", "zego-watchdog*") == ""
+    assert machine.systemctl("list-unit-files", "--no-legend", "zego-watchdog*", check=False) == ""
+    assert machine.run("dpkg-query", "--show", "zego-watchdog", check=False).returncode == 1
+
+
+def test_it_does_not_go_over_an_installation_of_another_kind(machine: Machine, package: Path) -> None:
+    machine.run("python3", "-m", "venv", "--without-pip", "/opt/zego-watchdog")
+    with pytest.raises(CommandFailed, match="no package made it"):
+        install(machine, package)
+    assert re.search("home = ", machine.path("/opt/zego-watchdog/pyvenv.cfg").read_text())
+    assert not machine.path("/usr/bin/zego-watchdog").exists()
