@@ -6,30 +6,26 @@ answered. Lateness is ``sent_at`` minus ``due_at`` in the ledger.
 
 import asyncio
 import json
-import os
 import secrets
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 import sqlalchemy as sa
-import yaml
 
+from benchmarks import processes
 from benchmarks.databases import Database
+from benchmarks.processes import CALLBACK_SECRET
 from watchdog.clock import SystemClock
-from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
+from watchdog.sandbox.command import EXAMPLE_APP_ID
 from watchdog.signing import callback_signature
 
-_CALLBACK_SECRET: Final = "secret"  # noqa: S105 - the vendor's published example
 _ROOMS: Final = 200
 _EMPTYING_EVERY_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 1.0
+_SETTINGS: Final = {"policy": {"grace_seconds": _GRACE_SECONDS, "never_joined_grace_seconds": _GRACE_SECONDS}}
 
 Execute = Callable[..., list[Any]]
 """Runs one statement with its parameters, as ``?``, on the benchmark's database, commits, and returns the rows."""
@@ -58,11 +54,14 @@ def measure(database: Database, *, seconds: float, connections: int) -> Measured
 
 async def _measure(url: sa.URL, execute: Execute, *, seconds: float, connections: int) -> Measured:
     clock = SystemClock()
-    async with _sandbox() as vendor, _daemon(url.render_as_string(hide_password=False), vendor) as listening:
-        await _empty_rooms(vendor, execute, "quiet", seconds, clock)
-        emptying = asyncio.create_task(_empty_rooms(vendor, execute, "loaded", seconds, clock))
+    async with (
+        processes.sandbox() as vendor,
+        processes.daemon(url.render_as_string(hide_password=False), vendor.url, _SETTINGS) as daemon,
+    ):
+        await _empty_rooms(vendor.url, execute, "quiet", seconds, clock)
+        emptying = asyncio.create_task(_empty_rooms(vendor.url, execute, "loaded", seconds, clock))
         began = clock.monotonic()
-        latencies, refused = await _storm(f"{listening}/callbacks/zego", seconds, connections, clock)
+        latencies, refused = await _storm(f"{daemon.url}callbacks/zego", seconds, connections, clock)
         took = clock.monotonic() - began
         await emptying
     late = {
@@ -131,7 +130,7 @@ def _callback(number: int, now: float) -> bytes:
         "appid": str(EXAMPLE_APP_ID),
         "timestamp": str(int(now)),
         "nonce": nonce,
-        "signature": callback_signature(_CALLBACK_SECRET, str(int(now)), nonce),
+        "signature": callback_signature(CALLBACK_SECRET, str(int(now)), nonce),
         "room_id": f"talk-{room}",
         "room_seq": str(10**17 + room),
         "user_account": f"user-{turn // 2}",
@@ -144,81 +143,3 @@ def _callback(number: int, now: float) -> bytes:
     if turn % 2:
         fields |= {"logout_time": str(int(now * 1000)), "reason": "0"}
     return json.dumps(fields).encode()
-
-
-@asynccontextmanager
-async def _sandbox() -> AsyncIterator[str]:
-    command = ["sandbox", "--port", "0", "--concurrency", "0"]
-    for limit in ("--start-rate", "--stop-rate", "--user-num-rate"):
-        command += [limit, "0"]
-    async with _process(*command, out=asyncio.subprocess.PIPE) as process:
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        first = (await process.stdout.readline()).decode()
-        yield next(word for word in first.split() if word.startswith("http://"))
-
-
-@asynccontextmanager
-async def _daemon(url: str, vendor: str) -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory(prefix="zego-bench-") as name:
-        folder = Path(name)
-        for secret, content in (("server", EXAMPLE_SERVER_SECRET), ("callback", _CALLBACK_SECRET)):
-            (folder / secret).write_text(content)
-            (folder / secret).chmod(0o600)
-        app = {"app_id": EXAMPLE_APP_ID, "server_secret_file": "server", "callback_secret_file": "callback"}
-        port = _free_port()
-        config = {
-            "database": {"url": url},
-            "zego": {"apps": [app], "asr_url": vendor, "rtc_url": vendor},
-            "policy": {
-                "grace_seconds": _GRACE_SECONDS,
-                "never_joined_grace_seconds": _GRACE_SECONDS,
-                "confirm_seconds": 0,
-            },
-            "schedule": {"poll_seconds": 0.5, "occupancy_poll_seconds": 0},
-            "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0},
-            "http": {"listen": f"127.0.0.1:{port}"},
-            "log": {"level": "error"},
-        }
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        async with _process("--config", str(folder / "config.yaml"), "run"):
-            listening = f"http://127.0.0.1:{port}"
-            await _answers(f"{listening}/readyz")
-            yield listening
-
-
-@asynccontextmanager
-async def _process(*arguments: str, out: int = asyncio.subprocess.DEVNULL) -> AsyncIterator[asyncio.subprocess.Process]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "watchdog", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=out,
-        env=environment | {"NO_PROXY": "127.0.0.1"},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def _answers(url: str) -> None:
-    clock = SystemClock()
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        for _ in range(300):
-            try:
-                if (await client.get(url)).status_code == httpx2.codes.OK:
-                    return
-            except httpx2.TransportError:
-                pass
-            await clock.sleep(0.1)
-    raise TimeoutError(f"{url} does not answer")
-
-
-def _free_port() -> int:
-    import socket  # noqa: PLC0415 - only to ask for a number
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])

@@ -92,19 +92,25 @@ def sqlite(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
             connection.execute("COMMIT")
             _plan_some(engine, connection, "?", size)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            databases.append(Database(size, engine, connection, "?", _sqlite_size(connection)))
+            databases.append(Database(size, engine, connection, "?", _sqlite_size(connection, "zego_tasks")))
         yield f"SQLite {sqlite3.sqlite_version}: journal_mode=WAL, synchronous=FULL, never analyzed", databases
 
 
-def _sqlite_size(connection: sqlite3.Connection) -> Size:
+def _sqlite_size(connection: Application, table: str) -> Size:
     pages = dict(
         connection.execute(
             "SELECT type, sum(pages) FROM (SELECT s.type, count(*) AS pages FROM dbstat AS d"
-            " JOIN sqlite_schema AS s ON s.name = d.name WHERE s.tbl_name = 'zego_tasks' GROUP BY s.name) GROUP BY type"
+            " JOIN sqlite_schema AS s ON s.name = d.name WHERE s.tbl_name = ? GROUP BY s.name) GROUP BY type",
+            (table,),
         )
     )
     page_size = connection.execute("PRAGMA page_size").fetchone()[0]
     return Size(pages["table"] * page_size, pages["index"] * page_size)
+
+
+def _postgresql_size(connection: Application, table: str) -> Size:
+    sizes = "SELECT pg_table_size(CAST(%s AS regclass)), pg_indexes_size(CAST(%s AS regclass))"
+    return Size(*connection.execute(sizes, (table, table)).fetchone())
 
 
 @contextmanager
@@ -142,11 +148,63 @@ def postgresql(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
             _plan_some(engine, application, "%s", size)
             application.execute("VACUUM (ANALYZE) zego_tasks")
             application.execute("CHECKPOINT")
-            table, indexes = application.execute(
-                "SELECT pg_table_size('zego_tasks'), pg_indexes_size('zego_tasks')"
-            ).fetchone() or (0, 0)
-            databases.append(Database(size, engine, application, "%s", Size(table, indexes)))
+            on_disk = _postgresql_size(application, "zego_tasks")
+            databases.append(Database(size, engine, application, "%s", on_disk))
         yield described, databases
+
+
+def fill_ledger(database: Database, number: int) -> Size:
+    """Add so many stopped tasks with one attempt each, the newest now, six a minute; what the ledger takes on disk."""
+    sqlite = database.engine.dialect.name == "sqlite"
+    ids = (
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < :number - 1) SELECT {} FROM n"
+        if sqlite
+        else "SELECT {} FROM generate_series(0, :number - 1) AS n(i)"
+    )
+    ago = (
+        "strftime('%Y-%m-%d %H:%M:%f000', 'now', (10 * (i + 1 - :number)) || ' seconds')"
+        if sqlite
+        else "now() + make_interval(secs => 10 * (i + 1 - :number))"
+    )
+    text = "CAST({} AS text)"
+    task = text.format(f"{_FIRST_TASK_ID} + 1000000000 + i")
+    room = "'ended-' || " + text.format("i")
+    rows = {
+        "zego_tasks": {"task_id": task, "room_id": room, "status": "'stopped'", "started_at": ago, "ended_at": ago},
+        "zego_stop_attempts": {
+            "task_id": task,
+            "kind": "'asr'",
+            "app_id": "1234567890",
+            "room_id": room,
+            "attempt": "1",
+            "reason": "'empty_room'",
+            "evidence_source": "'api'",
+            **dict.fromkeys(
+                ("evidence_at", "empty_since", "due_at", "auto_stop_at", "sent_at", "replied_at", "recorded_at"), ago
+            ),
+            "http_status": "200",
+            "code": "'0'",
+            "message": "'Success'",
+            "request_id": text.format("3151527792559699732 + i"),
+            "outcome": "'stopped'",
+            "instance": "'host-12345-0123abcd'",
+        },
+    }
+    with database.engine.begin() as connection:
+        for table, columns in rows.items():
+            insert = f"INSERT INTO {table} ({', '.join(columns)}) " + ids.format(", ".join(columns.values()))
+            connection.execute(sa.text(insert), {"number": number})
+    if sqlite:
+        database.application.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return _sqlite_size(database.application, "zego_stop_attempts")
+    database.application.execute("VACUUM (ANALYZE) zego_tasks, zego_stop_attempts")
+    return _postgresql_size(database.application, "zego_stop_attempts")
+
+
+def postmaster(database: Database) -> int:
+    """The process of the server that ``database`` is on."""
+    host = str(database.engine.url.query["host"])
+    return int((Path(host) / "postmaster.pid").read_text(encoding="ascii").split()[0])
 
 
 def _describe_postgresql(connection: psycopg.Connection) -> str:

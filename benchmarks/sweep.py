@@ -1,7 +1,7 @@
-"""What a sweep costs, by ``Sweeper.run_once`` itself, with a stopper that only collects the claims."""
+"""What a sweep and a hint cost, by ``Sweeper.run_once`` itself, with a stopper that only collects the claims."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
@@ -9,18 +9,15 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from benchmarks.databases import ONE_ROOM_IN, PEOPLE, Application, Database, room_id
+from benchmarks.databases import LATER, ONE_ROOM_IN, PEOPLE, Application, Database, room_id
 from watchdog.breaker import Breaker
 from watchdog.clock import SystemClock
 from watchdog.model import Reason
-from watchdog.policy import Policy
+from watchdog.policy import InForce
 from watchdog.stopper import Stopper
 from watchdog.storage import Storage
 from watchdog.store import Claim, SetAside, Store
 from watchdog.sweeper import Sweeper
-
-AT_ONCE: Final = Policy(grace_seconds=0, confirm_seconds=0)
-"""Due as soon as the room is empty: one sweep plans and claims."""
 
 _STRIDE: Final = 7919  # a prime: from room to room all over the table, and no room twice in a row
 
@@ -36,23 +33,34 @@ class Collector(Stopper):
     def default_app(self) -> int | None:
         return 1
 
-    def capacity(self) -> int:
-        return self._most - len(self.claims)
+    @property
+    def tasks_in_hand(self) -> Collection[str]:
+        return ()
 
-    def submit(self, claims: Sequence[Claim], lease_until: float) -> None:
-        del lease_until
+    def capacity(self, unserved: Collection[int] = ()) -> tuple[int, set[int]]:
+        del unserved
+        return self._most - len(self.claims), set()
+
+    def submit(self, claims: Sequence[Claim], lease_until: float, *, probe: bool = False) -> None:
+        del lease_until, probe
         self.claims.extend(claims)
 
 
 class Subject:
     """One database to be measured; every method returns the seconds that the thing measured took."""
 
-    def __init__(self, database: Database, due: int) -> None:
+    def __init__(self, database: Database, emptied: int, due: int) -> None:
         self.size = database.size
+        self._emptied = emptied
         self._due = due
         self._application: Application = database.application
         self._hint = (
             f"UPDATE zego_tasks SET user_count = {database.mark}"  # noqa: S608  # a mark
+            f" WHERE room_id = {database.mark} AND status = 'active'"
+        )
+        time = "strftime('%Y-%m-%d %H:%M:%f000', 'now')" if database.mark == "?" else "now()"
+        self._come_due = (
+            f"UPDATE zego_tasks SET due_at = {time}, wake_at = {time}"  # noqa: S608  # a mark, and a function
             f" WHERE room_id = {database.mark} AND status = 'active'"
         )
         self._collector = Collector(due)
@@ -63,7 +71,7 @@ class Subject:
             storage=self.storage,
             stopper=self._collector,
             breaker=Breaker(30),
-            rules=AT_ONCE,
+            policy_in_force=InForce(LATER),
             lease_seconds=20,
             instance="bench",
             clock=clock,
@@ -79,12 +87,7 @@ class Subject:
 
     async def nothing_due(self) -> float:
         """One sweep that finds nothing to do."""
-        began = perf_counter()
-        swept = await self._sweeper.run_once()
-        took = perf_counter() - began
-        if swept.planned or swept.claimed:
-            raise AssertionError(f"something was due: {swept}")
-        return took
+        return await self._sweep((0, 0))
 
     async def statement(self) -> float:
         """The one statement of such a sweep by the database's driver: no worker thread, no SQLAlchemy."""
@@ -93,16 +96,23 @@ class Subject:
         self._application.execute(statement, parameters).fetchone()
         return perf_counter() - began
 
-    async def plan_and_claim(self) -> float:
-        """One sweep that plans and claims ``due`` tasks whose rooms have just emptied."""
+    async def plan(self) -> float:
+        """One sweep that plans tasks whose rooms have just emptied, due later."""
+        rooms = [next(self._rooms) for _ in range(self._emptied)]
+        self._say(rooms, 0)
+        took = await self._sweep((self._emptied, 0))
+        # People come back: all is as it was.
+        self._say(rooms, PEOPLE)
+        return took
+
+    async def claim(self) -> float:
+        """One sweep that claims tasks whose time has come."""
         rooms = [next(self._rooms) for _ in range(self._due)]
         self._say(rooms, 0)
-        began = perf_counter()
-        swept = await self._sweeper.run_once()
-        took = perf_counter() - began
-        if (swept.planned, swept.claimed) != (self._due, self._due):
-            raise AssertionError(f"{self._due} tasks were due: {swept}")
-        # People come back, and the claims are given back: all is as it was.
+        await self._sweep((self._due, 0))
+        self._in_one_transaction(self._come_due, [(room,) for room in rooms])
+        took = await self._sweep((0, self._due))
+        # People come back, and the claims are given back.
         self._say(rooms, PEOPLE)
         self._store.set_aside([_untouched(claim) for claim in self._collector.claims])
         self._collector.claims.clear()
@@ -115,10 +125,29 @@ class Subject:
         self._application.execute(self._hint, (PEOPLE + 1, room))
         return perf_counter() - began
 
+    async def hint_in_bulk(self) -> float:
+        """The same for many rooms in one transaction, for each of them."""
+        rooms = [next(self._rooms) for _ in range(self._emptied)]
+        began = perf_counter()
+        self._say(rooms, PEOPLE + 1)
+        return (perf_counter() - began) / len(rooms)
+
+    async def _sweep(self, expected: tuple[int, int]) -> float:
+        """One sweep that is to plan and to claim so many."""
+        began = perf_counter()
+        swept = await self._sweeper.run_once()
+        took = perf_counter() - began
+        if (swept.planned, swept.claimed) != expected:
+            raise AssertionError(f"{expected} tasks were to be planned and claimed: {swept}")
+        return took
+
     def _say(self, rooms: Sequence[str], people: int) -> None:
+        self._in_one_transaction(self._hint, [(people, room) for room in rooms])
+
+    def _in_one_transaction(self, statement: str, each: Sequence[tuple[object, ...]]) -> None:
         self._application.execute("BEGIN")
-        for room in rooms:
-            self._application.execute(self._hint, (people, room))
+        for parameters in each:
+            self._application.execute(statement, parameters)
         self._application.execute("COMMIT")
 
 
@@ -148,13 +177,15 @@ class Measure:
     times: int
 
 
-def measures(due: int) -> list[Measure]:
+def measures(emptied: int, due: int) -> list[Measure]:
     return [
         Measure("sweep, nothing due", Subject.nothing_due, 40),
         Measure("its statement alone", Subject.statement, 40),
-        Measure(f"sweep, {due} planned and claimed", Subject.plan_and_claim, 1),
+        Measure(f"sweep, {emptied:,} newly empty planned", Subject.plan, 1),
+        Measure(f"sweep, {due} due claimed", Subject.claim, 1),
         Measure("sweep, nothing due, after those", Subject.nothing_due, 40),
-        Measure("hint for one room", Subject.hint, 10),
+        Measure("hint for one room, alone", Subject.hint, 10),
+        Measure(f"hint for one room, of {emptied:,} at once", Subject.hint_in_bulk, 1),
     ]
 
 
@@ -168,14 +199,14 @@ async def _sample(subjects: Sequence[Subject], measure: Measure, repeats: int) -
     return samples
 
 
-def run(databases: Sequence[Database], due: int, repeats: int) -> dict[str, list[list[float]]]:
+def run(databases: Sequence[Database], emptied: int, due: int, repeats: int) -> dict[str, list[list[float]]]:
     """The seconds of every repeat, by measure and then by database; what is measured first warms up unmeasured."""
-    subjects = [Subject(database, due) for database in databases]
+    subjects = [Subject(database, emptied, due) for database in databases]
 
     async def all_of_them() -> dict[str, list[list[float]]]:
-        for measure in measures(due):
+        for measure in measures(emptied, due):
             await _sample(subjects, measure, 3)
-        return {measure.name: await _sample(subjects, measure, repeats) for measure in measures(due)}
+        return {measure.name: await _sample(subjects, measure, repeats) for measure in measures(emptied, due)}
 
     try:
         return asyncio.run(all_of_them())

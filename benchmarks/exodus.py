@@ -1,0 +1,143 @@
+"""A mass exodus: all rooms are empty and due at once, and nothing is paced.
+
+The daemon's time runs from the moment at which the tasks are due until the last outcome is committed. A peer's runs
+from that moment until the sandbox has accepted its last stop: its jobs have been scheduled beforehand, at leisure.
+The limit is a loop that sends the same requests with the same library, as many at a time, and records nothing.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks import contenders, processes, rooms
+from benchmarks.contenders import Entry, Sections
+from benchmarks.databases import Database
+from benchmarks.rooms import Vendor
+from watchdog.clock import SystemClock
+
+_LOOK_EVERY_SECONDS: Final = 0.1
+_GIVE_UP_SECONDS: Final = 60.0
+LIMITS: Final = {"client": "bare loop, the daemon's client", "httpx2": "bare loop, httpx2 as documented"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """``grace_seconds`` is the time for taking note of it all: nothing is due before it is over."""
+
+    rooms: int
+    grace_seconds: float
+
+    def sections(self) -> Sections:
+        """The daemon without a pace, and without its round of questions to the vendor about every room."""
+        return {
+            "policy": {
+                "grace_seconds": self.grace_seconds,
+                "never_joined_grace_seconds": self.grace_seconds,
+                "confirm_seconds": 0,
+            },
+            "schedule": {"poll_seconds": 0.5, "occupancy_poll_seconds": 0},
+            "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of one contender. ``left`` are tasks that it did not stop, ``doubles`` those that it asked to stop twice."""
+
+    name: str
+    is_peer: bool
+    stops: int
+    seconds: float
+    left: int
+    doubles: int
+    cpu_seconds: float
+    memory_bytes: int
+
+    @property
+    def rate(self) -> float:
+        """Stops a second."""
+        return self.stops / self.seconds
+
+    @property
+    def cpu_milliseconds(self) -> float:
+        """Processor time of each stop, in ms."""
+        return 1000 * self.cpu_seconds / max(1, self.stops)
+
+
+async def limit(how: str, setting: Setting) -> Measured:
+    """The bare loop, ``httpx2`` or ``client``."""
+    pipe = asyncio.subprocess.PIPE
+    async with processes.sandbox() as sandbox, rooms.control(sandbox.url) as vendor:
+        tasks = await vendor.start(setting.rooms, people=False)
+        arguments = ("-m", "benchmarks.peers", "bare", how, sandbox.url)
+        async with processes.process(*arguments, out=pipe, take=pipe) as process:
+            await contenders.expect(process, "ready")
+            before = processes.cpu_seconds([process.pid])
+            assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+            assert process.stdout is not None  # noqa: S101 - the same
+            process.stdin.write(json.dumps(tasks).encode() + b"\n")
+            seconds = float(await process.stdout.readline())
+            spent = processes.cpu_seconds([process.pid]) - before
+            memory = processes.memory_bytes([process.pid])
+        await vendor.read()
+    stops = len(vendor.stops())
+    return Measured(LIMITS[how], True, stops, seconds, setting.rooms - stops, 0, spent, memory)
+
+
+async def measure(entry: Entry, setting: Setting) -> Measured:
+    """One contender. Raises RuntimeError for a peer that could not take note of all tasks before they were due."""
+    clock = SystemClock()
+    async with processes.sandbox() as sandbox, rooms.control(sandbox.url) as vendor:
+        tasks = await vendor.start(setting.rooms, people=False)
+        async with entry.start(sandbox.url, tasks, setting.sections()) as contender:
+            before = contender.cpu_seconds()
+            due_at = clock.time() + setting.grace_seconds
+            await contender.application.empty(tasks, due_at)
+            if contender.database is None:
+                if clock.time() > due_at:
+                    raise RuntimeError(f"{entry.name} was still being told when the tasks came due: a longer grace")
+                await clock.sleep(due_at - clock.time())
+                await vendor.wait_for_stops(setting.rooms, _GIVE_UP_SECONDS)
+                until = max((stop["received_at"] for stop in vendor.stops()), default=clock.time())
+            else:
+                await clock.sleep(setting.grace_seconds)
+                until = await all_ended(contender.database)
+                due_at = first_due(contender.database)
+            spent = contender.cpu_seconds() - before
+            memory = contender.memory_bytes()
+        await vendor.read()
+    return measured(entry, vendor, setting.rooms, until - due_at, (spent, memory))
+
+
+def measured(entry: Entry, vendor: Vendor, tasks: int, seconds: float, cost: tuple[float, int]) -> Measured:
+    """What the sandbox's log says of it; ``cost`` is seconds of processor time, and bytes."""
+    stops = len(vendor.stops())
+    asked = Counter(request["task_id"] for request in vendor.of("stop_requested"))
+    doubles = sum(times > 1 for times in asked.values())
+    return Measured(entry.name, entry.is_peer, stops, seconds, tasks - stops, doubles, *cost)
+
+
+async def all_ended(database: Database) -> float:
+    """The Unix time at which no task is active any more, as another connection sees it; or at which nothing goes on."""
+    clock = SystemClock()
+    left, until = -1, 0.0
+    while left != 0:
+        await clock.sleep(_LOOK_EVERY_SECONDS)
+        (now_left,) = database.application.execute("SELECT count(*) FROM zego_tasks WHERE status = 'active'").fetchone()
+        if now_left != left:
+            left, until = now_left, clock.monotonic() + _GIVE_UP_SECONDS
+        elif clock.monotonic() > until:
+            break
+    return clock.time()
+
+
+def first_due(database: Database) -> float:
+    """The Unix time at which the first of the tasks was due, by the ledger."""
+    statement = {
+        "sqlite": "SELECT (julianday(min(due_at)) - 2440587.5) * 86400 FROM zego_stop_attempts",
+        "postgresql": "SELECT extract(epoch FROM min(due_at)) FROM zego_stop_attempts",
+    }[database.engine.dialect.name]
+    (moment,) = database.application.execute(statement).fetchone()
+    return float(moment)

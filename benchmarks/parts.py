@@ -1,0 +1,276 @@
+"""The parts of the benchmark, each from what it sets up to its tables."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from benchmarks import (
+    callbacks,
+    charts,
+    commands,
+    contenders,
+    daemons,
+    databases,
+    exodus,
+    idle,
+    lateness,
+    pace,
+    sweep,
+)
+from benchmarks.databases import Database
+from benchmarks.exodus import Setting as ExodusSetting
+from benchmarks.lateness import Setting as LatenessSetting
+from benchmarks.report import Section, duration, megabytes, row, table
+
+KINDS: Final = {"sqlite": databases.sqlite, "postgresql": databases.postgresql}
+_CONNECTIONS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything."""
+
+    tasks: Sequence[int]
+    repeats: int
+    emptied: int
+    due: int
+    idle_seconds: float
+    attempts: int
+    callback_seconds: float
+    lateness: LatenessSetting
+    exodus: ExodusSetting
+    allowed: Sequence[int]
+    pace_seconds: float
+    daemons: Sequence[int]
+    daemons_setting: ExodusSetting
+    command_repeats: int
+
+
+SMALL: Final = Size(
+    tasks=(120, 240),
+    repeats=2,
+    emptied=10,
+    due=5,
+    idle_seconds=1,
+    attempts=200,
+    callback_seconds=1,
+    lateness=LatenessSetting(rooms=20, spread_seconds=1, grace_seconds=1.5),
+    exodus=ExodusSetting(rooms=40, grace_seconds=2),
+    allowed=(20,),
+    pace_seconds=3,
+    daemons=(1, 2),
+    daemons_setting=ExodusSetting(rooms=40, grace_seconds=1),
+    command_repeats=1,
+)
+FULL: Final = Size(
+    tasks=(1_000, 100_000, 1_000_000),
+    repeats=30,
+    emptied=900,  # of the smallest one's rooms 990 have people in them
+    due=200,
+    idle_seconds=60,
+    attempts=1_000_000,
+    callback_seconds=15,
+    lateness=LatenessSetting(rooms=5_000, spread_seconds=120, grace_seconds=20),
+    # As long as the slowest peer needs to be told of all of them, with some to spare.
+    exodus=ExodusSetting(rooms=10_000, grace_seconds=90),
+    allowed=(10, 100, 500),
+    pace_seconds=30,
+    daemons=(1, 2, 4),
+    daemons_setting=ExodusSetting(rooms=10_000, grace_seconds=5),
+    command_repeats=7,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What to compare: kinds of database, and contenders by their words in ``contenders.ENTRIES``."""
+
+    databases: Sequence[str]
+    contenders: Sequence[str]
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def scale(size: Size, chosen: Chosen) -> Section:
+    """Sweeps and hints at several numbers of active tasks, an idle daemon, and bytes on disk."""
+    lines: list[str] = []
+    for kind in chosen.databases:
+        _tell(f"scale: {kind}: loading {', '.join(f'{number:,}' for number in size.tasks)} tasks")
+        with KINDS[kind](list(size.tasks)) as (described, found):
+            _tell(f"scale: {kind}: measuring")
+            results = sweep.run(found, size.emptied, size.due, size.repeats)
+            idling = [asyncio.run(idle.measure(database, size.idle_seconds)) for database in found]
+            ledger = databases.fill_ledger(found[0], size.attempts)
+            lines += ["", f"### {described}", "", *_scale(found, results, idling)]
+            lines += ["", *_ledger(ledger, size.attempts)]
+    return Section(lines)
+
+
+def _scale(found: Sequence[Database], results: dict[str, list[list[float]]], idling: list[idle.Measured]) -> list[str]:
+    first, most = found[0].size, found[-1].size
+    rows = []
+    for name, samples in results.items():
+        medians = [median(seconds) for seconds in samples]
+        rows.append([name, *map(_spread, samples), f"**{medians[-1] / medians[0]:.2f}**"])
+        if name.startswith("hint"):
+            each = [1 / one for one in medians]
+            rows.append([f"{name}, a second", *(f"{one:,.0f}" for one in each), f"{each[-1] / each[0]:.2f}"])
+    for part in ("table", "indexes"):
+        each = [getattr(database.on_disk, part) / database.size for database in found]
+        rows.append([f"{part}, bytes per task", *(f"{one:.0f}" for one in each), f"{each[-1] / each[0]:.2f}"])
+    shares = [one.share for one in idling]
+    rows.append(["idle daemon, of one core", *(f"{share:.2%}" for share in shares), ""])
+    memory = [one.resident_bytes for one in idling]
+    rows.append(["idle daemon, resident memory", *map(megabytes, memory), f"{memory[-1] / memory[0]:.2f}"])
+    header = ["median (min … max)", *(f"{database.size:,} tasks" for database in found), f"{most:,} : {first:,}"]
+    return table(header, rows)
+
+
+def _ledger(size: databases.Size, attempts: int) -> list[str]:
+    each = [f"{part / attempts:.0f}" for part in (size.table, size.indexes)]
+    return [f"Ledger, with {attempts:,} attempts: {each[0]} bytes per attempt, and {each[1]} in its indexes."]
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{duration(median(seconds))} ({duration(min(seconds))} … {duration(max(seconds))})"
+
+
+def flood(size: Size, chosen: Chosen) -> Section:
+    """Callbacks as fast as they are answered, and stops meanwhile."""
+    lines: list[str] = []
+    for kind in chosen.databases:
+        _tell(f"callbacks: {kind}")
+        with KINDS[kind]([size.tasks[0]]) as (described, found):
+            measured = callbacks.measure(found[0], seconds=size.callback_seconds, connections=_CONNECTIONS)
+        lines += ["", f"### {described.partition(':')[0]}", "", *_callbacks(measured)]
+    return Section(lines)
+
+
+def _callbacks(measured: callbacks.Measured) -> Iterator[str]:
+    rate = len(measured.answered) / measured.load_seconds
+    yield f"Callbacks: {rate:.0f} a second over {_CONNECTIONS} connections, {measured.refused} refused."
+    yield ""
+    yield row(["", "median", "p99", "worst"])
+    yield row(["---", *["---:"] * 3])
+    for name, seconds in (
+        ("callback, sent to answered", measured.answered),
+        ("stop, due to sent, in silence", measured.lateness_quiet),
+        ("stop, due to sent, meanwhile", measured.lateness_loaded),
+    ):
+        late = sorted(seconds)
+        p99 = late[int(len(late) * 0.99)]
+        yield row([f"{name} ({len(late)})", duration(median(late)), duration(p99), duration(late[-1])])
+
+
+def late(size: Size, chosen: Chosen) -> Section:
+    """How late stops are, beside the peers."""
+    setting = size.lateness
+    found = []
+    for name in chosen.contenders:
+        _tell(f"lateness: {name}")
+        found.append(asyncio.run(lateness.measure(contenders.ENTRIES[name], setting)))
+    rows = [
+        [
+            one.name,
+            *(f"{1000 * one.at(share):,.1f} ms" for share in (0.5, 0.99, 1)),
+            str(one.wrong_stops),
+            str(one.left),
+            f"{one.cpu_seconds_per_1000:.2f} s",
+            megabytes(one.memory_bytes),
+        ]
+        for one in found
+    ]
+    header = ["due to sent", "p50", "p99", "worst", "wrong stops", "not stopped", "CPU per 1,000 stops", "memory"]
+    said = (
+        f"{setting.rooms:,} rooms empty over {setting.spread_seconds:g} s, grace {setting.grace_seconds:g} s,"
+        f" {setting.refill:.0%} fill again before it ends."
+    )
+    plot = charts.distributions(
+        "How late stops are sent", "milliseconds after they were due", [(one.name, one.late) for one in found]
+    )
+    return Section([said, "", *table(header, rows)], {"benchmark-lateness.svg": plot})
+
+
+def leave(size: Size, chosen: Chosen) -> Section:
+    """The mass exodus, beside the limit and the peers."""
+    found = []
+    for how in exodus.LIMITS:
+        _tell(f"exodus: {how}")
+        found.append(asyncio.run(exodus.limit(how, size.exodus)))
+    most = max(one.rate for one in found)
+    for name in chosen.contenders:
+        _tell(f"exodus: {name}")
+        found.append(asyncio.run(exodus.measure(contenders.ENTRIES[name], size.exodus)))
+    rows = [
+        [
+            one.name,
+            f"{one.rate:,.0f}",
+            f"{one.rate / most:.0%}",
+            f"{one.cpu_milliseconds:.2f} ms",
+            str(one.left),
+            str(one.doubles),
+            megabytes(one.memory_bytes),
+        ]
+        for one in found
+    ]
+    header = ["", "stops a second", "of the limit", "CPU per stop", "not stopped", "stopped twice", "memory"]
+    plot = charts.bars(f"{size.exodus.rooms:,} rooms due at once", "stops/s", [(one.name, one.rate) for one in found])
+    return Section(
+        [f"{size.exodus.rooms:,} tasks due at once, no pace.", "", *table(header, rows)],
+        {"benchmark-exodus.svg": plot},
+    )
+
+
+def paced(size: Size, chosen: Chosen) -> Section:
+    """How much of the vendor's limit is used."""
+    rows = []
+    for name in chosen.databases:
+        for allowed in size.allowed:
+            _tell(f"pace: {name}: {allowed} a second")
+            one = asyncio.run(pace.measure(name, allowed, size.pace_seconds))
+            cells = [f"{one.utilisation:.1%}", str(one.stops), str(one.throttled_later), str(one.throttled)]
+            rows.append([f"{one.name}: {allowed} a second", *cells])
+    return Section(table(["allowed", "used", "stops", "throttled, after 1 s", "throttled in all"], rows))
+
+
+def together(size: Size, _chosen: Chosen) -> Section:
+    """Several daemons on one PostgreSQL."""
+    rows = []
+    for number in size.daemons:
+        _tell(f"daemons: {number}")
+        one = asyncio.run(daemons.measure(number, size.daemons_setting))
+        cells = [f"{one.rate:,.0f}", f"{one.cpu_milliseconds:.2f} ms", str(one.left), str(one.doubles)]
+        rows.append([one.name, *cells, megabytes(one.memory_bytes)])
+    header = ["", "stops a second", "CPU per stop", "not stopped", "stopped twice", "memory"]
+    return Section([f"{size.daemons_setting.rooms:,} tasks due at once, no pace.", "", *table(header, rows)])
+
+
+def start(size: Size, chosen: Chosen) -> Section:
+    """Commands, with a long ledger."""
+    found = {}
+    for kind in chosen.databases:
+        _tell(f"commands: {kind}: {size.attempts:,} attempts")
+        with KINDS[kind]([0]) as (_, (database,)):
+            databases.fill_ledger(database, size.attempts)
+            found[kind] = commands.measure(database, size.command_repeats)
+    rows = [
+        [f"`{each[0].command}`", *(_spread(one.seconds) for one in each)] for each in zip(*found.values(), strict=True)
+    ]
+    header = ["median (min … max)", *(contenders.ENTRIES[kind].name.partition(", ")[2] for kind in found)]
+    return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows)])
+
+
+PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
+    "lateness": late,
+    "exodus": leave,
+    "pace": paced,
+    "scale": scale,
+    "callbacks": flood,
+    "daemons": together,
+    "commands": start,
+}
