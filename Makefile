@@ -2,6 +2,10 @@
 PYTHON ?= python3
 DB ?= sqlite
 SEED ?= 1
+KILLS ?= 40
+# They wait more than they work.
+FAULTS_AT_ONCE ?= 4
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -12,6 +16,7 @@ BIN := .venv/bin
 # One stamp for each set of dependencies, so that the demo need not wait for the development tools.
 RUNTIME := .venv/.installed
 POSTGRESQL := .venv/.installed-postgresql
+BENCH := .venv/.installed-bench
 DEV := .venv/.installed-dev
 PINS := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable
@@ -33,6 +38,7 @@ check: $(DEV) ## lint, formatting, types, layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy packaging/manual.py packaging/copyright.py
 	$(BIN)/lint-imports
 
 .PHONY: format
@@ -41,12 +47,28 @@ format: $(DEV) ## put the code into shape
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: $(DEV) ## what a sweep costs, at a thousand and a million active tasks
-	@$(BIN)/python -m benchmarks
+bench: $(BENCH) ## what it does and costs, beside what one would use instead, into docs/benchmarks.md; PARTS="lateness pace"
+	@$(BIN)/python -m benchmarks $(PARTS) --write docs/benchmarks.md
+
+.PHONY: deb
+deb: $(RUNTIME) ## build a Debian package for this machine's release into dist
+	@packaging/build_deb.sh
+
+.PHONY: system-test
+system-test: $(DEV) deb ## install that package on a machine with a real systemd, a container, and break things; needs root
+	@tests/system/run.sh --quiet
 
 .PHONY: simulate
 simulate: $(DEV) ## a thousand rooms for two hours in every mode, in minutes; SEED=7 for other chances
 	@$(BIN)/python -m simulation --seed $(SEED)
+
+.PHONY: faults
+faults: $(DEV) ## break everything there is to break, in real processes; KILLS=500 for more kill -9, WRITE=1 for the docs
+	@FAULTS=1 FAULTS_KILLS=$(KILLS) FAULTS_WRITE=$(WRITE) $(BIN)/python -m pytest --quiet --numprocesses $(FAULTS_AT_ONCE) tests/faults
+
+.PHONY: soak
+soak: $(DEV) ## play by chance with daemons, people and faults, for SECONDS=60
+	@$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 .PHONY: constraints
 constraints: $(DEV) ## take what is installed now into constraints.txt
@@ -74,6 +96,10 @@ $(POSTGRESQL): .venv/pyvenv.cfg $(PINS)
 	@echo "Installing zego-watchdog and a PostgreSQL server into .venv"
 	@$(INSTALL) '.[postgresql-server]' && touch $(RUNTIME) $@
 
+$(BENCH): .venv/pyvenv.cfg $(PINS)
+	@echo "Installing zego-watchdog and what it is compared with into .venv"
+	@$(INSTALL) '.[bench]' && touch $(RUNTIME) $(POSTGRESQL) $@
+
 $(DEV): .venv/pyvenv.cfg $(PINS)
 	@echo "Installing zego-watchdog and its development tools into .venv"
-	@$(INSTALL) '.[dev]' && touch $(RUNTIME) $(POSTGRESQL) $@
+	@$(INSTALL) '.[dev]' && touch $(RUNTIME) $(POSTGRESQL) $(BENCH) $@
