@@ -36,12 +36,12 @@ def close(
     # Nothing of a journal's is believed of a task, unless the ledger knows of it.
     known = [closing for closing in closings if not posthumous or closing.attempt_id in written]
     if ended := [closing for closing in known if closing.status is not None]:
-        end = sql.END_FREE_TASK if posthumous else sql.END_TASK
-        connection.execute(end, [{**_owned(closing), "b_status": closing.status} for closing in ended])
+        _end(connection, ended, posthumous=posthumous)
     stopped = [one for one in ended if one.status is Status.STOPPED and one.attempt_id in written]
     if stopped and rejoin_watch_seconds > 0:
-        watch = sql.WATCH_ROOM[connection.dialect.name]
-        connection.execute(watch, [_watch(closing, rejoin_watch_seconds) for closing in stopped])
+        ids = [closing.attempt_id for closing in stopped]
+        watch = sql.WATCH_ROOMS[connection.dialect.name]
+        connection.execute(watch, {"attempt_ids": ids, "seconds": rejoin_watch_seconds})
     if goes_on := [closing for closing in known if closing.status is None]:
         # What a dead process meant to wait for is over by now.
         wakes = [{**_owned(one), "b_wake": 0.0 if posthumous else one.wake_seconds} for one in goes_on]
@@ -67,6 +67,16 @@ def _ledger(connection: sa.Connection, closings: Sequence[Closing], *, posthumou
     return {one: Written(Reason(rows[one].reason), rows[one].outcome == Outcome.SENT) for one in news}
 
 
+def _end(connection: sa.Connection, ended: Sequence[Closing], *, posthumous: bool) -> None:
+    if posthumous:
+        connection.execute(sql.END_FREE_TASK, [{**_owned(one), "b_status": one.status} for one in ended])
+        return
+    for status in {one.status for one in ended}:
+        owned = [(one.task_id, one.token) for one in ended if one.status is status]
+        parameters = {"b_status": status, "owned": owned, "task_ids": [task_id for task_id, _ in owned]}
+        connection.execute(sql.END_TASKS, parameters)
+
+
 def _owned(closing: Closing) -> dict[str, Any]:
     return {"b_task_id": closing.task_id, "b_token": closing.token}
 
@@ -74,13 +84,3 @@ def _owned(closing: Closing) -> dict[str, Any]:
 def _facts(closing: Closing) -> dict[str, Any]:
     names = ("outcome", "replied_at", "http_status", "code", "message", "request_id", "detail")
     return {"b_id": closing.attempt_id, **{name: getattr(closing, name) for name in names}}
-
-
-def _watch(closing: Closing, seconds: float) -> dict[str, Any]:
-    return {
-        "b_task_id": closing.task_id,
-        "b_app_id": closing.app_id,
-        "b_room_id": closing.room_id,
-        "b_stopped_at": closing.replied_at,
-        "b_seconds": seconds,
-    }

@@ -6,7 +6,7 @@ decision to stop ──► commit `sent` ──► lease left? ──► one req
 import asyncio
 import random
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
@@ -72,6 +72,16 @@ class Finished:
     reply: Reply | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """A committed attempt and what came of its request; ``result`` None where the lease was too short to send it."""
+
+    held: Held
+    intent: Intent
+    sent: Sent
+    result: Reply | NotSent | NoAnswer | None
+
+
 def announce(held: Held, outcome: Outcome, **fields: object) -> None:
     """Log one event per outcome, ids as fields; the same everywhere an outcome arises."""
     task = held.claim.task
@@ -111,10 +121,11 @@ class Sender:
         self.requests = 0
         """How many have been sent since the start."""
 
-    async def send(self, held: Held, app_id: int, evidence: Evidence, reason: Reason) -> Finished | None:
-        """Return what came of it; None, with nothing sent or recorded, when the row has changed since it was claimed.
+    async def send(self, held: Held, app_id: int, evidence: Evidence, reason: Reason) -> Attempted | None:
+        """Commit the attempt and send it; whoever asked for it then passes what is returned to ``conclude``.
 
-        Cancelled while the request is under way, it records the attempt as ``unknown`` first.
+        None, with nothing sent or recorded, when the row has changed since it was claimed. Cancelled while the request
+        is under way, it records the attempt as ``unknown`` first.
         """
         task = held.claim.task
         auto_stop_at = task.auto_stop_at
@@ -125,25 +136,36 @@ class Sender:
         if sent is None:
             return None
         if not held.lease_suffices(self._clock, self._settings):
-            return await self._record(held, intent, sent, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
+            return Attempted(held, intent, sent, None)
         if task.due_at is not None and sent.attempt == 1 and not held.manual:
             self.observer.sent((sent.sent_at - task.due_at).total_seconds())
         self.requests += 1
         try:
-            reply = await self._zego.stop_task(app_id, task.task_id)
-        except NotSent as error:
+            return Attempted(held, intent, sent, await self._zego.stop_task(app_id, task.task_id))
+        except (NotSent, NoAnswer) as error:
             self._breaker.postpone(app_id, self._clock.monotonic())
-            outcome = Outcome.REJECTED if self._exhausted(intent, sent) else Outcome.RETRY
-            return await self._record(held, intent, sent, outcome, str(error))
-        except NoAnswer as error:
-            self._breaker.postpone(app_id, self._clock.monotonic())
-            return await self._record(held, intent, sent, Outcome.UNKNOWN, str(error))
+            return Attempted(held, intent, sent, error)
         except asyncio.CancelledError:
             await self._record(held, intent, sent, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
             raise
-        return await self._conclude(held, intent, sent, reply)
 
-    async def _conclude(self, held: Held, intent: Intent, sent: Sent, reply: Reply) -> Finished:
+    async def conclude(self, attempted: Attempted) -> Finished:
+        """Record what came of it."""
+        held, intent, sent = attempted.held, attempted.intent, attempted.sent
+        match attempted.result:
+            case None:
+                return await self._record(held, intent, sent, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
+            case NotSent() as error:
+                outcome = Outcome.REJECTED if self._exhausted(intent, sent) else Outcome.RETRY
+                return await self._record(held, intent, sent, outcome, str(error))
+            case NoAnswer() as error:
+                return await self._record(held, intent, sent, Outcome.UNKNOWN, str(error))
+            case Reply() as reply:
+                return await self._answered(held, intent, sent, reply)
+            case never:
+                assert_never(never)
+
+    async def _answered(self, held: Held, intent: Intent, sent: Sent, reply: Reply) -> Finished:
         reply_class = outcomes.classify(reply)
         outcome = outcomes.conclude(
             reply_class,

@@ -6,7 +6,7 @@ A parameter that is bound once for each row begins with ``b_``, so that it canno
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from watchdog.model import Outcome
+from watchdog.model import Outcome, Source
 from watchdog.tables import attempts, rejoins, tasks, utcnow
 
 # The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
@@ -70,20 +70,29 @@ HINT = (
         user_count_source=sa.bindparam("b_source"),
     )
 )
-CONFIRM_EMPTY = HINT.where(
-    # Whatever else the application has said since the claim stands.
-    sa.or_(
-        tasks.c.user_count == 0,
-        tasks.c.user_count.is_not_distinct_from(sa.bindparam("b_count_claimed", type_=sa.Integer)),
+# By itself the pair would have SQLite read the whole table.
+OWNED_ONES = sa.and_(
+    tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
+    sa.tuple_(tasks.c.task_id, tasks.c.claimed_by).in_(sa.bindparam("owned", expanding=True)),
+    ACTIVE,
+)
+# For many rows at once: one by one costs more of the interpreter's lock than of the database.
+CONFIRM_EMPTY = (
+    sa.update(tasks)
+    .where(
+        OWNED_ONES,
+        # Whatever else the application has said since the claim stands.
+        sa.or_(
+            tasks.c.user_count == 0,
+            tasks.c.user_count.is_not_distinct_from(sa.bindparam("count_claimed", type_=sa.Integer)),
+        ),
     )
+    .values(user_count=sa.bindparam("b_count"), user_count_at=sa.bindparam("b_at"), user_count_source=Source.API)
 )
 COUNT_ATTEMPT = (
     sa.update(tasks)
     .where(
-        # By itself the pair would have SQLite read the whole table.
-        tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
-        sa.tuple_(tasks.c.task_id, tasks.c.claimed_by).in_(sa.bindparam("owned", expanding=True)),
-        ACTIVE,
+        OWNED_ONES,
         tasks.c.user_count == 0,
         # A plan that has gone since the claim says that people came, and left again, or that the limits changed.
         sa.or_(tasks.c.due_at.is_not(None), tasks.c.task_id.in_(sa.bindparam("unplanned", expanding=True))),
@@ -112,7 +121,7 @@ UNANSWERED = sa.or_(
     ),
 )
 CLOSE_ATTEMPT = sa.update(attempts).where(attempts.c.id == sa.bindparam("b_id"), UNANSWERED)
-END_TASK = sa.update(tasks).where(OWNED).values(status=sa.bindparam("b_status"))
+END_TASKS = sa.update(tasks).where(OWNED_ONES).values(status=sa.bindparam("b_status"))
 END_FREE_TASK = (
     sa.update(tasks)
     .where(
@@ -122,16 +131,17 @@ END_FREE_TASK = (
     )
     .values(status=sa.bindparam("b_status"))
 )
-_WATCHED = {
-    "task_id": sa.bindparam("b_task_id"),
-    "app_id": sa.bindparam("b_app_id"),
-    "room_id": sa.bindparam("b_room_id"),
-    "stopped_at": sa.func.coalesce(sa.bindparam("b_stopped_at", type_=rejoins.c.stopped_at.type), utcnow()),
-    "watch_until": utcnow(sa.bindparam("b_seconds", type_=sa.Float)),
-}
-WATCH_ROOM = {
-    "postgresql": postgresql.insert(rejoins).values(_WATCHED).on_conflict_do_nothing(),
-    "sqlite": sqlite.insert(rejoins).values(_WATCHED).on_conflict_do_nothing(),
+_WATCHED = sa.select(
+    attempts.c.task_id,
+    attempts.c.app_id,
+    attempts.c.room_id,
+    sa.func.coalesce(attempts.c.replied_at, utcnow()),
+    utcnow(sa.bindparam("seconds", type_=sa.Float)),
+).where(attempts.c.id.in_(sa.bindparam("attempt_ids", expanding=True)))
+_WATCH_COLUMNS = ["task_id", "app_id", "room_id", "stopped_at", "watch_until"]
+WATCH_ROOMS = {
+    "postgresql": postgresql.insert(rejoins).from_select(_WATCH_COLUMNS, _WATCHED).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(rejoins).from_select(_WATCH_COLUMNS, _WATCHED).on_conflict_do_nothing(),
 }
 GIVE_BACK = (
     sa.update(tasks)

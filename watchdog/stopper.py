@@ -112,7 +112,9 @@ class Stopper:
 
     def capacity(self, unserved: Collection[int] = ()) -> tuple[int, set[int]]:
         """How many more claims to take at a time, and the AppIds that have enough of them; ``unserved`` get none."""
-        most = 0 if self._closing else 4 * self._settings.concurrency - self._in_hand
+        # With so many in hand as many as may be sent at a time are waiting already: many are claimed at once, then.
+        enough = self._closing or self._in_hand > 2 * self._settings.concurrency
+        most = 0 if enough else 4 * self._settings.concurrency - self._in_hand
         room = {app_id: self._room(app_id) for app_id in self._apps if app_id not in unserved}
         full = {app_id for app_id, left in room.items() if left <= 0}
         if room and len(full) == len(room):
@@ -261,11 +263,12 @@ class Stopper:
             if self._sender.is_blocked(held):
                 return await self._aside(held, None, DETAIL_BLOCKED, evidence)
             evidence = vendor or held.claim.task.evidence
-            finished = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held, evidence))
-        if finished is None:
+            attempted = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held, evidence))
+        if attempted is None:
             # Since we claimed it the application ended the task, held it, or saw people come.
             return await self._aside(held, None, "the row changed before the request was sent", evidence)
-        return finished
+        # Without a slot: the next request need not wait until this one's answer is committed.
+        return await self._sender.conclude(attempted)
 
     async def _fresh(self, held: Held, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
         """Decide on an answer of the vendor that is not too old to act upon, asking once more where it is."""

@@ -264,23 +264,13 @@ class Store:
         even if they left again, or other limits: that request must not be sent.
         """
         with writing(self.engine) as connection:
-            confirmed = [intent for intent in intents if intent.evidence.source == Source.API]
-            if confirmed:
-                # Through the triggers, like everybody's hints. Nobody's later word that people came is overwritten.
-                connection.execute(
-                    sql.CONFIRM_EMPTY,
-                    [
-                        {**_hint(intent.claim, intent.evidence), "b_count_claimed": intent.claim.task.user_count}
-                        for intent in confirmed
-                    ],
-                )
+            self._confirm(connection, [intent for intent in intents if intent.evidence.source == Source.API])
             ours = {
                 row.task_id: row
                 for row in connection.execute(
                     sql.COUNT_ATTEMPT,
                     {
-                        "task_ids": [intent.claim.task.task_id for intent in intents],
-                        "owned": [(intent.claim.task.task_id, intent.claim.token) for intent in intents],
+                        **_owned_ones([intent.claim for intent in intents]),
                         "unplanned": [
                             intent.claim.task.task_id for intent in intents if intent.claim.task.due_at is None
                         ],
@@ -308,6 +298,16 @@ class Store:
                 )
                 sent = {row.task_id: Sent(row.id, row.attempt, row.sent_at) for row in rows}
         return [sent.get(intent.claim.task.task_id) for intent in intents]
+
+    def _confirm(self, connection: sa.Connection, intents: Sequence[Intent]) -> None:
+        """Through the triggers, like everybody's hints. Nobody's later word that people came is overwritten."""
+        alike: defaultdict[tuple[int | None, datetime | None, int | None], list[Claim]] = defaultdict(list)
+        for intent in intents:
+            said, claim = intent.evidence, intent.claim
+            alike[said.user_count, said.observed_at, claim.task.user_count].append(claim)
+        for (count, at, count_claimed), claims in alike.items():
+            parameters = {"b_count": count, "b_at": at, "count_claimed": count_claimed}
+            connection.execute(sql.CONFIRM_EMPTY, parameters | _owned_ones(claims))
 
     def record(self, answers: Sequence[Answer]) -> list[bool]:
         """Write what came of the requests: the ledger always, the task only under the claim that sent it.
@@ -466,6 +466,14 @@ _STATUS_AT = list(tasks.c.keys()).index("status")
 
 def _owned(claim: Claim) -> dict[str, Any]:
     return {"b_task_id": claim.task.task_id, "b_token": claim.token}
+
+
+def _owned_ones(claims: Sequence[Claim]) -> dict[str, Any]:
+    """The parameters of ``statements.OWNED_ONES``."""
+    return {
+        "task_ids": [claim.task.task_id for claim in claims],
+        "owned": [(claim.task.task_id, claim.token) for claim in claims],
+    }
 
 
 def _hint(claim: Claim, evidence: Evidence) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import json
 import logging
 import secrets
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
@@ -96,6 +96,8 @@ _IDENTIFIER_LIMIT: Final = 200
 _COUNT_LIMIT_DIGITS: Final = 9
 _KEEPALIVE_SECONDS: Final = 5.0
 
+_Send = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -163,19 +165,24 @@ class ZegoClient:
         self._timeouts = httpx2.Timeout(
             timeout_seconds, connect=timeout_seconds / 2, pool=timeout_seconds / 2
         ).as_dict()
-        # Through a proxy the library's own pool is used, which knows how.
-        direct = transport is None and not urllib.request.getproxies().keys() & {"http", "https", "all"}
         self._reports_departure = transport is None or isinstance(transport, httpx2.AsyncHTTPTransport)
-        self._client = httpx2.AsyncClient(
+        if transport is None and urllib.request.getproxies().keys() & {"http", "https", "all"}:
+            # Which of them is for whom, and how to speak to it, the library knows.
+            client = httpx2.AsyncClient(
+                limits=httpx2.Limits(
+                    max_connections=max_connections,
+                    max_keepalive_connections=max_connections,
+                    keepalive_expiry=_KEEPALIVE_SECONDS,
+                ),
+            )
+            self._send: _Send = partial(client.send, stream=True, follow_redirects=False)
+            self._close = client.aclose
+        else:
+            # Without a client, which is for redirects, cookies and other things that a call of an API has no use for.
             # Keepalive is short: a request on a connection that the vendor is just closing is one of unknown fate.
-            transport=Connections(max_connections, keepalive_seconds=_KEEPALIVE_SECONDS) if direct else transport,
-            follow_redirects=False,
-            limits=httpx2.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_KEEPALIVE_SECONDS,
-            ),
-        )
+            transport = transport or Connections(max_connections, keepalive_seconds=_KEEPALIVE_SECONDS)
+            self._send = transport.handle_async_request
+            self._close = transport.aclose
 
     def set_secrets(self, server_secrets: Mapping[int, str]) -> None:
         """Sign with these from the next request on."""
@@ -227,7 +234,7 @@ class ZegoClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._close()
 
     async def _call(
         self, endpoint: "_Endpoint", action: str, app_id: int, *, query: str = "", body: bytes | None = None
@@ -247,7 +254,7 @@ class ZegoClient:
                     content=body,
                     extensions={"timeout": self._timeouts, "trace": departure},
                 )
-                async with aclosing(await self._client.send(request, stream=True)) as response:
+                async with aclosing(await self._send(request)) as response:
                     # Read the clock before the body: the header is as old as the body is slow.
                     offset = _clock_offset(response.headers.get("date"), self._clock.time())
                     reply = read_reply(response.status_code, await _read_body(response), offset)
@@ -325,14 +332,13 @@ class _Departure:
 
 async def _read_body(response: httpx2.Response) -> bytes:
     """Return the body, or of an oversized one so much that it shows."""
-    # Identity was asked for. Whatever comes instead is read as it is, for unpacking would defeat the limit.
-    response.headers.pop("content-encoding", None)
+    # As it comes: identity was asked for, and unpacking anything else would defeat the limit.
+    assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - an asynchronous transport's are
     body = b""
-    async with aclosing(response.aiter_bytes()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > _BODY_LIMIT_BYTES:
-                break
+    async for chunk in response.stream:
+        body += chunk
+        if len(body) > _BODY_LIMIT_BYTES:
+            break
     return body
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -48,6 +49,8 @@ def run(path: Path | None, *, first_migrate: bool) -> None:
     config = configuration.load(file)
     logs.configure(config.log.format, config.log.level)
     manager = ServiceManager()
+    # The database's threads give the interpreter up for every row, and have to wait this long to get it back.
+    sys.setswitchinterval(0.0005)
     try:
         if first_migrate:
             _bring_up_to_date(config, manager)
