@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import httpcore2
 import httpx2
 import pytest
 
 from watchdog.clock import SystemClock
-from watchdog.connections import Connections
+from watchdog.connections import ERRORS, Connections
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -22,10 +23,16 @@ class Server:
         self.hold = asyncio.Event()
         self.hold.set()
         self.url = ""
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def hang_up(self) -> None:
+        for writer in self._writers:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self.open += 1
+        self._writers.add(writer)
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 await self.hold.wait()
@@ -34,6 +41,7 @@ class Server:
             pass
         finally:
             self.open -= 1
+            self._writers.discard(writer)
             writer.close()
 
 
@@ -129,3 +137,32 @@ async def test_closing_closes_all() -> None:
         server.hold.set()
         assert (await late).text == "ok"
         await until(lambda: server.open == 0)
+
+
+async def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
+    async with serving() as server, client(1) as ours:
+        assert (await ours.get(server.url)).text == "ok"
+        server.hang_up()
+        await until(lambda: server.open == 0)
+        assert (await ours.get(server.url)).text == "ok"
+        assert server.accepted == 2
+
+
+async def test_a_reply_that_is_not_read_to_its_end_costs_one_connection_and_no_slot() -> None:
+    async with serving() as server, client(1) as ours:
+        for _ in range(2):
+            async with ours.stream("GET", server.url):
+                pass
+        assert (await ours.get(server.url)).text == "ok"
+        assert server.accepted == 3
+
+
+def test_every_error_of_a_connection_has_its_counterpart() -> None:
+    general = {httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError}
+    concrete = {
+        error
+        for error in vars(httpcore2).values()
+        if isinstance(error, type) and issubclass(error, tuple(general)) and error not in general
+    }
+    assert concrete | {httpcore2.ProxyError, httpcore2.UnsupportedProtocol} == set(ERRORS)
+    assert all(theirs.__name__ == ours.__name__ for theirs, ours in ERRORS.items())

@@ -1,8 +1,9 @@
 """Keeps connections as the HTTP library does, at a cost that does not grow with their number.
 
 The library's pool looks after every idle connection whenever a request comes or goes, twice a request, with system
-calls: with some dozens of them that is more than a third of the processor time of a stop. Here each connection is a
-pool of one, and the last one used is the first to be used again.
+calls: with some dozens of them that is more than a third of the processor time of a stop. Here the last connection that
+was used is the first to be used again, and nobody looks at the others. What speaks HTTP on a connection is the
+library's own (httpcore2, on which httpx2 stands).
 """
 
 import asyncio
@@ -10,18 +11,36 @@ import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
+import httpcore2
 import httpx2
+
+ERRORS: Final[dict[type[Exception], type[httpx2.TransportError]]] = {
+    httpcore2.ConnectTimeout: httpx2.ConnectTimeout,
+    httpcore2.ReadTimeout: httpx2.ReadTimeout,
+    httpcore2.WriteTimeout: httpx2.WriteTimeout,
+    httpcore2.PoolTimeout: httpx2.PoolTimeout,
+    httpcore2.ConnectError: httpx2.ConnectError,
+    httpcore2.ReadError: httpx2.ReadError,
+    httpcore2.WriteError: httpx2.WriteError,
+    httpcore2.ProxyError: httpx2.ProxyError,
+    httpcore2.UnsupportedProtocol: httpx2.UnsupportedProtocol,
+    httpcore2.LocalProtocolError: httpx2.LocalProtocolError,
+    httpcore2.RemoteProtocolError: httpx2.RemoteProtocolError,
+}
+"""Every error of a connection, and what it is to the users of httpx2."""
+
+_FOREIGN: Final = tuple(ERRORS)
 
 # What has not arrived when a connection is closed must never arrive. Otherwise the kernel goes on trying to deliver a
 # request that was given up, for minutes, and a network that is mended by then brings a stop that was decided long ago.
 _FORGET_WHEN_CLOSED: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-_Origin = tuple[str, str, int | None]
-_Idle = tuple[float, httpx2.AsyncHTTPTransport]
-"""Since when, by the event loop's clock, and what."""
+_Key = tuple[bytes, bytes, int]
+_Idle = deque[tuple[float, httpcore2.AsyncHTTPConnection]]
+"""Since when, by the event loop's clock, and what; the last one used is last."""
 
 
 class Connections(httpx2.AsyncBaseTransport):
@@ -36,7 +55,7 @@ class Connections(httpx2.AsyncBaseTransport):
         self._keepalive_seconds = keepalive_seconds
         # Made once: reading the machine's certificates takes as long as dozens of requests.
         self._tls: Final[ssl.SSLContext] = httpx2.create_ssl_context()
-        self._idle: dict[_Origin, deque[_Idle]] = {}
+        self._idle: dict[_Key, _Idle] = {}
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -46,17 +65,31 @@ class Connections(httpx2.AsyncBaseTransport):
                 await self._slots.acquire()
         except TimeoutError as error:
             raise httpx2.PoolTimeout("no free connection", request=request) from error
-        origin = (request.url.scheme, request.url.host, request.url.port)
-        idle = self._idle.setdefault(origin, deque())
-        one = idle.pop()[1] if idle else self._connection()
+        url = request.url
+        bare = httpcore2.Request(
+            request.method,
+            httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        origin = bare.url.origin
+        one: httpcore2.AsyncHTTPConnection | None = None
         try:
-            response = await one.handle_async_request(request)
-        except BaseException:
-            await self.discard(one)
+            one = await self._take(origin)
+            response = await one.handle_async_request(bare)
+        except BaseException as error:
+            await self._discard(one)
+            if isinstance(error, _FOREIGN):
+                raise ERRORS[type(error)](str(error), request=request) from error
             raise
-        assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - the asynchronous transport's are
-        response.stream = _Stream(response.stream, self, origin, one)
-        return response
+        assert isinstance(response.stream, AsyncIterable)  # noqa: S101 - an asynchronous connection's are
+        return httpx2.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Stream(response.stream, self, _key(origin), one),
+            extensions=response.extensions,
+        )
 
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when their replies have been read."""
@@ -65,50 +98,70 @@ class Connections(httpx2.AsyncBaseTransport):
             while idle:
                 await idle.pop()[1].aclose()
 
-    async def keep(self, origin: _Origin, one: httpx2.AsyncHTTPTransport) -> None:
-        """Take back a connection whose reply has been read."""
-        if self._is_closed:
-            await self.discard(one)
+    async def _take(self, origin: httpcore2.Origin) -> httpcore2.AsyncHTTPConnection:
+        """Return a connection that is still good, or a new one, which is not connected yet."""
+        idle = self._idle.setdefault(_key(origin), deque())
+        while idle:
+            _, one = idle.pop()
+            if not one.has_expired():
+                return one
+            await one.aclose()
+        return httpcore2.AsyncHTTPConnection(
+            origin,
+            ssl_context=self._tls,
+            keepalive_expiry=self._keepalive_seconds,
+            socket_options=[_FORGET_WHEN_CLOSED],
+        )
+
+    async def give_back(self, key: _Key, one: httpcore2.AsyncHTTPConnection) -> None:
+        """Take back a connection whose reply has been closed; where not all of it was read it is of no more use."""
+        if self._is_closed or not one.is_idle():
+            await self._discard(one)
             return
         self._slots.release()
-        idle, now = self._idle[origin], asyncio.get_running_loop().time()
+        idle, now = self._idle[key], asyncio.get_running_loop().time()
         idle.append((now, one))
         while now - idle[0][0] > self._keepalive_seconds:
             await idle.popleft()[1].aclose()
 
-    async def discard(self, one: httpx2.AsyncHTTPTransport) -> None:
-        """Close a connection of which it is not known in what state it is."""
+    async def _discard(self, one: httpcore2.AsyncHTTPConnection | None) -> None:
+        """Free the slot, and close a connection of which it is not known in what state it is."""
         self._slots.release()
-        await one.aclose()
+        if one is not None:
+            await one.aclose()
 
-    def _connection(self) -> httpx2.AsyncHTTPTransport:
-        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keepalive_seconds)
-        return httpx2.AsyncHTTPTransport(
-            verify=self._tls, trust_env=False, limits=limits, socket_options=[_FORGET_WHEN_CLOSED]
-        )
+
+def _key(origin: httpcore2.Origin) -> _Key:
+    return origin.scheme, origin.host, origin.port
 
 
 class _Stream(httpx2.AsyncByteStream):
     """A reply's body; when it is closed its connection is free."""
 
     def __init__(
-        self, stream: httpx2.AsyncByteStream, connections: Connections, origin: _Origin, one: httpx2.AsyncHTTPTransport
+        self,
+        stream: AsyncIterable[bytes],
+        connections: Connections,
+        key: _Key,
+        one: httpcore2.AsyncHTTPConnection,
     ) -> None:
         self._stream = stream
         self._connections: Connections | None = connections
-        self._origin = origin
+        self._key = key
         self._one = one
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._stream:
+                yield part
+        except _FOREIGN as error:
+            raise ERRORS[type(error)](str(error)) from error
 
     async def aclose(self) -> None:
         connections, self._connections = self._connections, None
         if connections is None:
             return
         try:
-            await self._stream.aclose()
-        except BaseException:
-            await connections.discard(self._one)
-            raise
-        await connections.keep(self._origin, self._one)
+            await self._stream.aclose()  # type: ignore[attr-defined]  # of HTTP/1.1's streams
+        finally:
+            await connections.give_back(self._key, self._one)
