@@ -24,10 +24,14 @@ LIMITS: Final = {"client": "bare loop, the daemon's client", "httpx2": "bare loo
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``grace_seconds`` is the time for taking note of it all: nothing is due before it is over."""
+    """``grace_seconds`` is the time for taking note of it all: nothing is due before it is over.
+
+    ``distance_seconds`` is how long the vendor takes for each answer.
+    """
 
     rooms: int
     grace_seconds: float
+    distance_seconds: float = 0.0
 
     def sections(self) -> Sections:
         """The daemon without a pace, and without its round of questions to the vendor about every room."""
@@ -71,6 +75,7 @@ async def limit(how: str, setting: Setting) -> Measured:
     pipe = asyncio.subprocess.PIPE
     async with processes.sandbox() as sandbox, rooms.control(sandbox.url) as vendor:
         tasks = await vendor.start(setting.rooms, people=False)
+        await vendor.move_away(setting.distance_seconds)
         arguments = ("-m", "benchmarks.peers", "bare", how, sandbox.url)
         async with processes.process(*arguments, out=pipe, take=pipe) as process:
             await contenders.expect(process, "ready")
@@ -91,6 +96,7 @@ async def measure(entry: Entry, setting: Setting) -> Measured:
     clock = SystemClock()
     async with processes.sandbox() as sandbox, rooms.control(sandbox.url) as vendor:
         tasks = await vendor.start(setting.rooms, people=False)
+        await vendor.move_away(setting.distance_seconds)
         async with entry.start(sandbox.url, tasks, setting.sections()) as contender:
             before = contender.cpu_seconds()
             due_at = clock.time() + setting.grace_seconds

@@ -41,7 +41,7 @@ class Size:
     attempts: int
     callback_seconds: float
     lateness: LatenessSetting
-    exodus: ExodusSetting
+    exodus: Sequence[ExodusSetting]
     allowed: Sequence[int]
     pace_seconds: float
     daemons: Sequence[int]
@@ -58,7 +58,7 @@ SMALL: Final = Size(
     attempts=200,
     callback_seconds=1,
     lateness=LatenessSetting(rooms=20, spread_seconds=1, grace_seconds=1.5),
-    exodus=ExodusSetting(rooms=40, grace_seconds=2),
+    exodus=(ExodusSetting(rooms=40, grace_seconds=2), ExodusSetting(rooms=20, grace_seconds=2, distance_seconds=0.01)),
     allowed=(20,),
     pace_seconds=3,
     daemons=(1, 2),
@@ -75,7 +75,10 @@ FULL: Final = Size(
     callback_seconds=15,
     lateness=LatenessSetting(rooms=5_000, spread_seconds=120, grace_seconds=20),
     # As long as the slowest peer needs to be told of all of them, with some to spare.
-    exodus=ExodusSetting(rooms=10_000, grace_seconds=90),
+    exodus=(
+        ExodusSetting(rooms=10_000, grace_seconds=90),
+        ExodusSetting(rooms=2_000, grace_seconds=20, distance_seconds=0.02),
+    ),
     allowed=(10, 100, 500),
     pace_seconds=30,
     daemons=(1, 2, 4),
@@ -197,20 +200,38 @@ def late(size: Size, chosen: Chosen) -> Section:
 
 
 def leave(size: Size, chosen: Chosen) -> Section:
-    """The mass exodus, beside the limit and the peers."""
+    """The mass exodus, beside the limit and the peers: with the vendor on the same machine, and a network away."""
+    lines: list[str] = []
+    plots: dict[str, str] = {}
+    for setting in size.exodus:
+        away = f", ZEGO {duration(setting.distance_seconds)} away" if setting.distance_seconds else ""
+        said = f"{setting.rooms:,} rooms due at once{away}"
+        _tell(f"exodus: {said}")
+        found = _exodus(setting, chosen)
+        lines += ["", f"{said}, no pace.", "", *_exodus_table(found)]
+        name = "benchmark-exodus-far.svg" if away else "benchmark-exodus.svg"
+        plots[name] = charts.bars(said, "stops/s", [(one.name, one.rate) for one in found])
+    return Section(lines, plots)
+
+
+def _exodus(setting: ExodusSetting, chosen: Chosen) -> list[exodus.Measured]:
     found = []
     for how in exodus.LIMITS:
         _tell(f"exodus: {how}")
-        found.append(asyncio.run(exodus.limit(how, size.exodus)))
-    most = max(one.rate for one in found)
+        found.append(asyncio.run(exodus.limit(how, setting)))
     for name in chosen.contenders:
         _tell(f"exodus: {name}")
-        found.append(asyncio.run(exodus.measure(contenders.ENTRIES[name], size.exodus)))
+        found.append(asyncio.run(exodus.measure(contenders.ENTRIES[name], setting)))
+    return found
+
+
+def _exodus_table(found: Sequence[exodus.Measured]) -> list[str]:
+    limit = next(one.rate for one in found if one.name == exodus.LIMITS["httpx2"])
     rows = [
         [
             one.name,
             f"{one.rate:,.0f}",
-            f"{one.rate / most:.0%}",
+            f"{one.rate / limit:.0%}",
             f"{one.cpu_milliseconds:.2f} ms",
             str(one.left),
             str(one.doubles),
@@ -219,11 +240,7 @@ def leave(size: Size, chosen: Chosen) -> Section:
         for one in found
     ]
     header = ["", "stops a second", "of the limit", "CPU per stop", "not stopped", "stopped twice", "memory"]
-    plot = charts.bars(f"{size.exodus.rooms:,} rooms due at once", "stops/s", [(one.name, one.rate) for one in found])
-    return Section(
-        [f"{size.exodus.rooms:,} tasks due at once, no pace.", "", *table(header, rows)],
-        {"benchmark-exodus.svg": plot},
-    )
+    return table(header, rows)
 
 
 def paced(size: Size, chosen: Chosen) -> Section:

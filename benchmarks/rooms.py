@@ -69,6 +69,11 @@ class Vendor:
 
         return list(await asyncio.gather(*(one(f"room-{index:06}") for index in range(number))))
 
+    async def move_away(self, seconds: float) -> None:
+        """Answer every request so much later from now on, as a vendor at the other end of a network does."""
+        if seconds:
+            await self._do("misbehave", latency_seconds=[seconds, seconds])
+
     async def play(self, moves: Sequence[Move], tasks: Rooms, application: Application, grace_seconds: float) -> None:
         """Move people by the script, and tell the application at once. Each room's moves stay in order."""
         began = self._clock.monotonic()

@@ -188,7 +188,7 @@ class Process:
 
         async def receive() -> None:
             answer = await self.parts.webhook.receive(delivery.letter.content_type, delivery.letter.body)
-            outbox.settle(delivery, answer.http_status, self.clock.time())
+            outbox.settle(delivery, answer.http_status, self.town.vendor.now)
 
         task = self.loop.create_task(receive())
         self._deliveries.add(task)
