@@ -191,6 +191,9 @@ def fill_ledger(database: Database, number: int) -> Size:
         },
     }
     with database.engine.begin() as connection:
+        if not sqlite:
+            # So much at once takes longer than any statement of the daemon's may.
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         for table, columns in rows.items():
             insert = f"INSERT INTO {table} ({', '.join(columns)}) " + ids.format(", ".join(columns.values()))
             connection.execute(sa.text(insert), {"number": number})
