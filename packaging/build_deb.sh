@@ -95,7 +95,7 @@ chmod 755 "$stage"/DEBIAN/{preinst,postinst,prerm,postrm}
 (cd "$stage" && find etc -type f -printf '/%p\n' | sort >DEBIAN/conffiles)
 (cd "$stage" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 
-if grep --recursive --files-with-matches --fixed-strings -e "$PWD" "$stage"; then
+if grep --recursive --files-with-matches --fixed-strings -e "$PWD/build" -e "$PWD/.venv" "$stage"; then
     echo "these files know where the package was made" >&2
     exit 1
 fi

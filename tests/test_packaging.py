@@ -81,6 +81,17 @@ def test_the_maintainer_scripts_are_plain_shell(name: str) -> None:
     subprocess.run(["sh", "-n", script], check=True)
 
 
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="this is not Debian")
+def test_the_package_depends_on_what_its_units_call() -> None:
+    units = "".join(unit.read_text() for unit in (ROOT / "systemd").glob("*.service"))
+    called = set(re.findall(r"^Exec\w+=(\S+)", units, flags=re.MULTILINE)) - {"/opt/zego-watchdog/bin/zego-watchdog"}
+    assert called == {"/bin/kill"}
+    search = ["dpkg-query", "--search", *called]
+    owners = subprocess.run(search, capture_output=True, text=True, check=True).stdout
+    (depends,) = re.findall(r"^Depends: (.*)$", (ROOT / "packaging/deb/control").read_text(), flags=re.MULTILINE)
+    assert {line.partition(":")[0] for line in owners.splitlines()} <= set(depends.split(", "))
+
+
 def test_every_placeholder_is_filled_in() -> None:
     builder = (ROOT / "packaging/build_deb.sh").read_text()
     used = {

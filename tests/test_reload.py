@@ -186,7 +186,12 @@ async def test_secrets_are_rotated_without_a_restart(
         "server_secret_file": str(daemon.folder / "server_secret"),
         "callback_secret_file": str(callback_secret),
     }
-    daemon.edit(zego={"apps": [app]}, http={"listen": "127.0.0.1:0"}, policy={"verify": "off"})
+    token = tmp_path / "token"
+    token.write_text("the old token")
+    token.chmod(0o600)
+    daemon.edit(
+        zego={"apps": [app]}, http={"listen": "127.0.0.1:0", "token_file": str(token)}, policy={"verify": "off"}
+    )
     (daemon.folder / "server_secret").write_text("one that ZEGO does not take")
     await daemon.start()
     url = daemon.events("started")[0]["http"] + CALLBACK_PATH
@@ -194,17 +199,27 @@ async def test_secrets_are_rotated_without_a_restart(
     await eventually("ZEGO refuses it", lambda: bool(daemon.events("app_blocked")))
     assert await called(url, "the old one") == 200
     assert await called(url, "the new one") == 401
+    assert [await scraped(daemon, each) for each in ("the old token", "the new token")] == [200, 401]
 
     (daemon.folder / "server_secret").write_text(SECRET)
     callback_secret.write_text("the new one")
-    assert (await daemon.reload())["changed"] == ["zego.apps (secrets)"]
+    token.write_text("the new token")
+    assert (await daemon.reload())["changed"] == ["zego.apps (secrets)", "http.token_file"]
     assert await called(url, "the old one") == 401
     assert await called(url, "the new one") == 200
+    assert [await scraped(daemon, each) for each in ("the old token", "the new token")] == [401, 200]
     await eventually("the next request is taken", lambda: application.statuses()[task] == "stopped", seconds=20)
     assert daemon.events("needs_a_restart") == []
     assert await daemon.end() == 0
-    for secret in ("the old one", "the new one", SECRET, "one that ZEGO does not take"):
+    for secret in ("the old", "the new", SECRET, "one that ZEGO does not take"):
         assert secret not in daemon.log.read_text()
+
+
+async def scraped(daemon: DaemonProcess, token: str) -> int:
+    """Return the status of what somebody with this token is answered."""
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        url = daemon.events("started")[-1]["http"] + "/metrics"
+        return (await http.get(url, headers={"Authorization": f"Bearer {token}"})).status_code
 
 
 async def called(url: str, secret: str) -> int:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -19,7 +20,7 @@ from alembic.script import ScriptDirectory
 from tests.time_travel import START, World
 from watchdog import schema
 from watchdog.database import open_engine, reading, writing
-from watchdog.errors import DatabaseError, SchemaMismatch
+from watchdog.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from watchdog.model import Evidence, Outcome, Reason, Source, Status
 from watchdog.outcomes import TASK_BECOMES
 from watchdog.policy import Plan
@@ -64,6 +65,14 @@ def objects(engine: sa.Engine) -> set[str]:
     with reading(engine) as connection:
         found = sa.inspect(connection)
         return {*found.get_table_names(), *found.get_view_names()}
+
+
+def to_first_revision(engine: sa.Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_folder()))
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
 
 
 class TestMigrate:
@@ -169,6 +178,37 @@ class TestMigrate:
         schema.require(engine)
         engine.dispose()
 
+    def test_it_may_take_longer_than_a_statement_of_the_daemons(self, postgresql_url: str) -> None:
+        """As an index on a large table does; whoever migrates meanwhile waits as long."""
+        with psycopg.connect(postgresql_url, autocommit=True) as superuser:
+            superuser.execute(
+                "CREATE FUNCTION dawdle() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); END'"
+            )
+            superuser.execute(
+                "CREATE EVENT TRIGGER dawdle ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION dawdle()"
+            )
+
+        def migrate(_number: int) -> tuple[str | None, str]:
+            engine = open_engine(postgresql_url, statement_timeout_seconds=0.5)
+            try:
+                return schema.migrate(engine)
+            finally:
+                engine.dispose()
+
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(migrate, range(2))) == [(None, SCHEMA_VERSION)] * 2
+
+    def test_it_does_not_stand_in_the_applications_way(self, postgresql_url: str) -> None:
+        """A table that somebody reads for long is not waited for: all others would have to wait behind us."""
+        engine = open_engine(postgresql_url, statement_timeout_seconds=0.5)
+        to_first_revision(engine)
+        with psycopg.connect(postgresql_url) as reader:
+            reader.execute("SELECT * FROM zego_tasks")
+            with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+                schema.migrate(engine)
+        assert schema.migrate(engine) == ("0001", SCHEMA_VERSION)
+        engine.dispose()
+
 
 class TestUpgrade:
     """A database of revision 0001 in use: nothing that is in it, or was built upon it, is lost."""
@@ -176,11 +216,7 @@ class TestUpgrade:
     @pytest.fixture
     def engine(self, engine: sa.Engine) -> sa.Engine:
         """A database of revision 0001, in use."""
-        config = Config()
-        config.set_main_option("script_location", str(schema.migrations_folder()))
-        with writing(engine) as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "0001")
+        to_first_revision(engine)
         run(
             engine,
             "INSERT INTO zego_tasks (task_id, room_id, user_count, app_id) VALUES ('occupied', 'a', 2, 7)",
@@ -571,6 +607,7 @@ class TestDocumentation:
         assert all(status in diagram for status in Status)
 
     def test_every_constraint_and_index_that_is_named_exists(self) -> None:
-        built = "".join(file.read_text() for file in schema.migrations_folder().rglob("000*.*"))
+        folder = schema.migrations_folder()
+        built = "".join(file.read_text() for file in (*folder.glob("versions/*.py"), *folder.glob("sql/*.sql")))
         for name in re.findall(r"zego_[a-z_0-9]+", self.PAGE):
             assert name in built or name == VERSION_TABLE, name

@@ -1,7 +1,6 @@
 """``zego-watchdog systemd``: into another root, twice, over changes, and out again."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +17,7 @@ PROGRAM = "/usr/lib/zego/bin/zego-watchdog"
 SERVICE = Path("etc/systemd/system/zego-watchdog.service")
 CONFIG = Path("etc/zego-watchdog/config.yaml")
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("systemctl") is None and os.environ.get("CI") != "true", reason="systemctl is not installed here"
-)
+pytestmark = pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed here")
 
 
 class Machine:

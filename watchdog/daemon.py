@@ -86,7 +86,7 @@ class Service:
                 is_healthy=self._is_healthy,
                 is_ready=lambda: self._rescuing is not None and not self._database_away,
                 metrics=Exposition(self.metrics.registry, clock),
-                token=None if (token := config.http.bearer_token) is None else token.get_secret_value(),
+                token=self._token,
                 passed=self.passed,
             )
         self._swept_at = clock.monotonic()
@@ -263,6 +263,10 @@ class Service:
 
     async def _retain(self) -> float:
         return await self.parts.retention.run_once()
+
+    def _token(self) -> str | None:
+        token = self._config.http.bearer_token
+        return None if token is None else token.get_secret_value()
 
     def _is_healthy(self) -> bool:
         return self._clock.monotonic() - self._swept_at <= 3 * self._config.schedule.poll_seconds + 5

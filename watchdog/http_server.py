@@ -93,11 +93,11 @@ class HttpServer:
         is_healthy: Callable[[], bool],
         is_ready: Callable[[], bool],
         metrics: Exposition | None = None,
-        token: str | None = None,
+        token: Callable[[], str | None] = lambda: None,
         read_seconds: float = READ_SECONDS,
         passed: Sequence[socket.socket] = (),
     ) -> None:
-        """Serve on the ``passed`` sockets, which listen already, or else on ``address``."""
+        """Serve on the ``passed`` sockets, which listen already, or else on ``address``. ``token`` may change."""
         self._address = address
         self._passed = tuple(passed)
         self._read_seconds = read_seconds
@@ -223,16 +223,15 @@ class HttpServer:
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def _for_bearers(token: str | None, endpoint: _Endpoint) -> _Endpoint:
+def _for_bearers(token: Callable[[], str | None], endpoint: _Endpoint) -> _Endpoint:
     """``endpoint`` for those who show the token; without one, for everybody."""
-    if token is None:
-        return endpoint
-    wanted = token.encode()
 
     async def guarded(request: Request) -> Response:
+        wanted = token()
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         # Starlette reads headers as Latin-1, so these are the bytes that came.
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), wanted):
+        shown = given.strip().encode("latin-1")
+        if wanted is None or (scheme.lower() == "bearer" and hmac.compare_digest(shown, wanted.encode())):
             return await endpoint(request)
         return PlainTextResponse(
             "the token of http.token_file is needed, as: Authorization: Bearer TOKEN\n",

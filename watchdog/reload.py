@@ -1,6 +1,6 @@
 """What a new configuration changes while the daemon runs, and what it changes only with a restart.
 
-    applied       policy, guard, bot_user_ids, discover, paces, poll_seconds, log level, and the apps' secrets
+    applied       policy, guard, bot_user_ids, discover, paces, poll_seconds, log level, the apps' secrets, the token
     after restart everything else; until then the old values stay
 
 Secrets are read with the configuration: a file that holds another secret than before is a change of ``zego.apps``.
@@ -23,6 +23,8 @@ APPLIED: Final = frozenset(
         ("stop", "requests_per_second"),
         ("stop", "occupancy_requests_per_second"),
         ("stop", "shutdown_seconds"),
+        ("http", "token"),
+        ("http", "token_file"),
         ("log", "level"),
     }
 )

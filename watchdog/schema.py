@@ -63,7 +63,12 @@ def migrate(engine: sa.Engine) -> tuple[str | None, str]:
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
+            # An index on a large table takes longer than any statement of the daemon's may, and others wait for us as
+            # long; but a table that is in use is not waited for longer, for then whoever uses it has to wait behind us.
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            connection.exec_driver_sql("RESET lock_timeout")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before, SCHEMA_VERSION

@@ -8,9 +8,11 @@ import pytest
 from tests.system.machine import Machine, until
 from tests.system.service import DATABASE, UNIT, configuration, configure
 from tests.system.vendor import Backend, Vendor
+from tests.test_operations_docs import BLOCKS
 
+ROOT = Path(__file__).parent.parent.parent
 # What the package was built from.
-WHEELS = Path(__file__).parent.parent.parent / "build/wheels"
+WHEELS = ROOT / "build/wheels"
 VENV = "/usr/local/lib/zego-watchdog"
 PROGRAM = f"{VENV}/bin/zego-watchdog"
 
@@ -60,3 +62,14 @@ def test_it_ceases_to_be_one(installed: Machine) -> None:
     installed.run(PROGRAM, "systemd", "uninstall", "--purge", "--yes")
     assert not installed.path("/etc/zego-watchdog").exists()
     assert not installed.path(DATABASE).exists()
+
+
+def test_as_the_page_has_it(installed: Machine) -> None:
+    """From the wheels, not from the checkout: to build one takes a network. See tests/wheel_smoke.sh."""
+    (page,) = (block.text for block in BLOCKS if block.heading == "Without the package")
+    assert " constraints.txt .\n" in page
+    shutil.copy(ROOT / "constraints.txt", installed.path("/srv"))
+    typed = page.replace(" constraints.txt .\n", " constraints.txt zego-watchdog\n")
+    installed.run("bash", "-euc", f"cd /srv\n{typed}", PIP_NO_INDEX="1", PIP_FIND_LINKS="/srv/wheels")
+    until("it runs", lambda: installed.property(UNIT, "ActiveState") == "active")
+    assert "/opt/zego-watchdog/bin" in installed.property(UNIT, "ExecStart")

@@ -4,7 +4,7 @@ import base64
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -211,8 +211,10 @@ def test_the_secret_is_wrong(machine: Machine, backend: Backend, search: Search)
 
 
 def test_it_crashes(machine: Machine, search: Search) -> None:
-    with suppress(OSError):
-        search.hear("answers", fetch(f"http://{LISTEN}/readyz")[1])
+    # After everything that has failed.
+    status, text = fetch(f"http://{LISTEN}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert (status, "zego_watchdog_apps_blocked 1.0" in text) == (200, True)
+    search.hear("metrics", text)
     search.of_processes()
     machine.kill(UNIT, "SIGABRT")
     until("it left a trace", lambda: "Fatal Python error: Aborted" in machine.journal(UNIT))

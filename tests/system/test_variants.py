@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.running import APP_ID
 from tests.system.machine import Machine, clock, until, wait
 from tests.system.service import SOCKET_ADDRESS, UNIT, configuration, configure, install
-from tests.system.vendor import Backend, Vendor, fetch
+from tests.system.vendor import SERVER_SECRET, Backend, Vendor, fetch
 
 SHARED = "/srv/zego-watchdog/shop.db"
 APPLICATION = """
@@ -68,13 +69,26 @@ def test_a_sqlite_file_shared_with_the_application(installed: Machine, vendor: V
     # The file is the application's: it is there first.
     as_the_application(installed, "CREATE TABLE orders (id INTEGER)")
     installed.run("chmod", "660", SHARED)
-    configure(installed, configuration(f"sqlite:///{SHARED}"))
+    # A user that stays the same may have a file of its own.
+    own_secret = "/etc/zego-watchdog/own_secret"
+    installed.write(own_secret, SERVER_SECRET, 0o600)
+    installed.run("chown", "zego-watchdog:", own_secret)
+    apps = [{"app_id": APP_ID, "server_secret_file": own_secret}]
+    configure(installed, configuration(f"sqlite:///{SHARED}", zego={"apps": apps}))
     installed.systemctl("start", UNIT)
     backend = Backend(vendor, installed.path(SHARED))
     task = backend.start()
     as_the_application(installed, "INSERT INTO orders VALUES (1)")
     as_the_application(installed, f"UPDATE zego_tasks SET user_count = 0 WHERE task_id = '{task}'")
     backend.expect_stopped([task])
+    # Another secret, without a restart.
+    pid = installed.main_pid(UNIT)
+    installed.write(own_secret, "one that ZEGO does not take", 0o600)
+    installed.systemctl("reload", UNIT)
+    until("it is read", lambda: "zego.apps (secrets)" in installed.journal(UNIT))
+    backend.abandon()
+    until("ZEGO refuses it", lambda: "100000005" in installed.journal(UNIT))
+    assert installed.main_pid(UNIT) == pid
     installed.systemctl("stop", UNIT)
     installed.path("/etc/systemd/system/zego-watchdog.service.d/shared-sqlite.conf").unlink()
     installed.systemctl("daemon-reload")

@@ -83,9 +83,9 @@ def check_program(command: Path, *its_parts: Path) -> None:
         if hidden := next((folder for folder in _HIDDEN if path.is_relative_to(folder)), None):
             raise InstallationError(
                 f"{path} lies under {hidden}, which the unit does not see (ProtectHome=, PrivateTmp=); install into a "
-                "place of its own, with a Python that lies elsewhere too: python3 -m venv /opt/zego-watchdog && "
-                "/opt/zego-watchdog/bin/pip install zego-watchdog, and then: "
-                "/opt/zego-watchdog/bin/zego-watchdog systemd install"
+                "place of its own, with a Python that lies elsewhere too: python3 -m venv /opt/zego-watchdog, then "
+                "/opt/zego-watchdog/bin/pip install, as you did here, and /opt/zego-watchdog/bin/zego-watchdog systemd "
+                "install"
             )
     if _ODD.search(str(command)) or not command.is_absolute():
         raise InstallationError(f"{command}: a unit cannot name such a path; take a whole one, without odd characters")
