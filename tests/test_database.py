@@ -156,6 +156,34 @@ class TestSqlite:
         with opened(sqlite_url) as engine, pytest.raises(DatabaseError, match="malformed"):
             Store(engine, "host/1").peek()
 
+    @pytest.mark.parametrize("to_bytes", [0, 8192])
+    def test_a_file_cut_short_while_it_is_open(self, sqlite_url: str, file: Path, to_bytes: int) -> None:
+        """What is in the log and in the connection's cache would hide it for as long as nobody else writes."""
+        with opened(sqlite_url) as engine:
+            store = Store(engine, "host/1")
+            assert store.peek().wake_at is None
+            with writing(engine) as connection:
+                connection.execute(INSERT)
+            assert store.peek().wake_at is None
+            with file.open("r+b") as stream:
+                stream.truncate(to_bytes)
+            with pytest.raises(DatabaseError):
+                store.peek()
+
+    def test_a_file_that_a_vacuum_has_shortened(self, sqlite_url: str, file: Path) -> None:
+        with opened(sqlite_url) as engine, closing(sqlite3.connect(file, isolation_level=None)) as application:
+            application.execute("CREATE TABLE filler AS SELECT randomblob(1000000)")
+            application.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            store = Store(engine, "host/1")
+            assert store.peek().wake_at is None
+            before = file.stat().st_size
+            application.execute("DROP TABLE filler")
+            application.execute("VACUUM")
+            application.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert file.stat().st_size < before
+            assert store.peek().wake_at is None
+            store.depart()
+
     @pytest.mark.usefixtures("file")
     def test_a_database_that_may_not_be_written(self, sqlite_url: str) -> None:
         with opened(sqlite_url) as engine:

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import psycopg
@@ -90,13 +90,16 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
 
     @event.listens_for(engine, "connect")
     def remember(_: object, record: sa.pool.ConnectionPoolEntry) -> None:
-        record.info["file"] = _identity(file)
+        record.info["file"] = _look_at(file)
 
     @event.listens_for(engine, "checkout")
     def check(_: object, record: sa.pool.ConnectionPoolEntry, __: object) -> None:
-        # A file that was moved away or replaced is still open, and what is written there nobody will ever read.
-        if record.info["file"] != _identity(file):
+        # A file that was moved away or replaced is still open, and what is written there nobody will ever read. One
+        # that was cut short would not be noticed while what is needed of it is in the cache.
+        before, now = record.info["file"], _look_at(file)
+        if now.identity != before.identity or now.length < before.length:
             raise sa.exc.DisconnectionError(f"{file} is not the file that was opened")
+        record.info["file"] = now
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -107,13 +110,19 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
     return engine
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
-    """Which file it is, whatever its name; None where there is none, or we may not look."""
+class _Look(NamedTuple):
+    """Which file it is, whatever its name, and how long; None and 0 where there is none, or we may not look."""
+
+    identity: tuple[int, int] | None
+    length: int
+
+
+def _look_at(file: Path) -> _Look:
     try:
         status = file.stat()
     except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return _Look(None, 0)
+    return _Look((status.st_dev, status.st_ino), status.st_size)
 
 
 def _is_missing(file: Path) -> bool:

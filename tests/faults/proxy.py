@@ -166,6 +166,9 @@ class Proxy:
                 else:
                     writer.write(data)
                 await writer.drain()
+        if is_reply and self._mode in {Mode.SILENT, Mode.BLACK_HOLE}:
+            # That the target has hung up is not heard of either, until ``set`` ends it.
+            await asyncio.Event().wait()
 
     async def _drip(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         for at in range(len(data)):
