@@ -2,7 +2,7 @@
 
     sweep       at the next known due time, at the latest every ``schedule.poll_seconds``
     heartbeat   says that we are alive, learns who else is, notices gaps, and that no hints come any more
-    poll        asks ZEGO about the active rooms whose turn it is, every second
+    poll        asks ZEGO about the active rooms whose turn it is, every second as long as it is anybody's
     reap        closes attempts that a dead daemon left in ``sent``, by its own last words where there are any
     prune       forgets old callbacks, where any are taken
     retain      removes, a little at a time, rows that have been kept for long enough
@@ -237,9 +237,10 @@ class Service:
 
     async def _poll(self) -> float:
         began = self._clock.monotonic()
-        if self.parts.poller is not None:
-            await self.parts.poller.begin()
-        return max(0.0, TICK_SECONDS - (self._clock.monotonic() - began))
+        again = TICK_SECONDS
+        if (poller := self.parts.poller) is not None and not await poller.begin():
+            again = poller.idle_seconds
+        return max(0.0, again - (self._clock.monotonic() - began))
 
     async def _replay(self) -> None:
         """Before anything is claimed: what was answered to a process that could not write it down, we need not ask."""

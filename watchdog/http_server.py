@@ -76,6 +76,18 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ended.set()
+
+    async def main_loop(self) -> None:
+        """Wait, instead of looking ten times a second whether it is over; what else it looks after is off."""
+        await self._ended.wait()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave signals to the daemon."""
@@ -183,7 +195,7 @@ class HttpServer:
         listening, server, serving = self._listening, self._server, self._serving
         self._listening, self._server, self._serving = (), None, None
         if server is not None and serving is not None:
-            server.should_exit = True
+            server.end()
             await serving
         for one in listening:
             one.close()

@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS: Final = 1.0
 """How often the daemon takes rooms; each time as many as can be asked about until the next time."""
 
+_LONGEST_TICK_SECONDS: Final = 5.0
+"""The same while it is no room's turn."""
+
 CALLS_WITHOUT_LIMIT: Final = 50
 """Calls a tick where there is no limit to the pace."""
 
@@ -101,6 +104,13 @@ class Poller:
         self._named = _Named()
         self.answered_at = -math.inf
         """When ZEGO last said anything of a room, on the monotonic clock."""
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long to wait when it was no room's turn: short beside the time after which a room's turn comes again."""
+        if self._every_seconds <= 0:
+            return _LONGEST_TICK_SECONDS
+        return min(_LONGEST_TICK_SECONDS, max(TICK_SECONDS, self._every_seconds / 5))
 
     async def run_once(self) -> Polled:
         """Ask about the rooms whose turn it is, within what the pace allows in a tick. Raises DatabaseError."""
