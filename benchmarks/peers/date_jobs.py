@@ -6,10 +6,12 @@ processes?"). ``misfire_grace_time=None``: by default a job that is more than a 
 """
 
 import os
+from contextlib import suppress
 from functools import cache
 
 import httpx2
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -46,7 +48,9 @@ def main(database_url: str, url: str) -> None:
 
     def occupied(rooms: Rooms) -> None:
         for task_id, _ in rooms:
-            scheduler.remove_job(task_id)
+            # It may have run by now, on a machine that is busy.
+            with suppress(JobLookupError):
+                scheduler.remove_job(task_id)
 
     scheduler.start()
     serve(empty, occupied)
