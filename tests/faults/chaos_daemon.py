@@ -72,7 +72,8 @@ def block(*_: object) -> None:
 
 _ACTIONS: dict[str, Callable[[], object]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "freeze": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    # To this very thread: it would go on for a while if another one took the signal.
+    "freeze": lambda: signal.pthread_kill(threading.get_ident(), signal.SIGSTOP),
     "block": block,
 }
 

@@ -39,13 +39,13 @@ def request(
         connection.close()
 
 
-def metric(where: tuple[str, int], name: str) -> float:
-    """Return the sum of a metric's samples; blocking."""
+def metric(where: tuple[str, int], name: str, label: str = "") -> float:
+    """Return the sum of a metric's samples, of those with this label only if one is named; blocking."""
     _, page = request(where, "GET", "/metrics")
     values = [
         float(line.rsplit(" ", 1)[1])
         for line in page.splitlines()
-        if line.split("{")[0].split(" ")[0] == name and not line.startswith("#")
+        if line.split("{")[0].split(" ")[0] == name and label in line and not line.startswith("#")
     ]
     assert values, f"{name} is not among the metrics:\n{page}"
     return sum(values)

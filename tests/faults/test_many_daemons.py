@@ -19,7 +19,8 @@ from tests.faults.harness import Stage, fault
 from watchdog.sandbox import Limits, Start
 
 FULL = bool(os.environ.get("FAULTS_FULL"))
-DAEMONS, TASKS, SPREAD_SECONDS = (8, 5000, 55) if FULL else (4, 600, 8)
+DAEMONS, TASKS, SPREAD_SECONDS = (8, 5000, 55) if FULL else (4, 600, 4)
+"""Due a little faster than they can be stopped, or one pace would be no different from many."""
 PACE = 100
 LEASE_SECONDS = 20.0 if FULL else 8.0
 WINDOW_SECONDS = 300

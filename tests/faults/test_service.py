@@ -247,14 +247,20 @@ async def test_a_hundred_scrapes_at_once(stage: Stage) -> None:
         asyncio.create_task(asyncio.to_thread(request, where, "GET", "/metrics", seconds=60)) for _ in range(100)
     ]
     stage.struck(len(scraping) + len(hung))
+    began = stage.clock.monotonic()
     async with Pulse(daemon) as pulse:
         crowded = [await reaction()]
         stage.lifted()
         answers = await asyncio.gather(*scraping)
+        took = stage.clock.monotonic() - began
         crowded += [await reaction(), await reaction()]
     await stage.recovers("sweeps are what they were", lambda: True)
     assert {status for status, _ in answers} <= {200, 503}
     assert sum(status == 200 for status, _ in answers) >= 50
+    pages = {page for status, page in answers if status == 200}
+    assert len(pages) <= took + 2, "a page is made once a second, however many ask"
+    # Those that never finish asking are sent away; the others may have an answer half read.
+    assert [await asyncio.to_thread(one.recv, 1) for one in hung[:20]] == [b""] * 20
     for one in hung:
         one.close()
     # The machine is shared, and a hundred clients run on it, too.

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -114,18 +115,23 @@ async def stage_on_disk(stage: Stage, tmp_path: Path) -> AsyncIterator[tuple[Sta
 async def test_the_disk_is_full_at_intent(stage_on_disk: tuple[Stage, SmallDisk]) -> None:
     stage, disk = stage_on_disk
     await stage.open()
-    daemon = stage.daemon(policy={"grace_seconds": 1.5})
-    await daemon.start()
+    daemon = stage.daemon()
+    await daemon.start(faults="intend.commit=freeze")
     rooms = await stage.abandon(3)
+    # All that is needed to send is there, but for the commit.
+    await stage.until("it is frozen", lambda: daemon.is_frozen)
     disk.fill()
     stage.struck()
+    daemon.send(signal.SIGCONT)
     await stage.until("it is said", lambda: bool(daemon.events("database_away")))
     await stage.clock.sleep(3)
     assert stage.requests() == [], "no intent, no request"
+    assert daemon.events("claims_dropped"), "it was at its intents that the disk was full"
     disk.make_room()
     stage.lifted()
     await stage.recovers("all are stopped", lambda: stage.ended(rooms))
-    stage.visible(daemon, "database_away", "database_back")
+    await stage.until("it is said that it is over", lambda: bool(daemon.events("database_back")))
+    stage.visible(daemon, "claims_dropped", "database_away", "database_back")
     await stage.audit(stopped=rooms)
 
 
@@ -235,6 +241,8 @@ async def test_the_file_is_truncated(stage: Stage, to_bytes: int) -> None:
     await daemon.end()
     shutil.copy(file, backup := f"{file}.backup")
     await daemon.start()
+    # Soon all that it needs of the file is in its cache.
+    await stage.clock.sleep(2)
     with file.open("r+b") as truncated:
         truncated.truncate(to_bytes)
     stage.struck()
