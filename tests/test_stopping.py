@@ -458,7 +458,9 @@ async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -
         await it.parts.sweeper.run_once()
         held = {world.task(f"slow{number}")["claimed_by"] for number in range(40)} - {None}
         assert held
-        assert world.task("other")["claimed_by"], "though its room was the last to become empty"
+        other = world.task("other")
+        # By now it may even have been stopped.
+        assert other["claimed_by"] or other["status"] == "stopped", "though its room was the last to become empty"
         await it.parts.stopper.drain()
 
 
