@@ -230,7 +230,7 @@ class TestPostgresql:
             def setting(name: str) -> str:
                 return str(connection.execute(sa.text(f"SHOW {name}")).scalar())
 
-            assert setting("statement_timeout") == setting("lock_timeout") == "2s"
+            assert (setting("statement_timeout"), setting("lock_timeout")) == ("2s", "1s")
             assert setting("idle_in_transaction_session_timeout") == "4s"
             assert setting("timezone") == "UTC"
             assert setting("application_name") == "zego-watchdog"

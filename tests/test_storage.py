@@ -18,10 +18,10 @@ from watchdog.answer_journal import AnswerJournal, Closing
 from watchdog.answer_store import Written
 from watchdog.clock import SystemClock
 from watchdog.database import identify
-from watchdog.errors import DatabaseError, DatabaseUnavailable
+from watchdog.errors import DatabaseError, DatabaseUnavailable, RowLocked
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status
 from watchdog.policy import Plan
-from watchdog.storage import GroupCommit, Storage
+from watchdog.storage import JOURNAL_AFTER_SECONDS, GroupCommit, Storage
 from watchdog.store import Answer, Claim, Intent, Sent, Store
 
 
@@ -212,6 +212,24 @@ class TestStorage:
         assert logs == [event] * 3
         storage.close()
 
+    async def test_a_locked_row_holds_up_its_own_answer_only(self, world: World) -> None:
+        claims = claimed(world, 4)
+        store = HeldStore(world, "task-0")
+        storage = Storage(store, world.clock)
+        sent = [one for one in [await storage.intend(intent(world, claim)) for claim in claims] if one is not None]
+        with structlog.testing.capture_logs():
+            held, *others = [
+                asyncio.create_task(storage.record(stopped(world, claim, one)))
+                for claim, one in zip(claims, sent, strict=True)
+            ]
+            async with asyncio.timeout(30):
+                assert await asyncio.gather(*others) == [True] * 3
+            assert not held.done()
+            store.held = None
+            assert await held is True
+        assert {world.task(claim.task.task_id)["status"] for claim in claims} == {"stopped"}
+        storage.close()
+
     async def test_when_it_closes_it_gives_up_waiting(self, world: World) -> None:
         (claim,) = claimed(world)
         storage = Storage(AwayStore(world, times=10**9), world.clock)
@@ -250,6 +268,19 @@ class AwayStore(Store):
         return super().record(answers)
 
 
+class HeldStore(Store):
+    """A store in which somebody holds the row of one task."""
+
+    def __init__(self, world: World, held: str) -> None:
+        super().__init__(world.engine, "host/1")
+        self.held: str | None = held
+
+    def record(self, answers: Sequence[Answer]) -> list[bool]:
+        if self.held in {answer.claim.task.task_id for answer in answers}:
+            raise RowLocked("held")
+        return super().record(answers)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "journal"
@@ -257,8 +288,16 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def with_journal(world: World, folder: Path, *, store: Store | None = None, instance: str = "host/1") -> Storage:
-    return Storage(store or world.store, world.clock, AnswerJournal(folder, identify(world.engine), instance))
+def with_journal(
+    world: World,
+    folder: Path,
+    *,
+    store: Store | None = None,
+    instance: str = "host/1",
+    after_seconds: float = JOURNAL_AFTER_SECONDS,
+) -> Storage:
+    journal = AnswerJournal(folder, identify(world.engine), instance)
+    return Storage(store or world.store, world.clock, journal, journal_after_seconds=after_seconds)
 
 
 def files(folder: Path) -> list[str]:
@@ -279,7 +318,7 @@ def answered(world: World, claim: Claim, sent: Sent) -> Answer:
 class TestJournal:
     async def test_an_answer_that_is_committed_at_once_is_in_no_journal(self, world: World, folder: Path) -> None:
         (claim,) = claimed(world)
-        storage = with_journal(world, folder)
+        storage = with_journal(world, folder, after_seconds=60)  # on a machine that is busy, too
         sent = await storage.intend(intent(world, claim))
         assert sent is not None
         assert await storage.record(answered(world, claim, sent)) is True

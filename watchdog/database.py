@@ -16,7 +16,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable
+from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked
 
 SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_MINIMUM = (3, 35)
@@ -136,7 +136,7 @@ def _is_missing(file: Path) -> bool:
 def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, pool_size: int) -> sa.Engine:
     statement_ms = int(statement_seconds * 1000)
     options = (
-        f"-c statement_timeout={statement_ms} -c lock_timeout={statement_ms}"
+        f"-c statement_timeout={statement_ms} -c lock_timeout={statement_ms // 2}"
         f" -c idle_in_transaction_session_timeout={statement_ms * 2} -c timezone=UTC"
     )
     arguments = {
@@ -201,6 +201,8 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         raise DatabaseUnavailable(f"{place(engine)}: every connection is busy; trying again will do") from error
     except sa.exc.DBAPIError as error:
         kind = DatabaseUnavailable if _may_pass(error) else DatabaseError
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            kind = RowLocked
         raise kind(f"{place(engine)}: {_first_line(error.orig)}") from error
     except sa.exc.SQLAlchemyError as error:
         raise DatabaseError(f"{place(engine)}: {_first_line(error)}") from error

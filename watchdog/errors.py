@@ -45,6 +45,10 @@ class DatabaseUnavailable(DatabaseError):
     exit_code = 75
 
 
+class RowLocked(DatabaseUnavailable):
+    """Somebody has held a row for longer than we wait; other rows may be free."""
+
+
 class RequestError(WatchdogError):
     """A request to the vendor got no reply."""
 

@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 import structlog
 
 from watchdog.answer_journal import AnswerJournal, Closing
 from watchdog.answer_store import Written
 from watchdog.clock import Clock
-from watchdog.errors import DatabaseError, DatabaseUnavailable
+from watchdog.errors import DatabaseError, DatabaseUnavailable, RowLocked
 from watchdog.model import Outcome, Reason
 from watchdog.store import Answer, Intent, Sent, Store
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 _GROUP_LIMIT = 200
 _RECORD_AGAIN_SECONDS = 0.5
-_JOURNAL_AFTER_SECONDS = 0.2
+JOURNAL_AFTER_SECONDS: Final = 0.2
 """An answer that is not committed by then is written to the journal; a commit takes a few milliseconds."""
 
 
@@ -71,16 +71,25 @@ class Storage:
     SQLite has one connection, hence one thread; PostgreSQL as many threads as connections.
     """
 
-    def __init__(self, store: Store, clock: Clock, journal: AnswerJournal | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        journal: AnswerJournal | None = None,
+        *,
+        journal_after_seconds: float = JOURNAL_AFTER_SECONDS,
+    ) -> None:
         """Without a ``journal`` answers are lost with the process while the database is away."""
         self.store = store
         self._journal = journal
+        self._journal_after_seconds = journal_after_seconds
         self._journals_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._clock = clock
         threads = 1 if store.engine.dialect.name == "sqlite" else store.engine.pool.size()  # type: ignore[attr-defined] # QueuePool's
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._intents: GroupCommit[Intent, Sent | None] = GroupCommit(lambda items: self.call(store.intend, items))
         self._answers: GroupCommit[Answer, bool] = GroupCommit(self._record)
+        self._alone = asyncio.Semaphore(1)
         self._unwritten: dict[int, Closing] = {}
         self._noted: set[int] = set()
         self._refused: set[int] = set()
@@ -134,10 +143,10 @@ class Storage:
         closing = self.store.closing(answer)
         attempt_id = closing.attempt_id
         self._unwritten[attempt_id] = closing
-        recording = asyncio.create_task(self._answers.submit(answer))
+        recording = asyncio.create_task(self._recorded(answer))
         if self._journal is not None:
             if not self._is_away:
-                await asyncio.wait((recording,), timeout=_JOURNAL_AFTER_SECONDS)
+                await asyncio.wait((recording,), timeout=self._journal_after_seconds)
             if not recording.done():
                 await self._note(closing)
         try:
@@ -231,17 +240,41 @@ class Storage:
                 return None
         return written
 
+    async def _recorded(self, answer: Answer) -> bool:
+        try:
+            return await self._answers.submit(answer)
+        except RowLocked:
+            return await self._record_alone(answer)
+
     async def _record(self, answers: Sequence[Answer]) -> Sequence[bool]:
         while True:
             try:
                 return await self.call(self.store.record, answers)
+            except RowLocked:
+                raise
             except DatabaseUnavailable as error:
-                if not self._closing:
-                    # Repeating is safe even after a commit whose fate is unknown: a closed attempt is not closed again.
-                    log.error("answers_not_recorded_yet", answers=len(answers), error=str(error))
-                    await self._clock.sleep(_RECORD_AGAIN_SECONDS)
-                if self._closing:
-                    raise
+                await self._later(error, len(answers))
+
+    async def _record_alone(self, answer: Answer) -> bool:
+        """Somebody holds the row of one of its group: the others' answers need not wait for that."""
+        while True:
+            try:
+                # One thread at most waits for locks.
+                async with self._alone:
+                    (written,) = await self.call(self.store.record, [answer])
+            except DatabaseUnavailable as error:
+                await self._later(error, 1)
+            else:
+                return written
+
+    async def _later(self, error: DatabaseUnavailable, answers: int) -> None:
+        """Wait before an answer is recorded again; raises ``error`` when there is no later."""
+        if not self._closing:
+            # Repeating is safe even after a commit whose fate is unknown: a closed attempt is not closed again.
+            log.error("answers_not_recorded_yet", answers=answers, error=str(error))
+            await self._clock.sleep(_RECORD_AGAIN_SECONDS)
+        if self._closing:
+            raise error
 
     def synchronise(self, now: datetime) -> None:
         """Take ``now``, just read from the database, as its time at this moment."""

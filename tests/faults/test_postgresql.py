@@ -206,11 +206,7 @@ async def test_the_server_is_read_only(stage: Stage) -> None:
 @on_postgresql
 @pytest.mark.parametrize(
     "when",
-    [
-        "unplanned",
-        "planned",
-        pytest.param("sent", marks=pytest.mark.xfail(reason="its answer holds up the others' answers", strict=False)),
-    ],
+    ["unplanned", "planned", "sent"],
 )
 @fault(24, "a task's row locked by somebody else")
 async def test_a_row_is_locked(stage: Stage, when: str) -> None:
