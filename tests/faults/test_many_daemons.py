@@ -1,6 +1,7 @@
 """Many daemons on one PostgreSQL: two are killed, one is frozen past its lease and resumed, and they keep one pace.
 
-The sandbox counts: it lets through as many stops a second as the daemons together may send, and throttles the next.
+The sandbox counts: it lets through as many stops a second as the daemons together may send, or in small a few more, and
+throttles the next.
 
 $FAULTS_FULL   set: eight daemons and 5,000 tasks due within a minute, instead of four and 600
 """
@@ -22,6 +23,9 @@ FULL = bool(os.environ.get("FAULTS_FULL"))
 DAEMONS, TASKS, SPREAD_SECONDS = (8, 5000, 55) if FULL else (4, 600, 4)
 """Due a little faster than they can be stopped, or one pace would be no different from many."""
 PACE = 100
+DAEMONS_PACE = PACE if FULL else 0.9 * PACE
+"""In small it is played beside other tests, and what is late on a busy machine arrives together."""
+
 LEASE_SECONDS = 20.0 if FULL else 8.0
 WINDOW_SECONDS = 300
 
@@ -36,7 +40,7 @@ async def test_many_daemons_share_work_and_pace(stage: Stage, capsys: pytest.Cap
         stage.daemon(
             policy={"max_idle_seconds": WINDOW_SECONDS},
             stop={
-                "requests_per_second": PACE,
+                "requests_per_second": DAEMONS_PACE,
                 "occupancy_requests_per_second": PACE,
                 "request_timeout_seconds": 5,
                 "lease_seconds": LEASE_SECONDS,

@@ -149,7 +149,7 @@ async def test_the_disk_is_full_at_outcome(stage_on_disk: tuple[Stage, SmallDisk
     disk.fill()
     stage.struck()
     await stage.until("the answers are kept", lambda: bool(daemon.events("answers_not_recorded_yet")))
-    assert len(stage.requests()) == len(rooms)
+    await stage.until("all have been answered", lambda: len(stage.requests()) == len(rooms))
     disk.make_room()
     stage.lifted()
     await stage.recovers("all are stopped", lambda: stage.ended(rooms))
