@@ -146,6 +146,11 @@ class Process:
     def is_running(self) -> bool:
         return self.is_alive and self.frozen_until <= self.town.timeline.now
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has been told to end."""
+        return self._ending
+
     def arm(self, after: str, points: int, what: "Callable[[Process], None]") -> None:
         """Have ``what`` happen so many points after the next point called ``after``, 0 being that one itself."""
         self._waiting.append((after, points, what))
@@ -529,7 +534,8 @@ class Town:
         for process in self.running:
             process.thaw()
             process.disarm()
-        if not self.running:
+        if all(process.is_ending for process in self.running):
+            # Whoever has been told to end goes on for a moment, and then nobody would be left.
             with silent_logs():
                 self.start_daemon()
         until = self.timeline.now + patience
