@@ -627,9 +627,6 @@ async def test_connections_are_kept_and_a_cut_one_is_not_reused() -> None:
         await client.aclose()
 
 
-# Cancelled in the very moment in which it is made, a connection is dropped by anyio; then it is its finalizer that
-# closes it, before anything was sent.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_cancelled_calls_leak_no_slot_of_the_pool() -> None:
     open_for_business = asyncio.Event()
 
