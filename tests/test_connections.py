@@ -1,6 +1,7 @@
 """Connections over real sockets: kept, used again, given up in time, and never lost."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -107,6 +108,28 @@ async def test_cancelled_requests_give_their_slots_back() -> None:
             await until(lambda: server.open == 0)
         answers = await asyncio.gather(*(ours.get(server.url) for _ in range(9)))
         assert [answer.text for answer in answers] == ["ok"] * 9
+
+
+async def test_what_is_opened_for_a_request_that_was_given_up_is_closed_at_once() -> None:
+    """The library drops a connection whose request is cancelled in its TLS handshake, and sometimes before."""
+    async with serving() as server, client(2) as ours:
+        server.hold.clear()
+        url = server.url.replace("http", "https", 1)
+        gc.collect()
+        gc.disable()  # no finalizer is to do what has to be done before
+        try:
+            for turns in range(30):
+                asking = asyncio.create_task(ours.get(url))
+                for _ in range(turns):
+                    await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop
+                asking.cancel()
+                await asyncio.wait([asking])
+                assert asking.cancelled()
+            assert server.accepted
+            server.hold.set()
+            await until(lambda: server.open == 0)
+        finally:
+            gc.enable()
 
 
 async def test_an_error_costs_one_connection_and_no_slot() -> None:

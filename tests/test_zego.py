@@ -5,7 +5,7 @@ import re
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from email.utils import formatdate
 
 import httpx2
@@ -602,8 +602,8 @@ async def test_packed_bodies_are_not_unpacked() -> None:
         assert "accept-encoding: identity" in head.lower()
         writer.write(http_reply(b"\x1f\x8b\x08\x00", "Content-Encoding: gzip"))
 
-    async with serving(gzipped) as url:
-        reply = await client_for(url).stop_task(APP_ID, "1")
+    async with serving(gzipped) as url, aclosing(client_for(url)) as client:
+        reply = await client.stop_task(APP_ID, "1")
     assert reply.code is None
     assert reply.excerpt == " \ufffd\ufffd\ufffd"
 
