@@ -235,14 +235,13 @@ class Process:
     # What the daemon's jobs do (watchdog.daemon), without a scheduler of real time.
 
     async def _run(self) -> None:
-        while True:
-            try:
-                await self._beat(fresh=True)
-            except DatabaseError:
-                # The program ends, and the service manager starts it again.
-                await self.clock.sleep(1.0)
-            else:
-                break
+        try:
+            await self._beat(fresh=True)
+        except DatabaseError:
+            # The program ends, and the service manager starts another: under another name, as the first may be known.
+            self.is_alive = False
+            self.town.restart_daemon(self)
+            return
         poll_seconds = self.town.config.schedule.poll_seconds
         for job in (self._sweep, self._heartbeat, self._poll, self._reap):
             self._spawn(lambda job=job: self._forever(job, poll_seconds))  # type: ignore[misc] # bound at once
@@ -397,6 +396,11 @@ class Town:
         self.processes.append(process)
         self.tell(f"daemon {process.number} starts, {process.instance}")
         return process
+
+    def restart_daemon(self, ended: Process) -> None:
+        """Do what the service manager does a second after a daemon has ended with an error."""
+        self.tell(f"daemon {ended.number} cannot start")
+        self.timeline.at(self.timeline.now + 1.0, self.start_daemon)
 
     def crash(self, process: Process) -> None:
         self.tell(f"daemon {process.number} crashes")

@@ -135,6 +135,19 @@ def test_a_commit_that_was_done_and_nobody_was_told(town: Town) -> None:
     assert (status, outcomes[-1], town.database.injected) == ("stopped", "stopped", 1)
 
 
+def test_a_daemon_whose_first_heartbeat_is_kept_and_not_confirmed_is_replaced(town: Town) -> None:
+    """Its name is taken, though it does not know; the service manager starts another under another name."""
+    (first,) = town.running
+    town.crash(first)
+    second = town.start_daemon()
+    town.database.fail(Trouble.COMMIT_UNKNOWN, 1, second.instance)
+    task_id = abandoned(town)
+    town.advance(60)
+    third = town.processes[-1]
+    assert town.running == [third] != [second]
+    assert ended(town, task_id) == ("stopped", ["stopped"])
+
+
 def test_points_are_passed_in_order(town: Town) -> None:
     """What the stories above rely on: the point after an answer is a call of the store."""
     passed: list[float] = []
