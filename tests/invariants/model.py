@@ -399,8 +399,12 @@ class Town:
 
     def restart_daemon(self, ended: Process) -> None:
         """Do what the service manager does a second after a daemon has ended with an error."""
+
+        def restart() -> None:
+            self.start_daemon()
+
         self.tell(f"daemon {ended.number} cannot start")
-        self.timeline.at(self.timeline.now + 1.0, self.start_daemon)
+        self.timeline.at(self.timeline.now + 1.0, restart)
 
     def crash(self, process: Process) -> None:
         self.tell(f"daemon {process.number} crashes")
