@@ -11,11 +11,15 @@ import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
 import httpcore2
 import httpx2
+
+from watchdog.wire import Network
+
+_NETWORK: Final = Network()
 
 ERRORS: Final[dict[type[Exception], type[httpx2.TransportError]]] = {
     httpcore2.ConnectTimeout: httpx2.ConnectTimeout,
@@ -38,64 +42,8 @@ _FOREIGN: Final = tuple(ERRORS)
 # request that was given up, for minutes, and a network that is mended by then brings a stop that was decided long ago.
 _FORGET_WHEN_CLOSED: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-
-class _Network(httpcore2.AnyIOBackend):
-    """Opens one connection, and closes it whoever has been cancelled meanwhile.
-
-    The library forgets a connection whose request is cancelled in the moment in which it is made, or in its handshake.
-    """
-
-    def __init__(self) -> None:
-        self._opening: asyncio.Task[httpcore2.AsyncNetworkStream] | None = None
-        self._is_closed = False
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the library's
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        connect = super().connect_tcp
-
-        async def open_() -> httpcore2.AsyncNetworkStream:
-            # Goes on when its request has been given up, until the time-out of connecting at the most.
-            stream = await connect(host, port, timeout, local_address, socket_options)
-            if self._is_closed:
-                await stream.aclose()
-            return stream
-
-        self._opening = asyncio.create_task(open_())
-        return await asyncio.shield(self._opening)
-
-    async def aclose(self) -> None:
-        self._is_closed = True
-        opening = self._opening
-        if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
-            await opening.result().aclose()
-
-
-class _Connection(httpcore2.AsyncHTTPConnection):
-    """The library's, and what was opened for it is closed with it."""
-
-    def __init__(self, origin: httpcore2.Origin, tls: ssl.SSLContext, keepalive_seconds: float) -> None:
-        self._network = _Network()
-        super().__init__(
-            origin,
-            ssl_context=tls,
-            keepalive_expiry=keepalive_seconds,
-            network_backend=self._network,
-            socket_options=[_FORGET_WHEN_CLOSED],
-        )
-
-    async def aclose(self) -> None:
-        await super().aclose()
-        await self._network.aclose()
-
-
 _Key = tuple[bytes, bytes, int]
-_Idle = deque[tuple[float, _Connection]]
+_Idle = deque[tuple[float, httpcore2.AsyncHTTPConnection]]
 """Since when, by the event loop's clock, and what; the last one used is last."""
 
 
@@ -130,7 +78,7 @@ class Connections(httpx2.AsyncBaseTransport):
             extensions=request.extensions,
         )
         origin = bare.url.origin
-        one: _Connection | None = None
+        one: httpcore2.AsyncHTTPConnection | None = None
         try:
             one = await self._take(origin)
             response = await one.handle_async_request(bare)
@@ -154,7 +102,7 @@ class Connections(httpx2.AsyncBaseTransport):
             while idle:
                 await idle.pop()[1].aclose()
 
-    async def _take(self, origin: httpcore2.Origin) -> _Connection:
+    async def _take(self, origin: httpcore2.Origin) -> httpcore2.AsyncHTTPConnection:
         """Return a connection that is still good, or a new one, which is not connected yet."""
         idle = self._idle.setdefault(_key(origin), deque())
         while idle:
@@ -162,9 +110,15 @@ class Connections(httpx2.AsyncBaseTransport):
             if not one.has_expired():
                 return one
             await one.aclose()
-        return _Connection(origin, self._tls, self._keepalive_seconds)
+        return httpcore2.AsyncHTTPConnection(
+            origin,
+            ssl_context=self._tls,
+            keepalive_expiry=self._keepalive_seconds,
+            network_backend=_NETWORK,
+            socket_options=[_FORGET_WHEN_CLOSED],
+        )
 
-    async def give_back(self, key: _Key, one: _Connection) -> None:
+    async def give_back(self, key: _Key, one: httpcore2.AsyncHTTPConnection) -> None:
         """Take back a connection whose reply has been closed; where not all of it was read it is of no more use."""
         if self._is_closed or not one.is_idle():
             await self._discard(one)
@@ -175,7 +129,7 @@ class Connections(httpx2.AsyncBaseTransport):
         while now - idle[0][0] > self._keepalive_seconds:
             await idle.popleft()[1].aclose()
 
-    async def _discard(self, one: _Connection | None) -> None:
+    async def _discard(self, one: httpcore2.AsyncHTTPConnection | None) -> None:
         """Free the slot, and close a connection of which it is not known in what state it is."""
         self._slots.release()
         if one is not None:
@@ -194,7 +148,7 @@ class _Stream(httpx2.AsyncByteStream):
         stream: AsyncIterable[bytes],
         connections: Connections,
         key: _Key,
-        one: _Connection,
+        one: httpcore2.AsyncHTTPConnection,
     ) -> None:
         self._stream = stream
         self._connections: Connections | None = connections

@@ -161,10 +161,8 @@ class ZegoClient:
         self._offsets: dict[str, float] = {}
         self._timeout_seconds = timeout_seconds
         # Half of the time for getting a connection: a request that leaves with no time for its answer turns a harmless
-        # NotSent into a NoAnswer.
-        self._timeouts = httpx2.Timeout(
-            timeout_seconds, connect=timeout_seconds / 2, pool=timeout_seconds / 2
-        ).as_dict()
+        # NotSent into a NoAnswer. The rest is the deadline's affair.
+        self._timeouts = httpx2.Timeout(None, connect=timeout_seconds / 2, pool=timeout_seconds / 2).as_dict()
         self._reports_departure = transport is None or isinstance(transport, httpx2.AsyncHTTPTransport)
         if transport is None and urllib.request.getproxies().keys() & {"http", "https", "all"}:
             # Which of them is for whom, and how to speak to it, the library knows.
