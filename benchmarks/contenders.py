@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from benchmarks import databases, processes
 from benchmarks.databases import Database
 from benchmarks.peers.orders import Rooms
+from benchmarks.peers.vendor import CONCURRENCY
 
 MAX_IDLE_SECONDS: Final = 1800
 """What all tasks are started with: no auto-stop while something is measured."""
@@ -187,7 +188,7 @@ async def _eta_tasks(vendor: str, _tasks: Rooms, _sections: Sections) -> AsyncIt
         server = ("--port", "0", "--unixsocket", socket, "--dir", folder)
         celery = ("-m", "celery", "--app", "benchmarks.peers.eta_tasks", "--quiet", "worker")
         # What is of no use to a single worker is off, as Celery's users' guide has it.
-        options = ("--pool", "threads", "--concurrency", "32", "--loglevel", "ERROR")
+        options = ("--pool", "threads", "--concurrency", str(CONCURRENCY), "--loglevel", "ERROR")
         alone = ("--without-gossip", "--without-mingle", "--without-heartbeat")
         async with (
             processes.process(*server, program=_REDIS) as redis,

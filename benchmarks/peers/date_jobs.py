@@ -23,7 +23,7 @@ _VENDOR = "BENCHMARK_VENDOR"
 
 @cache
 def _client() -> httpx2.Client:
-    return httpx2.Client(base_url=os.environ[_VENDOR], limits=vendor.LIMITS, trust_env=False)
+    return httpx2.Client(base_url=os.environ[_VENDOR], limits=vendor.limits(), trust_env=False)
 
 
 def stop(task_id: str) -> None:

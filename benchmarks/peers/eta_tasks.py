@@ -27,7 +27,7 @@ app.conf.update(
 
 @cache
 def _client() -> httpx2.Client:
-    return httpx2.Client(base_url=os.environ[VENDOR], limits=vendor.LIMITS, trust_env=False)
+    return httpx2.Client(base_url=os.environ[VENDOR], limits=vendor.limits(), trust_env=False)
 
 
 @app.task(name="stop")  # type: ignore[untyped-decorator] # Celery has no types

@@ -11,10 +11,13 @@ from watchdog.clock import SystemClock
 from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
 from watchdog.signing import sign
 
-CONCURRENCY = 32
-"""Requests at a time, as many as the daemon's ``stop.concurrency``."""
+CONCURRENCY = 64
+"""Stops at a time, as many as the daemon is given where it has no pace."""
 
-LIMITS = httpx2.Limits(max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY)
+
+def limits(connections: int = CONCURRENCY) -> httpx2.Limits:
+    """So many connections, and all are kept."""
+    return httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
 
 
 def stop(client: httpx2.Client, task_id: str) -> None:
