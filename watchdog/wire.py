@@ -107,20 +107,20 @@ class Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the interface's
     ) -> "Wire":
-        """Speak TLS from now on. Raises httpcore2.ConnectTimeout and httpcore2.ConnectError."""
+        """Speak TLS from now on; who fails is closed by the event loop.
+
+        Raises httpcore2.ConnectTimeout and httpcore2.ConnectError.
+        """
         assert self._transport is not None  # noqa: S101 - connected, or nobody would have it
         try:
             async with asyncio.timeout(timeout):
                 self._transport = await asyncio.get_running_loop().start_tls(
                     self._transport, self, ssl_context, server_hostname=server_hostname
                 )
-        except BaseException as error:
-            await self.aclose()
-            if isinstance(error, TimeoutError):
-                raise httpcore2.ConnectTimeout(str(error)) from error
-            if isinstance(error, OSError):
-                raise httpcore2.ConnectError(str(error)) from error
-            raise
+        except TimeoutError as error:
+            raise httpcore2.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore2.ConnectError(str(error)) from error
         return self
 
     async def aclose(self) -> None:
