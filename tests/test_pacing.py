@@ -54,6 +54,39 @@ def test_a_pause_saves_up_no_burst() -> None:
     run_virtual(scenario())
 
 
+@pytest.mark.parametrize("rate", [10, 500])
+def test_who_was_held_up_together_leaves_one_by_one(rate: float) -> None:
+    async def scenario() -> None:
+        pace = Pace(rate)
+
+        async def one(commit_ends_at: float) -> float:
+            await wait(commit_ends_at - now())
+            await pace.leave(APP)
+            return now()
+
+        held_up = int(0.2 * rate)
+        left = await asyncio.gather(*(one(1.0) for _ in range(held_up)), *(one(1 + n / rate) for n in range(held_up)))
+        assert min(after - before for before, after in pairwise(sorted(left))) >= 0.99 / rate
+        assert max(left) <= 1.5
+
+    run_virtual(scenario())
+
+
+def test_the_door_keeps_nobody_for_long() -> None:
+    async def scenario() -> None:
+        pace = Pace(10)
+
+        async def one() -> float:
+            await pace.leave(APP)
+            return now()
+
+        left = await asyncio.gather(*(one() for _ in range(50)))
+        assert max(left) - min(left) <= 0.25
+        await Pace(0).leave(APP)
+
+    run_virtual(scenario())
+
+
 def test_apps_have_a_pace_each() -> None:
     async def scenario() -> None:
         pace = Pace(10)

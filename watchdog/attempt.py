@@ -135,12 +135,13 @@ class Sender:
         sent = await self._storage.intend(intent)
         if sent is None:
             return None
-        if not held.lease_suffices(self._clock, self._settings):
-            return Attempted(held, intent, sent, None)
-        if task.due_at is not None and sent.attempt == 1 and not held.manual:
-            self.observer.sent((sent.sent_at - task.due_at).total_seconds())
-        self.requests += 1
         try:
+            await self._pace.leave(app_id)
+            if not held.lease_suffices(self._clock, self._settings):
+                return Attempted(held, intent, sent, None)
+            if task.due_at is not None and sent.attempt == 1 and not held.manual:
+                self.observer.sent((sent.sent_at - task.due_at).total_seconds())
+            self.requests += 1
             return Attempted(held, intent, sent, await self._zego.stop_task(app_id, task.task_id))
         except (NotSent, NoAnswer) as error:
             self._breaker.postpone(app_id, self._clock.monotonic())

@@ -2,7 +2,8 @@
 
 The vendor counts requests per second. So that no second of its clock sees more than allowed, requests leave evenly
 spaced at 98 % of the rate, with next to no burst: of the two percent left, one pays for our own late wake-ups (which
-the limiter makes up for with a burst that small) and one for what the network compresses on the way.
+the limiter makes up for with a burst that small) and one for what the network compresses on the way. What is
+committed between its turn and its request leaves through a door besides: a slow commit lets go of many at once.
 
 A throttling reply halves the rate, at most once a second, since one burst is answered by a burst of them, and never
 below a sixteenth. Replies that do not throttle bring it back, from the slowest to the full rate in about thirty
@@ -24,6 +25,12 @@ from watchdog.shared_pace import SharedLane
 _HEADROOM: Final = 0.98
 _HEADROOM_SHARED: Final = 0.95
 """Where several daemons are late each in its own way."""
+
+_HEADROOM_AT_THE_DOOR: Final = 0.99
+"""More than before it, or a queue there would never end."""
+
+_LONGEST_AT_THE_DOOR_SECONDS: Final = 0.25
+"""Better throttled than sent on an answer that is older than it need be."""
 
 _CATCH_UP_SECONDS: Final = 0.01
 _SLOWEST: Final = 1 / 16
@@ -69,6 +76,15 @@ class Pace:
             async with lane.turn:
                 await lane.depart(self.rate(app_id))
 
+    async def leave(self, app_id: int) -> None:
+        """Return when a request that has had its turn may go out of the door, where one follows another evenly.
+
+        After a quarter of a second at most.
+        """
+        if self._full > 0:
+            lane = self._lane(app_id)
+            await lane.leave(self._full * lane.slowdown * _HEADROOM_AT_THE_DOOR)
+
     def throttled(self, app_id: int) -> None:
         """Halve the rate of ``app_id``: the vendor refused a request as one too many."""
         self._lane(app_id).slow_down(asyncio.get_running_loop().time())
@@ -112,7 +128,7 @@ class Pace:
 class _Lane:
     """One AppId's limiter, and how much it is slowed down at present."""
 
-    __slots__ = ("_changed_at", "_last_departure", "_limiter", "_rate", "shared", "slowdown", "turn")
+    __slots__ = ("_changed_at", "_door_opens_at", "_last_departure", "_limiter", "_rate", "shared", "slowdown", "turn")
 
     def __init__(self, shared: SharedLane | None) -> None:
         self.shared = shared
@@ -122,6 +138,7 @@ class _Lane:
         self._limiter: AsyncLimiter | None = None
         self._rate = 0.0
         self._last_departure = -math.inf
+        self._door_opens_at = -math.inf
 
     async def depart(self, rate: float) -> None:
         if self._limiter is None or rate != self._rate:
@@ -138,6 +155,13 @@ class _Lane:
         used = capacity - (asyncio.get_running_loop().time() - self._last_departure) * paced
         await limiter.acquire(max(0.0, used))
         return limiter
+
+    async def leave(self, rate: float) -> None:
+        now = asyncio.get_running_loop().time()
+        opens_at = max(now, self._door_opens_at)
+        if opens_at - now <= _LONGEST_AT_THE_DOOR_SECONDS:
+            self._door_opens_at = opens_at + 1 / rate
+            await asyncio.sleep(opens_at - now)  # noqa: TID251 - by the event loop's time, as the limiter
 
     def slow_down(self, now: float) -> None:
         if now - self._changed_at >= _SECONDS_BETWEEN_CHANGES:
