@@ -145,6 +145,28 @@ async def test_a_room_is_asked_about_once_in_a_while_and_by_one_daemon(world: Wo
         assert (await it.poll()).asked in {15, 16}
 
 
+async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite there is one connection: hundreds of answers in its queue kept each stop waiting for a second."""
+    waiting = [0]
+
+    async def call(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if method.__name__ != "observe":
+            return await real(method, *args, **kwargs)
+        waiting.append(waiting[-1] + 1)
+        try:
+            return await real(method, *args, **kwargs)
+        finally:
+            waiting.append(waiting[-1] - 1)
+
+    async with bench(world) as it:
+        real = it.parts.storage.call
+        for number in range(200):
+            world.app.start(f"t{number}", f"room-{number}")
+        monkeypatch.setattr(it.parts.storage, "call", call)
+        assert (await it.poll()).changed == 200
+        assert max(waiting) == 1
+
+
 async def test_apps_are_asked_about_their_own_rooms_and_foreign_ones_not_at_all(world: World) -> None:
     async with bench(world) as it:
         world.app.start("a", "room", app_id=1)

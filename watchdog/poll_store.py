@@ -48,6 +48,9 @@ class Observed:
     returned: tuple[Returned, ...]
 
 
+NOTHING: Final = Observed(0, (), ())
+
+
 @dataclass(frozen=True, slots=True)
 class EvidenceAge:
     """The age of the oldest evidence on an active task, None without any, and how many tasks have none."""
@@ -88,7 +91,7 @@ class PollStore:
         """
         known = {room: seen for room, seen in observations.items() if seen.user_count is not None}
         if not known:
-            return Observed(0, (), ())
+            return NOTHING
         where = {"rooms": sorted(known), "b_app_id": app_id, "b_default_app": default_app}
         changed: list[Task] = []
         contradicted: list[Task] = []

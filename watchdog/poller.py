@@ -8,9 +8,9 @@ allows, all of them wait longer, evenly.
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import structlog
 
@@ -18,9 +18,12 @@ from watchdog.clock import Clock
 from watchdog.errors import DatabaseError
 from watchdog.model import Evidence
 from watchdog.occupancy import Occupancy
-from watchdog.poll_store import Observed, PollStore
-from watchdog.storage import Storage
+from watchdog.poll_store import NOTHING, Observed, PollStore
+from watchdog.storage import GroupCommit, Storage
 from watchdog.zego import ROOMS_PER_CALL
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +36,14 @@ _LONGEST_TICK_SECONDS: Final = 5.0
 CALLS_WITHOUT_LIMIT: Final = 50
 """Calls a tick where there is no limit to the pace."""
 
+_CALLS_TAKEN_AT_A_TIME: Final = 20
+_ANSWERS_AT_A_TIME: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 _ROOMS_NAMED: Final = 10_000
+
+
+_Answers = tuple[int, Mapping[str, Evidence]]
+"""An AppId, and what ZEGO has said of its rooms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,8 @@ class Poller:
         self._clock = clock
         self._running: set[asyncio.Task[Polled]] = set()
         self._named = _Named()
+        # One after the other: hundreds of answers come at once, and a stop must not wait behind them for the database.
+        self._answers: GroupCommit[_Answers, Observed] = GroupCommit(self._observe, most=_ANSWERS_AT_A_TIME)
         self.answered_at = -math.inf
         """When ZEGO last said anything of a room, on the monotonic clock."""
 
@@ -120,15 +131,18 @@ class Poller:
         """Take the rooms whose turn it is, and begin to ask about them. Raises DatabaseError."""
         begun: list[asyncio.Task[Polled]] = []
         for app_id, app in self._apps.items():
-            if (calls := self._calls(app_id, app)) <= 0:
-                continue
-            rooms = await self._storage.call(
-                self._store.take, calls * ROOMS_PER_CALL, self._every_seconds, app_id, self._default_app
-            )
-            begun += [
-                self._spawn(app_id, app, rooms[start : start + ROOMS_PER_CALL])
-                for start in range(0, len(rooms), ROOMS_PER_CALL)
-            ]
+            calls = self._calls(app_id, app)
+            while calls > 0:
+                # Some at a time: so long a transaction would keep everybody else from the database.
+                most = min(calls, _CALLS_TAKEN_AT_A_TIME) * ROOMS_PER_CALL
+                rooms = await self._considerately(
+                    self._store.take, most, self._every_seconds, app_id, self._default_app
+                )
+                begun += [
+                    self._spawn(app_id, app, rooms[start : start + ROOMS_PER_CALL])
+                    for start in range(0, len(rooms), ROOMS_PER_CALL)
+                ]
+                calls = calls - _CALLS_TAKEN_AT_A_TIME if rooms else 0
         return begun
 
     async def close(self) -> None:
@@ -167,13 +181,34 @@ class Poller:
         answers = await self._occupancy.ask(app_id, rooms, in_background=True)
         self._heard(app_id, app, answers)
         try:
-            observed = await self._storage.call(self._store.observe, app_id, self._default_app, answers)
+            observed = await self._answers.submit((app_id, answers))
         except DatabaseError as error:
             # The sweep says loudly that the database is away; the rooms' turn comes again.
             log.debug("observations_lost", app_id=app_id, rooms=len(rooms), error=str(error))
             return Polled(len(rooms), len(answers))
         self._announce(app_id, observed)
         return Polled(len(rooms), len(answers), observed.changed, len(observed.contradicted))
+
+    async def _observe(self, group: Sequence["_Answers"]) -> Sequence[Observed]:
+        """Store some answers together; what came of all of an AppId's is told to the first of them."""
+        told = [NOTHING] * len(group)
+        for app_id in dict(group):
+            of_app = [number for number, (whose, _) in enumerate(group) if whose == app_id]
+            answers = {room: seen for number in of_app for room, seen in group[number][1].items()}
+            told[of_app[0]] = await self._considerately(self._store.observe, app_id, self._default_app, answers)
+        return told
+
+    async def _considerately(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the store, and then leave the database to others for as long.
+
+        SQLite has no queue for its lock: in an unbroken row of transactions the application would hardly find a gap.
+        """
+        began = self._clock.monotonic()
+        try:
+            return await self._storage.call(method, *args, **kwargs)
+        finally:
+            if (took := self._clock.monotonic() - began) > 0:
+                await self._clock.sleep(took)
 
     def _heard(self, app_id: int, app: _App, answers: Mapping[str, Evidence]) -> None:
         """Leave an AppId alone for longer and longer while it gives no answer; say so once."""

@@ -34,8 +34,9 @@ JOURNAL_AFTER_SECONDS: Final = 0.2
 class GroupCommit(Generic[T, R]):
     """Many callers, one transaction: whatever is submitted while a commit runs goes into the next one together."""
 
-    def __init__(self, commit: Callable[[Sequence[T]], Awaitable[Sequence[R]]]) -> None:
+    def __init__(self, commit: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = _GROUP_LIMIT) -> None:
         self._commit = commit
+        self._most = most
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -50,7 +51,7 @@ class GroupCommit(Generic[T, R]):
     async def _flush(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting[:_GROUP_LIMIT], self._waiting[_GROUP_LIMIT:]
+                group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
                 try:
                     results = await self._commit([item for item, _ in group])
                 except Exception as error:  # noqa: BLE001 - handed to every caller of the group, whatever it is
