@@ -22,7 +22,7 @@ from tests.running import APP_ID, SECRET, eventually
 from tests.running import Application as Backend
 from tests.test_stopping import bench, empty_room, reply
 from tests.time_travel import FakeClock, World
-from watchdog import checkup, wiring
+from watchdog import checkup, opening, wiring
 from watchdog.attempt import Held
 from watchdog.callback_store import CallbackStore, replay_key
 from watchdog.clock import SystemClock
@@ -383,7 +383,7 @@ def configured(url: str, **sections: Any) -> Config:
 async def daemon(url: str, **sections: Any) -> AsyncIterator[tuple[Service, httpx2.AsyncClient]]:
     """A daemon on a migrated database, and a client that speaks to its HTTP server."""
     config = configured(url, **sections)
-    service = Service(config, SystemClock(), wiring.engine(config.database))
+    service = Service(config, SystemClock(), opening.engine(config.database))
     await service.start()
     assert service.http is not None
     client = httpx2.AsyncClient(base_url=service.http.url, trust_env=False, timeout=10)

@@ -167,6 +167,40 @@ async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkey
         assert max(waiting) == 1
 
 
+class CountingClock:
+    """Each look at it takes a second."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.rests: list[float] = []
+
+    def time(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        self.at += 1.0
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.rests.append(seconds)
+
+
+async def test_after_each_transaction_the_database_is_left_to_others_for_as_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has no queue for its lock: the application found no gap between those of a round, for a second."""
+    clock = CountingClock()
+    async with bench(world) as it:
+        assert it.parts.poller is not None
+        monkeypatch.setattr(it.parts.poller, "_clock", clock)
+        for number in range(60):
+            world.app.start(f"t{number}", f"room-{number}")
+        assert (await it.poll()).changed == 60
+    # Two takes of the first AppId, the second of which finds nothing, one of the other; sixty rooms in two groups.
+    assert len(clock.rests) == 5
+    assert min(clock.rests) >= 1.0
+
+
 async def test_apps_are_asked_about_their_own_rooms_and_foreign_ones_not_at_all(world: World) -> None:
     async with bench(world) as it:
         world.app.start("a", "room", app_id=1)

@@ -17,7 +17,7 @@ import structlog
 
 from tests.running import APP_ID, SECRET, Application, eventually
 from tests.time_travel import World
-from watchdog import wiring
+from watchdog import opening, wiring
 from watchdog.clock import SystemClock
 from watchdog.config import load
 from watchdog.daemon import Service
@@ -80,7 +80,7 @@ class Bench:
 async def bench(sqlite_url: str) -> AsyncIterator[Bench]:
     application = Application(sqlite_url)
     config = configured(sqlite_url)
-    engine = wiring.engine(config.database)
+    engine = opening.engine(config.database)
     clock = SystemClock()
     parts = wiring.build(config, clock, engine, Store(engine, "").now())
     bench = Bench(parts.webhook, application)
@@ -122,7 +122,7 @@ async def test_what_happens_at_the_vendor_arrives_in_the_table(sqlite_url: str, 
     application = Application(sqlite_url)
     async with Sandbox({APP_ID: SECRET}, callback_secrets={APP_ID: CALLBACK_SECRET}) as sandbox:
         config = configured(sqlite_url, sandbox)
-        service = Service(config, SystemClock(), wiring.engine(config.database))
+        service = Service(config, SystemClock(), opening.engine(config.database))
         await service.start()
         assert service.http is not None
         sandbox.perform(SendCallbacks(url=service.http.url + CALLBACK_PATH, encoding=encoding))

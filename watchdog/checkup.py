@@ -9,7 +9,6 @@ import ssl
 import stat
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,13 +17,12 @@ from urllib.parse import urlsplit
 
 import watchdog
 from watchdog import config as configuration
-from watchdog import privileges, reports, schema, wiring
+from watchdog import opening, privileges, reports, schema, wiring
 from watchdog.clock import Clock
 from watchdog.errors import ConfigError, DatabaseError, RequestError, WatchdogError
 from watchdog.model import Mode
 from watchdog.outcomes import ReplyClass, classify
 from watchdog.settings import AppConfig, Config
-from watchdog.store import Store
 from watchdog.tables import SCHEMA_VERSION
 from watchdog.zego import ZegoClient
 
@@ -66,17 +64,6 @@ class Finding:
     found: str
     todo: str = ""
     blame: Blame | None = None
-
-
-@contextmanager
-def opened(config: Config) -> Iterator[Store]:
-    """The database, at this program's schema version. Raises ConfigError, DatabaseError."""
-    engine = wiring.engine(config.database)
-    try:
-        schema.require(engine)
-        yield Store(engine, "")
-    finally:
-        engine.dispose()
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
@@ -202,7 +189,7 @@ def _origin(app: AppConfig) -> str:
 
 def _database(config: Config, clock: Clock) -> Iterator[Finding]:
     try:
-        with opened(config) as store:
+        with opening.opened(config) as store:
             database = store.engine
             yield from _role(privileges.privileges(database))
             before = clock.time()

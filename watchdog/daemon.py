@@ -22,7 +22,7 @@ from typing import Final
 import sqlalchemy as sa
 import structlog
 
-from watchdog import __version__, logs, schema, wiring
+from watchdog import __version__, logs, opening, schema, wiring
 from watchdog.clock import Clock, SystemClock
 from watchdog.database import longest_call_seconds, place
 from watchdog.errors import ConfigError, DatabaseError
@@ -355,7 +355,7 @@ async def run(
         loop.add_signal_handler(number, signalled)
     # Who runs it in a terminal, and closes that, wants it to end.
     loop.add_signal_handler(signal.SIGHUP, signalled if reload is None or sys.stdin.isatty() else hangup.set)
-    database = wiring.engine(config.database)
+    database = opening.engine(config.database)
     schema.require(database)
     service = Service(config, clock or SystemClock(), database, manager)
     await service.start()

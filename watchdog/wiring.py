@@ -16,7 +16,7 @@ from watchdog.attempt import Sender, StopSettings
 from watchdog.breaker import Breaker
 from watchdog.callback_store import CallbackStore
 from watchdog.clock import Clock
-from watchdog.database import identify, open_engine
+from watchdog.database import identify
 from watchdog.gauges import Gauges
 from watchdog.guard import Limits
 from watchdog.guarding import Guarding
@@ -29,24 +29,13 @@ from watchdog.poll_store import PollStore
 from watchdog.poller import Feed, Poller
 from watchdog.retention import Keep, Retention
 from watchdog.retention_store import RetentionStore
-from watchdog.settings import Config, DatabaseConfig
+from watchdog.settings import Config
 from watchdog.stopper import Stopper
 from watchdog.storage import Storage
 from watchdog.store import Daemon, Store
 from watchdog.sweeper import Sweeper
 from watchdog.webhook import Webhook
 from watchdog.zego import USER_LISTS_PER_SECOND, ZegoClient
-
-
-def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
-    """An engine as configured; nothing is connected yet. Raises ConfigError."""
-    return open_engine(
-        config.sqlalchemy_url.get_secret_value(),
-        statement_timeout_seconds=config.statement_timeout_seconds,
-        connect_timeout_seconds=config.connect_timeout_seconds,
-        pool_size=config.pool_size,
-        must_exist=must_exist,
-    )
 
 
 def rules(config: Config) -> Policy:

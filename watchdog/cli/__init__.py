@@ -283,9 +283,9 @@ def status(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     Exits with 0 even when no daemon is alive; it says so in red, and as "alive": false in JSON.
     """
-    from watchdog.cli import actions
+    from watchdog.cli import reading
 
-    actions.status(config, as_json=as_json)
+    reading.status(config, as_json=as_json)
 
 
 @app.command()
@@ -314,9 +314,9 @@ def tasks(
       zego-watchdog tasks --room lecture-12 --status all
       zego-watchdog tasks --json --limit 1000
     """
-    from watchdog.cli import actions
+    from watchdog.cli import reading
 
-    actions.tasks(config, status=status, room=room, due=due, limit=limit, as_json=as_json)
+    reading.tasks(config, status=status, room=room, due=due, limit=limit, as_json=as_json)
 
 
 app.add_typer(history.app, name="history")

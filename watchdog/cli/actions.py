@@ -5,18 +5,17 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import structlog
 import typer
 
-from watchdog import __version__, checkup, daemon, logs, policy, reports, schema, wiring
+from watchdog import __version__, checkup, daemon, logs, opening, policy, reports, schema, wiring
 from watchdog import config as configuration
-from watchdog.cli import rooms, screens, stopping, words
+from watchdog.cli import findings, reading, rooms, screens, stopping, words
 from watchdog.clock import SystemClock
 from watchdog.database import place
 from watchdog.errors import Busy, ConfigError
@@ -26,7 +25,6 @@ from watchdog.poll_store import PollStore
 from watchdog.sandbox.command import SandboxSettings, run_sandbox
 from watchdog.sd_notify import ServiceManager
 from watchdog.settings import Config
-from watchdog.store import Store
 from watchdog.tables import SCHEMA_VERSION
 
 MIGRATION_USEC: Final = 600_000_000
@@ -35,13 +33,6 @@ MIGRATION_USEC: Final = 600_000_000
 
 def environment() -> Mapping[str, str]:
     return os.environ
-
-
-@contextmanager
-def _opened(path: Path | None) -> Iterator[tuple[Config, Store]]:
-    config = configuration.load(path)
-    with checkup.opened(config) as store:
-        yield config, store
 
 
 def run(path: Path | None, *, first_migrate: bool) -> None:
@@ -66,7 +57,7 @@ def _bring_up_to_date(config: Config, manager: ServiceManager) -> None:
     Elsewhere a mistyped path must not silently become an empty database.
     """
     file = config.database.sqlite_file
-    engine = wiring.engine(config.database, must_exist=file is not None and not _is_state(file))
+    engine = opening.engine(config.database, must_exist=file is not None and not _is_state(file))
     try:
         if schema.version(engine) != SCHEMA_VERSION:
             manager.notify(STATUS="bringing the database up to date", EXTEND_TIMEOUT_USEC=MIGRATION_USEC)
@@ -92,7 +83,7 @@ def migrate(path: Path | None) -> None:
     config = configuration.load(path)
     if (file := config.database.sqlite_file) is not None and not (folder := file.absolute().parent).is_dir():
         raise ConfigError(f"database.url: there is no directory {folder}; create it, or correct the path")
-    engine = wiring.engine(config.database, must_exist=False)
+    engine = opening.engine(config.database, must_exist=False)
     try:
         before, after = schema.migrate(engine)
         where = place(engine)
@@ -107,75 +98,12 @@ def check(path: Path | None, *, as_json: bool, offline: bool) -> int:
     if as_json:
         screens.show_json([asdict(finding) for finding in found])
     else:
-        screens.findings(found)
+        findings.show(found)
     return checkup.exit_code(found)
 
 
-def status(path: Path | None, *, as_json: bool) -> None:
-    with _opened(path) as (config, store):
-        found = reports.situation(store.engine)
-    if as_json:
-        screens.show_json(
-            {
-                "now": found.now,
-                "mode": config.policy.mode,
-                "verify": config.policy.verify,
-                "database": config.database.safe_url,
-                "schema_version": SCHEMA_VERSION,
-                "alive": any(one.alive for one in found.daemons),
-                "daemons": [screens.daemon_row(one) for one in found.daemons],
-                "tasks": found.by_status,
-                "occupied": found.occupied,
-                "empty": found.empty,
-                "unknown": found.unknown,
-                "oldest_evidence_at": found.oldest_evidence_at,
-                "longest_empty_since": found.longest_empty_since,
-                "next_task_id": found.next_task_id,
-                "next_due_at": found.next_due_at,
-                "outcomes_24h": {outcome: found.latest.get(outcome, 0) for outcome in Outcome},
-                "in_flight": found.in_flight,
-                "blocked_apps": found.blocked_apps,
-                "returns_24h": asdict(found.returns),
-                "auto_stop_windows": None if found.windows is None else asdict(found.windows),
-            }
-        )
-    else:
-        screens.status(config, SCHEMA_VERSION, found)
-
-
-def tasks(path: Path | None, *, status: str, room: str | None, due: bool, limit: int, as_json: bool) -> None:
-    if due and status != "active":
-        raise typer.BadParameter("--due is about active tasks: leave --status out")
-    with _opened(path) as (_, store):
-        chosen = None if status == "all" else Status(status)
-        listing = reports.find_tasks(store.engine, limit=limit, status=chosen, room_id=room, due=due)
-    if as_json:
-        screens.show_json([screens.task_row(task) for task in listing.tasks])
-    else:
-        screens.tasks(listing, active_only=status == "active")
-
-
-def history(
-    path: Path | None,
-    *,
-    limit: int,
-    outcome: Outcome | None,
-    task: str | None,
-    room: str | None,
-    since: str | None,
-    as_json: bool,
-) -> None:
-    began = None if since is None else length_or_moment(since)
-    with _opened(path) as (_, store):
-        _, rows = reports.history(store.engine, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
-    if as_json:
-        screens.show_json(rows)
-    else:
-        screens.history(rows)
-
-
 def room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) -> None:
-    with _opened(path) as (config, store):
+    with reading.opened(path) as (config, store):
         seen = rooms.look(config, store, room_id, app_id, SystemClock())
     if as_json:
         screens.show_json(rooms.as_json(seen))
@@ -184,7 +112,7 @@ def room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) 
 
 
 def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
-    with _opened(path) as (config, store):
+    with reading.opened(path) as (config, store):
         story = stopping.known(store, task_id)
         active, newest_hint_at = PollStore(store.engine).newest_hint()
     rules, now, task = wiring.rules(config), story.now, story.task
@@ -248,7 +176,7 @@ _EXIT = {
 
 
 def stop(path: Path | None, task_id: str, *, as_json: bool) -> int:
-    with _opened(path) as (config, store):
+    with reading.opened(path) as (config, store):
         # What concerns this one order is for the terminal it was given on.
         logs.configure("auto" if config.log.format == "journal" else config.log.format, "warning")
         try:
@@ -289,9 +217,9 @@ def _afterwards(outcome: Outcome, story: reports.Biography) -> str:
 
 
 def hold(path: Path | None, task_id: str, *, length: str | None, until: str | None, as_json: bool) -> None:
-    seconds = None if length is None else _length(length).total_seconds()
-    end = None if until is None else _moment(until)
-    with _opened(path) as (config, store):
+    seconds = None if length is None else reading.length(length).total_seconds()
+    end = None if until is None else reading.moment(until)
+    with reading.opened(path) as (config, store):
         story = stopping.known(store, task_id)
         stopping.active(story, task_id)
         if end is not None and end <= story.now:
@@ -330,22 +258,3 @@ def version(*, as_json: bool) -> None:
         )
     else:
         typer.echo(f"zego-watchdog {__version__} (schema {SCHEMA_VERSION}, Python {platform.python_version()})")
-
-
-def _length(text: str) -> timedelta:
-    try:
-        return words.parse_length(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return words.parse_moment(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def length_or_moment(text: str) -> timedelta | datetime:
-    """Read ``2h``, so long ago, or a moment; raises typer.BadParameter."""
-    return _moment(text) if "-" in text else _length(text)

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
-from watchdog import checkup, exports
 from watchdog import config as configuration
-from watchdog.cli import actions, screens, words
+from watchdog import exports, opening
+from watchdog.cli import reading, screens, words
 from watchdog.errors import WatchdogError
 from watchdog.reports import Row
 
@@ -77,9 +77,9 @@ def export(
     path: Path | None, form: str, *, attempts: bool, since: str | None, until: str | None, output: Path | None
 ) -> None:
     """Raises typer.BadParameter, WatchdogError."""
-    begin, end = (None if text is None else actions.length_or_moment(text) for text in (since, until))
+    begin, end = (None if text is None else reading.length_or_moment(text) for text in (since, until))
     columns, read = (exports.LEDGER_COLUMNS, exports.ledger) if attempts else (exports.HISTORY_COLUMNS, exports.history)
-    with checkup.opened(configuration.load(path)) as store, _target(output) as target:
+    with opening.opened(configuration.load(path)) as store, _target(output) as target:
         written = write(target, FORMS[form], columns, read(store.engine, begin, end))
     if output is not None:
         screens.note(f"{words.number(written, 'row')} in {output}")

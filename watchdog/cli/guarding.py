@@ -5,10 +5,10 @@ from typing import Final
 
 from watchdog import config as configuration
 from watchdog import reports, wiring
-from watchdog.checkup import opened
 from watchdog.cli import screens, words
 from watchdog.errors import WatchdogError
 from watchdog.model import Verify
+from watchdog.opening import opened
 from watchdog.settings import Config
 
 _NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped: zego-watchdog run"

@@ -41,9 +41,9 @@ def history(
     to ask it.
     """
     if ctx.invoked_subcommand is None:
-        from watchdog.cli import actions
+        from watchdog.cli import reading
 
-        actions.history(config, limit=limit, outcome=outcome, task=task, room=room, since=since, as_json=as_json)
+        reading.history(config, limit=limit, outcome=outcome, task=task, room=room, since=since, as_json=as_json)
         return
     if limit != 20 or as_json or not outcome is task is room is since is None:
         raise typer.BadParameter("what to export is said after the word export: history export --since 24h")

@@ -13,7 +13,6 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from watchdog.checkup import Finding, Level
 from watchdog.cli import words
 from watchdog.model import Outcome, Status, Task
 from watchdog.policy import Decision, Plan, Policy
@@ -112,7 +111,7 @@ def show_pairs(pairs: Pairs) -> None:
     out = console()
     for name, value in pairs:
         line = Text.assemble((f"{name:<{_NAME_WIDTH}}", "bold"), value if isinstance(value, Text) else legible(value))
-        _hanging(out, line, _NAME_WIDTH)
+        hanging(out, line, _NAME_WIDTH)
 
 
 def heading(text: str) -> None:
@@ -400,25 +399,7 @@ def daemon_row(daemon: DaemonRow) -> Mapping[str, Any]:
     return {name: getattr(daemon, name) for name in (*names, "guard_released_until")}
 
 
-_LEVEL_STYLE: Final = {Level.OK: "green", Level.WARN: "bold yellow", Level.FAIL: "bold red"}
-
-
-def findings(found: Sequence[Finding]) -> None:
-    """One line for each, and below it what to do."""
-    out = console()
-    indent = max(len(finding.subject) for finding in found) + 8
-    for finding in found:
-        level = (f"{finding.level:<4}  ", _LEVEL_STYLE[finding.level])
-        subject = (f"{finding.subject:<{indent - 6}}", "bold")
-        _hanging(out, Text.assemble(level, subject, legible(finding.found)), indent)
-        if finding.todo:
-            _hanging(out, Text(" " * indent + f"-> {legible(finding.todo)}"), indent)
-    count = {level: sum(finding.level is level for finding in found) for level in Level}
-    bad = f"{words.number(count[Level.WARN], 'warning')}, {words.number(count[Level.FAIL], 'failure')}"
-    say(f"{count[Level.OK]} ok, {bad}")
-
-
-def _hanging(out: Console, line: Text, indent: int) -> None:
+def hanging(out: Console, line: Text, indent: int) -> None:
     """Print a long line wrapped under its own beginning."""
     head, body = line[:indent], line[indent:]
     for number, part in enumerate(body.wrap(out, max(20, out.width - indent))):

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from watchdog import config, schema, wiring
+from watchdog import config, opening, schema
 from watchdog.demo.story import Timing
 from watchdog.errors import ConfigError, WatchdogError
 
@@ -126,7 +126,7 @@ log:
 
 def migrate(file: Path) -> None:
     """Create the tables, as ``zego-watchdog migrate`` does. Raises ConfigError, DatabaseError."""
-    engine = wiring.engine(config.load(file, environ={}).database, must_exist=False)
+    engine = opening.engine(config.load(file, environ={}).database, must_exist=False)
     try:
         schema.migrate(engine)
     finally:
