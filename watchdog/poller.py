@@ -38,6 +38,7 @@ CALLS_WITHOUT_LIMIT: Final = 50
 
 _CALLS_TAKEN_AT_A_TIME: Final = 20
 _ANSWERS_AT_A_TIME: Final = 5
+_LONGEST_REST_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 _ROOMS_NAMED: Final = 10_000
 
@@ -208,7 +209,7 @@ class Poller:
             return await self._storage.call(method, *args, **kwargs)
         finally:
             if (took := self._clock.monotonic() - began) > 0:
-                await self._clock.sleep(took)
+                await self._clock.sleep(min(took, _LONGEST_REST_SECONDS))
 
     def _heard(self, app_id: int, app: _App, answers: Mapping[str, Evidence]) -> None:
         """Leave an AppId alone for longer and longer while it gives no answer; say so once."""
