@@ -15,6 +15,8 @@ from watchdog.clock import SystemClock
 from watchdog.wire import Network, Wire
 
 Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Call = Callable[[Conversation], Awaitable[Wire]]
+"""Serves the conversation, and connects to it."""
 
 HOST = "localhost"
 PLENTY = b"0123456789abcdef" * 65536
@@ -26,16 +28,13 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture(params=["plain", "tls"])
-async def connect(
-    request: pytest.FixtureRequest, authority: trustme.CA
-) -> AsyncIterator[Callable[[Conversation], Awaitable[Wire]]]:
-    """Serve the conversation, and call."""
+async def connect(request: pytest.FixtureRequest, authority: trustme.CA) -> AsyncIterator[Call]:
     async with _calls(authority if request.param == "tls" else None) as call:
         yield call
 
 
 @asynccontextmanager
-async def _calls(authority: trustme.CA | None) -> AsyncIterator[Callable[[Conversation], Awaitable[Wire]]]:
+async def _calls(authority: trustme.CA | None) -> AsyncIterator[Call]:
     theirs = ours = None
     if authority is not None:
         theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
@@ -70,9 +69,6 @@ def _closing(conversation: Conversation) -> Conversation:
             writer.close()
 
     return converse
-
-
-Call = Callable[[Conversation], Awaitable[Wire]]
 
 
 async def test_what_is_written_arrives_and_so_does_the_answer(connect: Call) -> None:

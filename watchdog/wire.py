@@ -124,11 +124,11 @@ class Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         return self
 
     async def aclose(self) -> None:
-        """Close it at once: what has not been sent is thrown away."""
+        """Do as ``abort``; the library waits for it."""
         self.abort()
 
     def abort(self) -> None:
-        """Do what ``aclose`` does."""
+        """Close it at once: what has not been sent is thrown away."""
         if self._transport is not None:
             self._transport.abort()
 
