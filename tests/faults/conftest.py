@@ -78,7 +78,7 @@ def pytest_runtest_makereport(
     return result
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     passed = [
         value
         for result in terminalreporter.stats.get("passed", ())
@@ -89,6 +89,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("what was injected, and how long recovery took")
     terminalreporter.write_line(report.as_text(passed))
-    if os.environ.get("FAULTS_WRITE"):
+    if not os.environ.get("FAULTS_WRITE"):
+        return
+    # A run that was broken off comes by here, too.
+    if exitstatus != pytest.ExitCode.OK or not _is_whole(config):
+        terminalreporter.write_line(f"not written into {report.PAGE.name}: it takes a run of all rows, none failed")
+    else:
         report.write(passed)
         terminalreporter.write_line(f"written into {report.PAGE.name}")
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    return [Path(given).resolve() for given in config.args] == [HERE] and not (
+        config.option.keyword or config.option.markexpr
+    )
