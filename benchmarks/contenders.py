@@ -109,10 +109,11 @@ async def _watchdog(kind: str, vendor: str, tasks: Rooms, sections: Sections) ->
         insert_tasks(database, tasks)
         url = database.engine.url.render_as_string(hide_password=False)
         server = [] if kind == "sqlite" else [databases.postmaster(database)]
+        grace = sections["policy"]["grace_seconds"]
         where = str(database.engine.url.database) if kind == "sqlite" else conninfo(database)
         async with (
             processes.daemon(url, vendor, sections) as daemon,
-            _application("watchdog_application", kind, where) as application,
+            _application("watchdog_application", kind, where, str(grace)) as application,
         ):
             yield Contender(application, [application.process.pid, daemon.process.pid, *server], database)
 
