@@ -15,6 +15,7 @@ import structlog
 from tests.time_travel import World
 from watchdog import wiring
 from watchdog.observer import Observer
+from watchdog.policy import LEAD_SECONDS
 from watchdog.settings import Config
 from watchdog.wiring import Parts
 
@@ -147,6 +148,50 @@ async def test_an_abandoned_task_is_verified_stopped_and_recorded(world: World) 
         task = world.task("t")
         assert (task["status"], task["claimed_by"], task["ended_at"]) == ("stopped", None, world.now)
         assert world.history("t")["seconds_before_auto_stop"] == 105
+
+
+class TestReadyInTime:
+    """The vendor is asked a moment before a task is due, so that its request leaves when it is, and never earlier."""
+
+    async def test_asked_before_and_stopped_at_the_due_moment(self, world: World) -> None:
+        async with bench(world) as it:
+            await empty_room(it)
+            swept = await it.parts.sweeper.run_once()
+            assert swept.wake_seconds == 45 - LEAD_SECONDS
+            await it.after(swept.wake_seconds)
+            (row,) = world.attempts("t")
+            assert row["outcome"] == "stopped"
+            assert row["sent_at"] == row["due_at"] == world.now
+            assert row["evidence_at"] == world.ago(LEAD_SECONDS)
+
+    @pytest.mark.parametrize("verify", ["required", "off"])
+    async def test_people_who_come_back_in_that_moment_are_spared(self, world: World, verify: str) -> None:
+        async with bench(world, policy={"verify": verify}) as it:
+            await empty_room(it)
+            due_at = world.task("t")["due_at"]
+            world.advance(45 - LEAD_SECONDS)
+            world.clock.followed_by(lambda now: world.app.people("room", 1) if now == due_at else None)
+            await it.sweep()
+            assert (it.vendor.stops, it.outcomes()) == ([], [])
+            assert world.task("t")["status"] == "active"
+            assert (it.vendor.asked == []) == (verify == "off")
+
+    async def test_a_clock_set_back_in_that_moment_has_it_given_back(self, world: World) -> None:
+        async with bench(world) as it:
+            await empty_room(it)
+            world.advance(45 - LEAD_SECONDS)
+            it.vendor.before_count = lambda: it.parts.storage.synchronise(world.ago(3600))
+            await it.parts.sweeper.run_once()
+            await it.parts.stopper.drain()
+            assert it.vendor.stops == []
+            assert world.task("t")["claimed_by"] is None
+
+    async def test_observed_no_earlier_either(self, world: World) -> None:
+        async with bench(world, policy={"mode": "observe"}) as it:
+            await empty_room(it)
+            await it.after(45 - LEAD_SECONDS)
+            (row,) = world.attempts("t")
+            assert (row["outcome"], row["due_at"]) == ("would_stop", world.now)
 
 
 @pytest.mark.parametrize(
@@ -464,6 +509,14 @@ async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -
         await it.parts.stopper.drain()
 
 
+async def test_who_waits_for_its_turn_is_in_nobodys_way(world: World) -> None:
+    async with bench(world, stop={"requests_per_second": 5, "concurrency": 1}) as it:
+        for task, app_id in (("first", 1), ("second", 1), ("others", 2)):
+            await empty_room(it, task, task, app_id=app_id)
+        await it.after(45)
+        assert it.vendor.stops.index("others") < it.vendor.stops.index("second")
+
+
 async def test_a_blocked_app_does_not_hide_when_the_next_task_is_due(world: World) -> None:
     async with bench(world) as it:
         await empty_room(it, "refused", "refused")
@@ -472,7 +525,7 @@ async def test_a_blocked_app_does_not_hide_when_the_next_task_is_due(world: Worl
         await it.after(45)
         world.advance(2)
         swept = await it.parts.sweeper.run_once()
-        assert (swept.claimed, swept.due, swept.wake_seconds) == (0, True, 1)
+        assert (swept.claimed, swept.due, swept.wake_seconds) == (0, True, 1 - LEAD_SECONDS)
 
 
 async def test_a_task_of_an_app_without_secret_is_withheld(world: World) -> None:

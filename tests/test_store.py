@@ -14,7 +14,7 @@ from watchdog.answer_journal import Closing
 from watchdog.answer_store import Written
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status
 from watchdog.outcomes import TASK_BECOMES
-from watchdog.policy import Plan
+from watchdog.policy import LEAD_SECONDS, Plan
 from watchdog.store import (
     ALIVE_SECONDS,
     DETAIL_LEASE_EXPIRED,
@@ -193,14 +193,27 @@ class TestClaim:
     def test_only_what_is_due(self, world: World) -> None:
         empty(world)
         plan(world, due=45)
-        world.advance(44.999)
+        world.advance(45 - LEAD_SECONDS - 0.001)
         assert take(world.store) == []
+        assert not world.store.peek().due
         world.advance(0.001)
+        assert world.store.peek().due, "a moment early, to be ready in time"
         claim = take_one(world)
         assert claim.task.task_id == "task"
         assert claim.earlier_unknown is False
         row = world.task("task")
         assert (row["claimed_by"], row["wake_at"]) == (claim.token, world.ahead(LEASE))
+
+    def test_leases_and_retries_are_not_taken_up_a_moment_early(self, world: World) -> None:
+        due(world, "leased")
+        due(world, "again")
+        leased, again = sorted(take(world.store), key=lambda claim: claim.task.task_id != "leased")
+        send(world, leased)
+        aside(world, again, None, wake=LEASE)
+        world.advance(LEASE - 0.001)
+        assert (take(world.store), world.store.peek().due) == ([], False)
+        world.advance(0.001)
+        assert names(take(world.store)) == ["again", "leased"]
 
     def test_what_the_vendor_ends_first_comes_first(self, world: World) -> None:
         for task_id, auto_stop in (("c", 30.0), ("a", 10.0), ("d", 40.0), ("b", 20.0)):

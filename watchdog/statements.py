@@ -7,12 +7,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.model import Outcome, Source
+from watchdog.policy import LEAD_SECONDS
 from watchdog.tables import attempts, rejoins, tasks, utcnow
 
 # The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
 ACTIVE = tasks.c.status == sa.literal_column("'active'")
 OWNED = sa.and_(tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token"), ACTIVE)
 IS_NEWLY_EMPTY = sa.and_(ACTIVE, tasks.c.empty_since.is_not(None), tasks.c.wake_at.is_(None))
+# A plan whose time is near is taken up before it, to be ready in time. Never a lease, nor a retry: those are kept to.
+IS_DUE = sa.and_(
+    tasks.c.wake_at <= utcnow(LEAD_SECONDS),
+    sa.or_(tasks.c.wake_at <= utcnow(), sa.and_(tasks.c.wake_at == tasks.c.due_at, tasks.c.claimed_by.is_(None))),
+)
 
 NOW = sa.select(utcnow().label("now"))
 PEEK = sa.select(
@@ -28,7 +34,7 @@ PEEK = sa.select(
         .where(ACTIVE, tasks.c.wake_at.is_not(None), condition)
         .scalar_subquery()
         .label(name)
-        for name, condition in (("due_since", tasks.c.wake_at <= utcnow()), ("wake_at", tasks.c.wake_at > utcnow()))
+        for name, condition in (("due_since", IS_DUE), ("wake_at", tasks.c.wake_at > utcnow()))
     ),
 )
 NEWLY_EMPTY = (
@@ -58,7 +64,7 @@ SAVE_PLAN = (
 )
 DUE = (
     sa.select(tasks.c.task_id)
-    .where(ACTIVE, tasks.c.wake_at.is_not(None), tasks.c.wake_at <= utcnow())
+    .where(ACTIVE, tasks.c.wake_at.is_not(None), IS_DUE)
     .order_by(tasks.c.auto_stop_at.nulls_last())
 )
 HINT = (

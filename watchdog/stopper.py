@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import compress
 from typing import Final, Protocol
 
@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 DETAIL_UNSERVED: Final = "app_not_configured"
 DETAIL_BLOCKED: Final = "returned unsent: ZEGO refuses the AppId"
 
+_NO_TIME: Final = timedelta()
+_LEAD: Final = timedelta(seconds=policy.LEAD_SECONDS)
+_TURN_LASTS_SECONDS: Final = 0.02
 _LAST_WORDS_SECONDS: Final = 2.0
 _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
 
@@ -212,14 +215,26 @@ class Stopper:
         return [result for result in results if isinstance(result, Finished)]
 
     def _decide(self, held: Held, vendor: Evidence | None) -> Decision:
+        now = self._storage.now()
         return policy.decide(
             held.claim.task,
             vendor,
             self._in_force.rules,
-            self._storage.now(),
+            # Claimed a little early, it is asked about as of the moment at which its request may leave.
+            now + max(_NO_TIME, self._early(held, now)),
             watching_since=self._surroundings.watching_since,
             manual=held.manual,
         )
+
+    def _early(self, held: Held, now: datetime) -> timedelta:
+        """How far its time is still ahead, where it was claimed a little before it; else zero, or negative."""
+        due = held.claim.task.due_at
+        early = _NO_TIME if due is None or held.manual else due - now
+        return early if early <= _LEAD else _NO_TIME
+
+    async def _until_due(self, held: Held) -> None:
+        while (early := self._early(held, self._storage.now())) > _NO_TIME:
+            await self._clock.sleep(early.total_seconds())
 
     def _only_observes(self) -> bool:
         return self._in_force.rules.mode is Mode.OBSERVE
@@ -246,12 +261,17 @@ class Stopper:
         if decision.verdict is not Verdict.STOP:
             return await self._leave(held, vendor, decision)
         evidence = vendor or held.claim.task.evidence
+        await self._until_due(held)
         if self._only_observes():
             return await self._aside(
                 held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
             )
+        await self._pace.acquire(app_id)
+        turn = self._clock.monotonic()
         async with self._requests:
-            await self._pace.acquire(app_id)
+            if self._clock.monotonic() - turn > _TURN_LASTS_SECONDS:
+                # Others have had that moment since.
+                await self._pace.acquire(app_id)
             # Again, for the answer may have aged while we waited for our turn.
             vendor, decision = await self._fresh(held, app_id, vendor)
             decision = self._guarded(held, decision)

@@ -19,7 +19,7 @@ PLAN_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did, whether due rows remain, and the seconds until the next row is due (None: none is planned)."""
+    """What a sweep did, whether due rows remain, and the seconds until the next is due (None: none is planned)."""
 
     planned: int
     claimed: int
@@ -113,4 +113,8 @@ class Sweeper:
 
 
 def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
+    if moment is None:
+        return None
+    left = max(0.0, (moment - now).total_seconds())
+    # What is nearer and has not been claimed is a lease or a retry, which nobody takes up early.
+    return left - policy.LEAD_SECONDS if left > policy.LEAD_SECONDS else left
