@@ -95,7 +95,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(world: World, observer: Observer | None = None, **sections: dict[str, Any]) -> AsyncIterator[Bench]:
+async def bench(
+    world: World,
+    observer: Observer | None = None,
+    on_progress: Callable[[], None] = lambda: None,
+    **sections: dict[str, Any],
+) -> AsyncIterator[Bench]:
     config = Config.model_validate(
         {
             # The engine is the world's own. Of this address nothing is taken but that it has no folder for a journal.
@@ -114,6 +119,7 @@ async def bench(world: World, observer: Observer | None = None, **sections: dict
         world.store.now(),
         transport=httpx2.MockTransport(vendor),
         observer=observer,
+        on_progress=on_progress,
     )
     try:
         yield Bench(parts, world, vendor)
@@ -132,11 +138,11 @@ async def empty_room(bench: Bench, task: str = "t", room: str = "room", **column
 async def test_an_abandoned_task_is_verified_stopped_and_recorded(world: World) -> None:
     async with bench(world) as it:
         await empty_room(it)
-        await it.after(44.9)
+        await it.after(44.8)
         assert it.vendor.stops == []
         assert it.vendor.asked == []
 
-        await it.after(0.1)
+        await it.after(0.2)
 
         assert it.vendor.asked == [["room"]]
         assert it.vendor.stops == ["t"]
@@ -157,12 +163,12 @@ class TestReadyInTime:
         async with bench(world) as it:
             await empty_room(it)
             swept = await it.parts.sweeper.run_once()
-            assert swept.wake_seconds == 45 - LEAD_SECONDS
+            assert swept.wake_seconds == 45 - LEAD_SECONDS / 2
             await it.after(swept.wake_seconds)
             (row,) = world.attempts("t")
             assert row["outcome"] == "stopped"
             assert row["sent_at"] == row["due_at"] == world.now
-            assert row["evidence_at"] == world.ago(LEAD_SECONDS)
+            assert row["evidence_at"] == world.ago(LEAD_SECONDS / 2)
 
     @pytest.mark.parametrize("verify", ["required", "off"])
     async def test_people_who_come_back_in_that_moment_are_spared(self, world: World, verify: str) -> None:
@@ -509,8 +515,52 @@ async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -
         await it.parts.stopper.drain()
 
 
-async def test_who_waits_for_its_turn_is_in_nobodys_way(world: World) -> None:
-    async with bench(world, stop={"requests_per_second": 5, "concurrency": 1}) as it:
+class TestProgress:
+    """Who sweeps is told when another sweep would find something to do, and not with every task that has ended."""
+
+    @pytest.mark.parametrize(
+        ("code", "people", "told"), [(0, 0, False), (410001002, 0, False), (410000001, 0, True), (0, 1, True)]
+    )
+    async def test_when_something_was_given_back(self, world: World, code: int, people: int, *, told: bool) -> None:
+        progress: list[None] = []
+        async with bench(world, on_progress=lambda: progress.append(None)) as it:
+            await empty_room(it)
+            it.vendor.people["room"] = people
+            it.vendor.stop_replies.append(reply(code))
+            await it.after(45)
+            assert it.outcomes()
+            assert bool(progress) == told
+
+    @pytest.mark.parametrize(("tasks", "told"), [(3, False), (6, True)])
+    async def test_when_more_was_due_than_could_be_taken(self, world: World, tasks: int, *, told: bool) -> None:
+        progress: list[None] = []
+        async with bench(world, on_progress=lambda: progress.append(None), stop={"concurrency": 1}) as it:
+            for number in range(tasks):
+                await empty_room(it, f"t{number}", f"room{number}")
+            world.advance(45)
+            assert (await it.parts.sweeper.run_once()).claimed == min(tasks, 4)
+            await it.parts.stopper.drain()
+            await asyncio.sleep(0)  # noqa: TID251 - no time: whoever waits for a task is told before us
+            assert bool(progress) == told
+
+    async def test_when_an_app_is_served_again(self, world: World) -> None:
+        progress: list[None] = []
+        async with bench(world, on_progress=lambda: progress.append(None)) as it:
+            for task in ("probe", "other"):
+                await empty_room(it, task, task)
+            it.vendor.stop_replies += [reply(100000005), reply(100000005)]
+            await it.after(45)
+            progress.clear()
+            world.advance(61)
+            await it.parts.sweeper.run_once()
+            await it.parts.stopper.drain()
+            assert len(it.vendor.stops) == 3
+            assert progress
+
+
+async def test_who_waits_for_its_turn_is_in_nobodys_way(sqlite_world: World) -> None:
+    """On SQLite, for there the pace goes by the event loop's time: on PostgreSQL, in virtual time, nobody waits."""
+    async with bench(sqlite_world, stop={"requests_per_second": 5, "concurrency": 1}) as it:
         for task, app_id in (("first", 1), ("second", 1), ("others", 2)):
             await empty_room(it, task, task, app_id=app_id)
         await it.after(45)
@@ -525,7 +575,7 @@ async def test_a_blocked_app_does_not_hide_when_the_next_task_is_due(world: Worl
         await it.after(45)
         world.advance(2)
         swept = await it.parts.sweeper.run_once()
-        assert (swept.claimed, swept.due, swept.wake_seconds) == (0, True, 1 - LEAD_SECONDS)
+        assert (swept.claimed, swept.due, swept.wake_seconds) == (0, True, 1 - LEAD_SECONDS / 2)
 
 
 async def test_a_task_of_an_app_without_secret_is_withheld(world: World) -> None:

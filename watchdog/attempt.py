@@ -71,6 +71,11 @@ class Finished:
     detail: str | None
     reply: Reply | None = None
 
+    @property
+    def has_ended_the_task(self) -> bool:
+        """False where its row is to be looked at again."""
+        return self.outcome is not None and outcomes.TASK_BECOMES[self.outcome] is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Attempted:

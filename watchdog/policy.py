@@ -149,8 +149,11 @@ def plan(task: Task, policy: Policy, now: datetime) -> Plan | None:
 VENDORS_NEWER_WINDOW_SECONDS: Final = 120
 """MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); the briefed one is 150."""
 
-LEAD_SECONDS: Final = 0.05
-"""How long before its time a task is claimed, and ZEGO asked: at the due moment only the request is left to be made."""
+LEAD_SECONDS: Final = 0.1
+"""How long before its time a task may be claimed, and ZEGO asked, so that its request can leave at the due moment.
+
+A question to a vendor that is 50 ms away fits in, and rooms that empty one after another are asked about together.
+"""
 
 OBSERVE_AGAIN_SECONDS = 300.0
 """In observe mode a task that would have been stopped is looked at again this much later, as long as it is active."""

@@ -88,6 +88,8 @@ class Stopper:
         self._in_hand_of: Counter[int | None] = Counter()
         self._tasks_in_hand: Counter[str] = Counter()
         self._closing = False
+        self._is_short = False
+        """Whether due tasks may have been left, for want of capacity or of ZEGO's service, when last asked for more."""
         self._unverifiable: set[int] = set()
         """The AppIds that are blocked because the RTC API refuses their credentials."""
         self.stopped = 0
@@ -115,6 +117,11 @@ class Stopper:
 
     def capacity(self, unserved: Collection[int] = ()) -> tuple[int, set[int]]:
         """How many more claims to take at a time, and the AppIds that have enough of them; ``unserved`` get none."""
+        limit, full = self._capacity(unserved)
+        self._is_short = limit == 0 or bool(full) or bool(unserved)
+        return limit, full
+
+    def _capacity(self, unserved: Collection[int]) -> tuple[int, set[int]]:
         # With so many in hand as many as may be sent at a time are waiting already: many are claimed at once, then.
         enough = self._closing or self._in_hand > 2 * self._settings.concurrency
         most = 0 if enough else 4 * self._settings.concurrency - self._in_hand
@@ -160,6 +167,7 @@ class Stopper:
         self._tasks_in_hand += task_ids
 
         def finished(task: asyncio.Task[list[Finished]]) -> None:
+            given_back = False
             self._running.discard(task)
             self._in_hand -= len(held)
             self._in_hand_of[held[0].app_id] -= len(held)
@@ -171,7 +179,9 @@ class Stopper:
                 )
             elif not task.cancelled():
                 self.stopped += sum(finished.outcome is Outcome.STOPPED for finished in task.result())
-            self._on_progress()
+                given_back = any(not finished.has_ended_the_task for finished in task.result())
+            if given_back or self._is_short:
+                self._on_progress()
 
         task.add_done_callback(finished)
 

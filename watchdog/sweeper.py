@@ -116,5 +116,6 @@ def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
     if moment is None:
         return None
     left = max(0.0, (moment - now).total_seconds())
-    # What is nearer and has not been claimed is a lease or a retry, which nobody takes up early.
-    return left - policy.LEAD_SECONDS if left > policy.LEAD_SECONDS else left
+    # Half the lead is for those that come due shortly after; one sweep claims them all. What is nearer and has not been
+    # claimed is a lease or a retry, which nobody takes up early.
+    return left - policy.LEAD_SECONDS / 2 if left > policy.LEAD_SECONDS else left

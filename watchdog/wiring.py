@@ -171,7 +171,8 @@ def build(
     """The parts of a daemon, not running yet.
 
     ``watching_since`` is the database's time now, or when an unbroken watch began. ``on_progress`` is called whenever
-    the stopper has finished something. ``transport`` stands in for the network. ``observer`` hears of what is counted.
+    the stopper has given something back, or has room again for what it had to leave. ``transport`` stands in for the
+    network. ``observer`` hears of what is counted.
     """
     observer = observer or Observer()
     daemon = identity(config)
