@@ -14,8 +14,9 @@ import structlog
 
 from tests.time_travel import World
 from watchdog import wiring
+from watchdog.attempt import Held
 from watchdog.observer import Observer
-from watchdog.policy import LEAD_SECONDS
+from watchdog.policy import COMMIT_LEAD_SECONDS, LEAD_SECONDS
 from watchdog.settings import Config
 from watchdog.wiring import Parts
 
@@ -170,13 +171,35 @@ class TestReadyInTime:
             assert row["sent_at"] == row["due_at"] == world.now
             assert row["evidence_at"] == world.ago(LEAD_SECONDS / 2)
 
+    async def test_committed_before_and_sent_at_the_due_moment(self, world: World) -> None:
+        async with bench(world) as it:
+            await empty_room(it)
+            seen: list[tuple[int, int]] = []
+            world.clock.followed_by(lambda _: seen.append((len(world.attempts("t")), len(it.vendor.stops))))
+            requested: list[datetime] = []
+            it.vendor.before_stop = lambda: requested.append(world.now)
+            await it.after(45 - LEAD_SECONDS)
+            (row,) = world.attempts("t")
+            assert requested == [row["sent_at"]] == [row["due_at"]]
+            assert (1, 0) in seen
+
+    async def test_by_hand_there_is_no_moment_to_wait_for(self, world: World) -> None:
+        async with bench(world) as it:
+            await empty_room(it)
+            world.advance(45 - COMMIT_LEAD_SECONDS / 2)
+            claim = world.store.claim_one("t", "me", lease_seconds=20)
+            assert claim is not None
+            await it.parts.stopper.work([Held(claim, 1, world.clock.monotonic() + 20, manual=True)])
+            (row,) = world.attempts("t")
+            assert row["sent_at"] == world.now < row["due_at"]
+
     @pytest.mark.parametrize("verify", ["required", "off"])
     async def test_people_who_come_back_in_that_moment_are_spared(self, world: World, verify: str) -> None:
         async with bench(world, policy={"verify": verify}) as it:
             await empty_room(it)
-            due_at = world.task("t")["due_at"]
             world.advance(45 - LEAD_SECONDS)
-            world.clock.followed_by(lambda now: world.app.people("room", 1) if now == due_at else None)
+            committed_at = world.ahead(LEAD_SECONDS - COMMIT_LEAD_SECONDS)
+            world.clock.followed_by(lambda now: world.app.people("room", 1) if now == committed_at else None)
             await it.sweep()
             assert (it.vendor.stops, it.outcomes()) == ([], [])
             assert world.task("t")["status"] == "active"
@@ -197,7 +220,7 @@ class TestReadyInTime:
             await empty_room(it)
             await it.after(45 - LEAD_SECONDS)
             (row,) = world.attempts("t")
-            assert (row["outcome"], row["due_at"]) == ("would_stop", world.now)
+            assert (row["outcome"], row["due_at"]) == ("would_stop", world.ahead(COMMIT_LEAD_SECONDS))
 
 
 @pytest.mark.parametrize(

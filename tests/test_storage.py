@@ -458,3 +458,17 @@ class TestNow:
         assert storage.now() == world.now
         storage.synchronise(world.ahead(100))
         assert storage.now() == world.ahead(100)
+
+    async def test_the_reading_that_was_late_by_the_least_counts(self, world: World, storage: Storage) -> None:
+        storage.synchronise(world.now)
+        world.advance(1)
+        storage.synchronise(world.ago(0.02))
+        assert timedelta(0) <= world.now - storage.now() < timedelta(seconds=0.002)
+        world.advance(60)
+        storage.synchronise(world.ago(0.02))
+        assert storage.now() == world.ago(0.02), "a minute later nobody knows how right it still is"
+
+    async def test_a_clock_that_was_set_back_is_believed(self, world: World, storage: Storage) -> None:
+        storage.synchronise(world.now)
+        storage.synchronise(world.ago(5))
+        assert storage.now() == world.ago(5)

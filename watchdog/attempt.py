@@ -141,11 +141,15 @@ class Sender:
         if sent is None:
             return None
         try:
+            if sent.sent_at == task.due_at:
+                # Committed a moment before it.
+                early = (sent.sent_at - self._storage.now()).total_seconds()
+                await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
             await self._pace.leave(app_id)
             if not held.lease_suffices(self._clock, self._settings):
                 return Attempted(held, intent, sent, None)
             if task.due_at is not None and sent.attempt == 1 and not held.manual:
-                self.observer.sent((sent.sent_at - task.due_at).total_seconds())
+                self.observer.sent((self._storage.now() - task.due_at).total_seconds())
             self.requests += 1
             return Attempted(held, intent, sent, await self._zego.stop_task(app_id, task.task_id))
         except (NotSent, NoAnswer) as error:

@@ -155,6 +155,12 @@ LEAD_SECONDS: Final = 0.1
 A question to a vendor that is 50 ms away fits in, and rooms that empty one after another are asked about together.
 """
 
+COMMIT_LEAD_SECONDS: Final = 0.02
+"""How long before its time an attempt is committed, so that at the due moment only the request is left to be made.
+
+As long as a commit may take, and no longer: what the application says of the room after it stops no request any more.
+"""
+
 OBSERVE_AGAIN_SECONDS = 300.0
 """In observe mode a task that would have been stopped is looked at again this much later, as long as it is active."""
 

@@ -38,6 +38,7 @@ DETAIL_BLOCKED: Final = "returned unsent: ZEGO refuses the AppId"
 
 _NO_TIME: Final = timedelta()
 _LEAD: Final = timedelta(seconds=policy.LEAD_SECONDS)
+_COMMIT_LEAD: Final = timedelta(seconds=policy.COMMIT_LEAD_SECONDS)
 _TURN_LASTS_SECONDS: Final = 0.02
 _LAST_WORDS_SECONDS: Final = 2.0
 _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
@@ -242,8 +243,8 @@ class Stopper:
         early = _NO_TIME if due is None or held.manual else due - now
         return early if early <= _LEAD else _NO_TIME
 
-    async def _until_due(self, held: Held) -> None:
-        while (early := self._early(held, self._storage.now())) > _NO_TIME:
+    async def _until_nearly_due(self, held: Held) -> None:
+        while (early := self._early(held, self._storage.now()) - _COMMIT_LEAD) > _NO_TIME:
             await self._clock.sleep(early.total_seconds())
 
     def _only_observes(self) -> bool:
@@ -271,7 +272,7 @@ class Stopper:
         if decision.verdict is not Verdict.STOP:
             return await self._leave(held, vendor, decision)
         evidence = vendor or held.claim.task.evidence
-        await self._until_due(held)
+        await self._until_nearly_due(held)
         if self._only_observes():
             return await self._aside(
                 held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS

@@ -27,6 +27,10 @@ log = structlog.get_logger(__name__)
 
 _GROUP_LIMIT = 200
 _RECORD_AGAIN_SECONDS = 0.5
+_DRIFT: Final = 0.001
+"""Twice what a clock is slewed by at most."""
+
+_LONGEST_DELAY: Final = timedelta(seconds=0.1)
 JOURNAL_AFTER_SECONDS: Final = 0.2
 """An answer that is not committed by then is written to the journal; a commit takes a few milliseconds."""
 
@@ -278,11 +282,21 @@ class Storage:
             raise error
 
     def synchronise(self, now: datetime) -> None:
-        """Take ``now``, just read from the database, as its time at this moment."""
-        self._synchronised = (now, self._clock.monotonic())
+        """Take ``now``, just read from the database, as its time at this moment.
+
+        Each reading is late by its own delay, so an earlier one that came quicker goes on to count; as clocks drift, it
+        loses a thousandth of the time since. One that differs by more is from before the database's clock was set back.
+        """
+        monotonic = self._clock.monotonic()
+        if self._synchronised is not None:
+            then, at = self._synchronised
+            quicker = then + timedelta(seconds=(monotonic - at) * (1 - _DRIFT))
+            if now < quicker < now + _LONGEST_DELAY:
+                now = quicker
+        self._synchronised = (now, monotonic)
 
     def now(self) -> datetime:
-        """The database's time by our monotonic clock since it was last read; late by at most that reading's delay.
+        """The database's time by our monotonic clock since it was read; late by the shortest of the readings' delays.
 
         Too early a moment is the safe side: evidence looks older, a due time further off.
         """
