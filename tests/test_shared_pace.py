@@ -12,7 +12,7 @@ from tests.time_travel import World
 from tests.virtual_loop import run_virtual
 from watchdog.database import writing
 from watchdog.errors import DatabaseUnavailable
-from watchdog.pace_store import FARTHEST_SECONDS, PaceStore
+from watchdog.pace_store import CATCH_UP_SECONDS, FARTHEST_SECONDS, PaceStore
 from watchdog.pacing import Pace
 from watchdog.tables import paces
 
@@ -50,7 +50,7 @@ class Book:
         if self.is_away:
             raise DatabaseUnavailable("away")
         now = self._clock.monotonic()
-        first = max(now, self._next.get(app_id, now))
+        first = max(now - CATCH_UP_SECONDS, self._next.get(app_id, now))
         self._next[app_id] = first + slots * interval_seconds
         await self._clock.sleep(self._round_trip_seconds / 2)
         return first - now
@@ -222,12 +222,12 @@ class TestSchedule:
         postgresql_world.advance(0.2)
         assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(0.3)
 
-    def test_idle_time_saves_up_nothing(self, postgresql_world: World) -> None:
+    def test_idle_time_saves_up_next_to_nothing(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)
         store.reserve(1, "stop", 5, 0.1)
         postgresql_world.advance(3600)
-        assert store.reserve(1, "stop", 1, 0.1) == 0
-        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(0.1)
+        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(-CATCH_UP_SECONDS)
+        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(0.1 - CATCH_UP_SECONDS)
 
     def test_a_database_clock_that_was_set_back_blocks_nobody(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)

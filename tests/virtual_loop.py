@@ -38,6 +38,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._skipping.now
 
+    def hold_up(self, seconds: float) -> None:
+        """Let time pass in which nothing runs, as when something blocks the loop."""
+        self._skipping.now += seconds
+
 
 def run_virtual(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run ``coroutine`` to its end in virtual time."""

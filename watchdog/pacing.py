@@ -14,6 +14,7 @@ Several daemons on one PostgreSQL share a pace: see ``shared_pace``.
 
 import asyncio
 import math
+from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
@@ -26,10 +27,10 @@ _HEADROOM: Final = 0.98
 _HEADROOM_SHARED: Final = 0.95
 """Where several daemons are late each in its own way."""
 
-_HEADROOM_AT_THE_DOOR: Final = 0.99
+_HEADROOM_AT_THE_DOOR: Final = 0.985
 """More than before it, or a queue there would never end."""
 
-_LONGEST_AT_THE_DOOR_SECONDS: Final = 0.25
+_LONGEST_AT_THE_DOOR_SECONDS: Final = 1.0
 """Better throttled than sent on an answer that is older than it need be."""
 
 _CATCH_UP_SECONDS: Final = 0.01
@@ -79,7 +80,7 @@ class Pace:
     async def leave(self, app_id: int) -> None:
         """Return when a request that has had its turn may go out of the door, where one follows another evenly.
 
-        After a quarter of a second at most.
+        After a second at most.
         """
         if self._full > 0:
             lane = self._lane(app_id)
@@ -128,7 +129,17 @@ class Pace:
 class _Lane:
     """One AppId's limiter, and how much it is slowed down at present."""
 
-    __slots__ = ("_changed_at", "_door_opens_at", "_last_departure", "_limiter", "_rate", "shared", "slowdown", "turn")
+    __slots__ = (
+        "_changed_at",
+        "_door",
+        "_door_opens_at",
+        "_last_departure",
+        "_limiter",
+        "_rate",
+        "shared",
+        "slowdown",
+        "turn",
+    )
 
     def __init__(self, shared: SharedLane | None) -> None:
         self.shared = shared
@@ -138,6 +149,7 @@ class _Lane:
         self._limiter: AsyncLimiter | None = None
         self._rate = 0.0
         self._last_departure = -math.inf
+        self._door = asyncio.Lock()
         self._door_opens_at = -math.inf
 
     async def depart(self, rate: float) -> None:
@@ -157,11 +169,13 @@ class _Lane:
         return limiter
 
     async def leave(self, rate: float) -> None:
-        now = asyncio.get_running_loop().time()
-        opens_at = max(now, self._door_opens_at)
-        if opens_at - now <= _LONGEST_AT_THE_DOOR_SECONDS:
-            self._door_opens_at = opens_at + 1 / rate
-            await asyncio.sleep(opens_at - now)  # noqa: TID251 - by the event loop's time, as the limiter
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            # One at a time, so that a time in which everybody was late is not made up for with a crowd.
+            async with asyncio.timeout(_LONGEST_AT_THE_DOOR_SECONDS), self._door:
+                opens_at = max(self._door_opens_at, loop.time() - _CATCH_UP_SECONDS)
+                await asyncio.sleep(opens_at - loop.time())  # noqa: TID251 - by the event loop's time, as the limiter
+                self._door_opens_at = max(opens_at, loop.time() - _CATCH_UP_SECONDS) + 1 / rate
 
     def slow_down(self, now: float) -> None:
         if now - self._changed_at >= _SECONDS_BETWEEN_CHANGES:

@@ -13,10 +13,10 @@ from typing import Final
 from watchdog.clock import Clock
 from watchdog.errors import DatabaseError
 
-AHEAD_SECONDS: Final = 0.05
+AHEAD_SECONDS: Final = 0.1
 """How long before its last slot a lane takes more, and how many slots it takes at once: as many as fit in here."""
 
-LATE_SECONDS: Final = 0.02
+LATE_SECONDS: Final = 0.03
 """A slot that is missed by more is lost: used late, it would crowd the next one. The pace's headroom is for this."""
 
 _DATABASE_AGAIN_SECONDS: Final = 0.5

@@ -9,8 +9,9 @@ No transaction is open while the vendor is asked. Whatever breaks on the way, th
 
 import asyncio
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from itertools import compress
 from typing import Final, Protocol
@@ -39,7 +40,6 @@ DETAIL_BLOCKED: Final = "returned unsent: ZEGO refuses the AppId"
 _NO_TIME: Final = timedelta()
 _LEAD: Final = timedelta(seconds=policy.LEAD_SECONDS)
 _COMMIT_LEAD: Final = timedelta(seconds=policy.COMMIT_LEAD_SECONDS)
-_TURN_LASTS_SECONDS: Final = 0.02
 _LAST_WORDS_SECONDS: Final = 2.0
 _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
 
@@ -84,6 +84,8 @@ class Stopper:
         self._clock = clock
         self._on_progress = on_progress
         self._requests = asyncio.Semaphore(settings.concurrency)
+        # So many may have had their turn and no slot yet: they all go at once when a vendor that hung comes back.
+        self._turns = defaultdict[int, asyncio.Semaphore](lambda: asyncio.Semaphore(2 * settings.concurrency))
         self._running: set[asyncio.Task[list[Finished]]] = set()
         self._in_hand = 0
         self._in_hand_of: Counter[int | None] = Counter()
@@ -123,8 +125,8 @@ class Stopper:
         return limit, full
 
     def _capacity(self, unserved: Collection[int]) -> tuple[int, set[int]]:
-        # With so many in hand as many as may be sent at a time are waiting already: many are claimed at once, then.
-        enough = self._closing or self._in_hand > 2 * self._settings.concurrency
+        # Enough wait for their turn until more are verified, and many are claimed at once.
+        enough = self._closing or self._in_hand > 3 * self._settings.concurrency
         most = 0 if enough else 4 * self._settings.concurrency - self._in_hand
         room = {app_id: self._room(app_id) for app_id in self._apps if app_id not in unserved}
         full = {app_id for app_id, left in room.items() if left <= 0}
@@ -277,12 +279,7 @@ class Stopper:
             return await self._aside(
                 held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
             )
-        await self._pace.acquire(app_id)
-        turn = self._clock.monotonic()
-        async with self._requests:
-            if self._clock.monotonic() - turn > _TURN_LASTS_SECONDS:
-                # Others have had that moment since.
-                await self._pace.acquire(app_id)
+        async with self._slot(app_id):
             # Again, for the answer may have aged while we waited for our turn.
             vendor, decision = await self._fresh(held, app_id, vendor)
             decision = self._guarded(held, decision)
@@ -300,6 +297,17 @@ class Stopper:
             return await self._aside(held, None, "the row changed before the request was sent", evidence)
         # Without a slot: the next request need not wait until this one's answer is committed.
         return await self._sender.conclude(attempted)
+
+    @asynccontextmanager
+    async def _slot(self, app_id: int) -> AsyncIterator[None]:
+        """A turn of the AppId's pace, then one of the slots: an AppId that is slow keeps no slot from the others."""
+        async with self._turns[app_id]:
+            await self._pace.acquire(app_id)
+            await self._requests.acquire()
+        try:
+            yield
+        finally:
+            self._requests.release()
 
     async def _fresh(self, held: Held, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
         """Decide on an answer of the vendor that is not too old to act upon, asking once more where it is."""
