@@ -199,7 +199,12 @@ class TestReadyInTime:
             await empty_room(it)
             world.advance(45 - LEAD_SECONDS)
             committed_at = world.ahead(LEAD_SECONDS - COMMIT_LEAD_SECONDS)
-            world.clock.followed_by(lambda now: world.app.people("room", 1) if now == committed_at else None)
+
+            def come_back(now: datetime) -> None:
+                if now == committed_at:
+                    world.app.people("room", 1)
+
+            world.clock.followed_by(come_back)
             await it.sweep()
             assert (it.vendor.stops, it.outcomes()) == ([], [])
             assert world.task("t")["status"] == "active"
