@@ -2,16 +2,17 @@
 
 The daemon's time runs from the moment at which the tasks are due until the last outcome is committed. A peer's runs
 from that moment until the sandbox has accepted its last stop: its jobs have been scheduled beforehand, at leisure.
-The limit is a loop that sends the same requests with the same library, and records nothing.
+The limit is a loop that sends the same requests with the same library, and records nothing; or that does nothing else.
 """
 
 import asyncio
 import json
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks import contenders, processes, rooms
+from benchmarks import contenders, databases, processes, rooms
 from benchmarks.contenders import Entry, Sections
 from benchmarks.databases import Database
 from benchmarks.peers.vendor import CONCURRENCY
@@ -21,7 +22,11 @@ from watchdog.clock import SystemClock
 _LOOK_EVERY_SECONDS: Final = 0.1
 _GIVE_UP_SECONDS: Final = 60.0
 _AT_ONCE: Final = (32, 64)
-LIMITS: Final = {"client": "bare loop, the daemon's client", "httpx2": "bare loop, httpx2 as documented"}
+LIMITS: Final = {
+    "client": "bare loop, the daemon's client",
+    "httpx2": "bare loop, httpx2 as documented",
+    "recorded": "bare loop, the daemon's client, recorded on SQLite",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +78,37 @@ class Measured:
 
 
 async def limit(how: str, setting: Setting) -> Measured:
-    """The bare loop, ``httpx2`` or ``client``, at its best: more requests at a time are not always more a second."""
+    """The bare loop, one of ``LIMITS``, at its best: more requests at a time are not always more a second."""
     measured = [await _bare(how, setting, at_once) for at_once in _AT_ONCE]
     return max(measured, key=lambda one: one.rate)
 
 
 async def _bare(how: str, setting: Setting, at_once: int) -> Measured:
     pipe = asyncio.subprocess.PIPE
-    async with processes.sandbox() as sandbox, rooms.control(sandbox.url) as vendor:
+    async with AsyncExitStack() as running:
+        sandbox = await running.enter_async_context(processes.sandbox())
+        vendor = await running.enter_async_context(rooms.control(sandbox.url))
         tasks = await vendor.start(setting.rooms, people=False)
         await vendor.move_away(setting.distance_seconds)
-        arguments = ("-m", "benchmarks.peers", "bare", how, sandbox.url, str(at_once))
-        async with processes.process(*arguments, out=pipe, take=pipe) as process:
-            await contenders.expect(process, "ready")
-            before = processes.cpu_seconds([process.pid])
-            assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-            assert process.stdout is not None  # noqa: S101 - the same
-            process.stdin.write(json.dumps(tasks).encode() + b"\n")
-            seconds = float(await process.stdout.readline())
-            spent = processes.cpu_seconds([process.pid]) - before
-            memory = processes.memory_bytes([process.pid])
+        arguments = ["-m", "benchmarks.peers", "bare", how, sandbox.url, str(at_once)]
+        database: Database | None = None
+        if how == "recorded":
+            _, (database,) = running.enter_context(databases.sqlite([0]))
+            contenders.insert_tasks(database, tasks)
+            database.application.execute("UPDATE zego_tasks SET user_count = 0")
+            arguments.append(str(database.engine.url.database))
+        process = await running.enter_async_context(processes.process(*arguments, out=pipe, take=pipe))
+        await contenders.expect(process, "ready")
+        before = processes.cpu_seconds([process.pid])
+        assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+        assert process.stdout is not None  # noqa: S101 - the same
+        process.stdin.write(json.dumps(tasks).encode() + b"\n")
+        seconds = float(await process.stdout.readline())
+        spent = processes.cpu_seconds([process.pid]) - before
+        memory = processes.memory_bytes([process.pid])
+        if database is not None:
+            # It ends when every outcome is committed; otherwise this says that not everything was.
+            await all_ended(database)
         await vendor.read()
     stops = len(vendor.stops())
     return Measured(LIMITS[how], True, stops, seconds, setting.rooms - stops, 0, spent, memory)
