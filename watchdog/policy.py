@@ -165,6 +165,13 @@ OBSERVE_AGAIN_SECONDS = 300.0
 """In observe mode a task that would have been stopped is looked at again this much later, as long as it is active."""
 
 
+def leaves_at(task: Task, reason: Reason, now: datetime) -> datetime:
+    """When the request leaves whose attempt is committed ``now``: at once, or at the due moment if that is near."""
+    if reason is Reason.MANUAL or task.due_at is None:
+        return now
+    return task.due_at if now < task.due_at <= now + timedelta(seconds=COMMIT_LEAD_SECONDS) else now
+
+
 def recheck_seconds(task: Task, now: datetime) -> float:
     """How long until a task whose evidence did not suffice is looked at again: half its lateness, 2 to 10 s.
 

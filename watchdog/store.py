@@ -8,7 +8,7 @@ caller learns so from what comes back. Times are the database's own (``utcnow``)
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from watchdog.answer_journal import Closing
 from watchdog.answer_store import Written
 from watchdog.database import reading, writing
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status, Task
-from watchdog.policy import COMMIT_LEAD_SECONDS, Plan
+from watchdog.policy import Plan, leaves_at
 from watchdog.tables import attempts, daemons, tasks, utcnow
 
 DETAIL_LEASE_EXPIRED = "the daemon that sent this did not live to record the answer"
@@ -289,7 +289,7 @@ class Store:
                             "attempt": ours[intent.claim.task.task_id].attempts,
                             "reason": intent.reason,
                             "auto_stop_at": intent.auto_stop_at,
-                            "sent_at": _leaves_at(intent, ours[intent.claim.task.task_id].now),
+                            "sent_at": leaves_at(intent.claim.task, intent.reason, ours[intent.claim.task.task_id].now),
                             "outcome": Outcome.SENT,
                             "instance": self.instance,
                         }
@@ -460,7 +460,6 @@ def as_task(row: Sequence[Any]) -> Task:
     return Task(*values)
 
 
-_COMMIT_LEAD = timedelta(seconds=COMMIT_LEAD_SECONDS)
 _OF_REPLY = ("http_status", "code", "message", "request_id")
 _STATUS_AT = list(tasks.c.keys()).index("status")
 
@@ -475,14 +474,6 @@ def _owned_ones(claims: Sequence[Claim]) -> dict[str, Any]:
         "task_ids": [claim.task.task_id for claim in claims],
         "owned": [(claim.task.task_id, claim.token) for claim in claims],
     }
-
-
-def _leaves_at(intent: Intent, now: datetime) -> datetime:
-    """Now, or at the due moment where the attempt is committed a little before it."""
-    due_at = intent.claim.task.due_at
-    if due_at is None or intent.reason is Reason.MANUAL:
-        return now
-    return due_at if now < due_at <= now + _COMMIT_LEAD else now
 
 
 def _hint(claim: Claim, evidence: Evidence) -> dict[str, Any]:
