@@ -89,7 +89,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         return
     terminalreporter.section("what was injected, and how long recovery took")
     terminalreporter.write_line(report.as_text(passed))
-    if not os.environ.get("FAULTS_WRITE"):
+    if not os.environ.get("FAULTS_WRITE") or hasattr(config, "workerinput"):
+        # A process of pytest-xdist comes by here as well when it has done its part, and knows of no other.
         return
     # A run that was broken off comes by here, too.
     if exitstatus != pytest.ExitCode.OK or not _is_whole(config):

@@ -86,25 +86,25 @@ async def test_many_daemons_share_work_and_pace(stage: Stage, capsys: pytest.Cap
     per_task = Counter(event["task_id"] for event in requests)
     per_daemon = Counter(row["instance"] for row in stage.attempts("stopped", "stopped_earlier"))
     names = [daemon.events("started")[-1]["instance"] for daemon in daemons]
+    most, busiest_at = busiest_second(arrivals)
+    # What comes while the sandbox stands still, on a machine that is busy, seems to it to have come at once.
+    about_then = max((seconds for at, seconds in stalls if 0 <= at - busiest_at < 1.5), default=0.0)
     with capsys.disabled():
         print(  # noqa: T201 - the figures are the purpose
             f"\n{DAEMONS} daemons, {TASKS} tasks due within {SPREAD_SECONDS} s, {PACE} stops a second allowed: "
             f"all ended after {took:.1f} s\n"
             f"  {len(requests)} requests, {sum(count > 1 for count in per_task.values())} tasks asked for twice; "
             f"outcomes {dict(Counter(row['outcome'] for row in stage.attempts()))}\n"
-            f"  most within one second {busiest_second(arrivals)}, which began "
-            f"{busiest_at(arrivals) - began_at:.1f} s after the first (the frozen one was resumed after "
+            f"  most within one second {most}, which began "
+            f"{busiest_at - began_at:.1f} s after the first (the frozen one was resumed after "
             f"{resumed_at - began_at:.1f} s); the sandbox itself stood still for up to "
             f"{max((seconds for at, seconds in stalls), default=0.0):.2f} s, "
-            f"{max((seconds for at, seconds in stalls if 0 <= at - busiest_at(arrivals) < 1.5), default=0.0):.2f} s "
-            f"about then; throttled by action "
+            f"{about_then:.2f} s about then; throttled by action "
             f"{dict(Counter(event['action'] for event in throttled))}\n"
             f"  stopped by each {[per_daemon[name] for name in names]} (killed, killed, frozen, …)"
         )
     await stage.audit(stopped=tasks, killed=True)
-    # What comes while the sandbox stands still, on a machine that is busy, seems to it to have come at once.
-    about_then = [seconds for at, seconds in stalls if 0 <= at - busiest_at(arrivals) < 1.5]
-    assert busiest_second(arrivals) <= PACE * (1 + max(about_then, default=0.0))
+    assert most <= PACE * (1 + about_then)
     assert [event for event in throttled if not stood_still(stalls, event["at"])] == []
     assert all(per_daemon[name] > TASKS / DAEMONS / 4 for name in names[3:]), "the work is spread"
     # As far as the vendor allows: what a daemon that died had under way, another has to ask about.
@@ -139,11 +139,6 @@ def stood_still(stalls: Sequence[tuple[float, float]], at: float) -> bool:
     return any(seconds > 0.05 and -0.1 <= at - until < 1.5 for until, seconds in stalls)
 
 
-def busiest_at(arrivals: Sequence[float]) -> float:
-    """When the busiest second began."""
-    return max(arrivals, key=lambda at: bisect_right(arrivals, at + 1) - arrivals.index(at), default=0.0)
-
-
-def busiest_second(arrivals: Sequence[float]) -> int:
-    """The most requests within any second."""
-    return max((bisect_right(arrivals, at + 1) - number for number, at in enumerate(arrivals)), default=0)
+def busiest_second(arrivals: Sequence[float]) -> tuple[int, float]:
+    """The most requests within any second, and when that began."""
+    return max(((bisect_right(arrivals, at + 1) - number, at) for number, at in enumerate(arrivals)), default=(0, 0.0))
