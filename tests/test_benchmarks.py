@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import charts, contenders, lateness, pace, report, rooms
+from benchmarks.exodus import LIMITS
 from benchmarks.parts import FULL, PARTS, SMALL
 from benchmarks.rooms import What
 
@@ -66,7 +67,7 @@ def test_every_contender_stops_what_it_should_and_nothing_else(name: str) -> Non
 def test_contenders_stop_all_at_once() -> None:
     names = ["sqlite", "apscheduler", "procrastinate"]
     found = measured("exodus", "--contenders", ",".join(names))
-    assert len(found) == len(SMALL.exodus) * (2 + len(names))
+    assert len(found) == len(SMALL.exodus) * (len(LIMITS) + len(names))
     for row in found:
         assert float(row[1].replace(",", "")) > 0
         assert row[4:6] == ["0", "0"]
