@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_stopping import bench
+from tests.stopping_bench import bench
 from tests.time_travel import World
 from watchdog import webhook
 from watchdog.errors import DatabaseUnavailable

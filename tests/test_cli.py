@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ from typer.testing import CliRunner, Result
 
 import watchdog
 from tests.running import APP_ID, SECRET, Application, DaemonProcess
-from watchdog.cli import app, words
+from watchdog.cli import app
 from watchdog.database import open_engine
-from watchdog.model import Evidence, Mode, Outcome, Source, Status, Task, Verify
-from watchdog.policy import Decision, Policy, Rule, Verdict, decide
+from watchdog.model import Outcome, Task
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox
 from watchdog.store import Daemon, Store
 from watchdog.tables import SCHEMA_VERSION
@@ -726,85 +725,3 @@ def test_ctrl_c_ends_the_sandbox_in_good_order() -> None:
         running.send_signal(signal.SIGINT)
         assert running.wait(timeout=30) == 0
         assert "Traceback" not in running.stderr.read()
-
-
-# Words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (0.04, "0s"),
-        (0.2, "0.2s"),
-        (9.96, "10s"),
-        (45, "45s"),
-        (59.7, "1m"),
-        (118, "1m 58s"),
-        (3600, "1h"),
-        (3605, "1h"),
-        (7500, "2h 5m"),
-        (3 * 86400 + 4 * 3600, "3d 4h"),
-        (-118, "-1m 58s"),
-    ],
-)
-def test_lengths_of_time_as_people_say_them(seconds: float, text: str) -> None:
-    assert words.length(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("1d", 86400), ("1.5h", 5400)]
-)
-def test_lengths_of_time_as_people_write_them(text: str, seconds: float) -> None:
-    assert words.parse_length(text) == timedelta(seconds=seconds)
-
-
-@pytest.mark.parametrize("text", ["", "10", "m", "-1m", "1 m", "0s", "1y", "1e9d", "99999999999d", "10m!", "１0m x"])
-def test_what_is_no_length_of_time(text: str) -> None:
-    with pytest.raises(ValueError, match=r"length of time|out of bounds"):
-        words.parse_length(text)
-
-
-def test_moments_are_utc_unless_they_say_otherwise() -> None:
-    assert words.parse_moment("2026-08-21T12:30") == datetime(2026, 8, 21, 12, 30, tzinfo=UTC)
-    assert words.parse_moment("2026-08-21T12:30+02:00") == datetime(2026, 8, 21, 10, 30, tzinfo=UTC)
-    with pytest.raises(ValueError, match="is no time"):
-        words.parse_moment("noon")
-
-
-def example(**columns: Any) -> Task:
-    now = datetime(2026, 3, 1, tzinfo=UTC)
-    values: dict[str, Any] = dict.fromkeys(Task.__slots__)
-    return Task(
-        **values
-        | {"task_id": "1", "room_id": "r", "kind": "asr", "started_at": now, "attempts": 0, "status": Status.ACTIVE}
-        | {"asked_at": now}
-        | columns
-    )
-
-
-@pytest.mark.parametrize("rule", Rule)
-@pytest.mark.parametrize("verify", Verify)
-@pytest.mark.parametrize("mode", Mode)
-def test_every_rule_has_an_outlook(rule: Rule, verify: Verify, mode: Mode) -> None:
-    now = datetime(2026, 3, 1, tzinfo=UTC)
-    said = words.outlook(example(), Decision(Verdict.KEEP, rule), Policy(mode=mode, verify=verify), now)
-    assert said.endswith(".")
-    if mode is Mode.OBSERVE:
-        assert "and stops it" not in said
-
-
-def test_the_outlook_of_a_real_decision() -> None:
-    now = datetime(2026, 3, 1, tzinfo=UTC)
-    empty = example(
-        user_count=0,
-        user_count_at=now - DAYS,
-        user_count_source="app",
-        empty_since=now - DAYS,
-        last_occupied_at=now - DAYS,
-    )
-    decision = decide(empty, None, Policy(), now, watching_since=now)
-    assert decision.rule is Rule.UNCONFIRMED
-    assert "asks ZEGO" in words.outlook(empty, decision, Policy(), now)
-    people = decide(empty, Evidence(2, now, Source.API), Policy(), now, watching_since=now)
-    assert "after the last one has left" in words.outlook(empty, people, Policy(), now)

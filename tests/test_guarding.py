@@ -13,7 +13,7 @@ import structlog
 from typer.testing import CliRunner
 
 from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from tests.test_stopping import Bench, bench
+from tests.stopping_bench import Bench, bench
 from tests.time_travel import World
 from watchdog import reports
 from watchdog.attempt import Held

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from tests.running import APP_ID, SECRET, eventually
 from tests.running import Application as Backend
-from tests.test_stopping import bench, empty_room, reply
+from tests.stopping_bench import bench, empty_room, reply
 from tests.time_travel import FakeClock, World
 from watchdog import checkup, opening, wiring
 from watchdog.attempt import Held

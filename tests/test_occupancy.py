@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.test_stopping import reply
+from tests.stopping_bench import reply
 from tests.time_travel import FakeClock
 from tests.virtual_loop import run_virtual
 from watchdog.model import RoomCount, Source

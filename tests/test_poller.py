@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from tests.test_stopping import reply
+from tests.stopping_bench import reply
 from tests.time_travel import World
 from tests.virtual_loop import run_virtual
 from watchdog import wiring

@@ -1,139 +1,15 @@
-"""Sweeper and stopper over a real database in virtual time; the vendor is a handler at the HTTP seam."""
+"""What becomes of a task whose room is empty: sweeper and stopper on both databases."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any
 
 import httpx2
 import pytest
 import structlog
 
+from tests.stopping_bench import bench, empty_room, reply
 from tests.time_travel import World
-from watchdog import wiring
-from watchdog.attempt import Held
-from watchdog.observer import Observer
-from watchdog.policy import COMMIT_LEAD_SECONDS, LEAD_SECONDS
-from watchdog.settings import Config
-from watchdog.wiring import Parts
-
-SECRET = "planted-server-secret"
-
-
-class Vendor:
-    """What the vendor answers: people per room, a queue of replies to Stop, and things that happen meanwhile."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.people: dict[str, int] = {}
-        self.admins: dict[str, int] = {}
-        self.stop_replies: list[httpx2.Response | Exception] = []
-        self.count_replies: list[httpx2.Response | Exception] = []
-        self.before_stop: Callable[[], object] = lambda: None
-        self.before_count: Callable[[], object] = lambda: None
-        self.stops: list[str] = []
-        self.asked: list[list[str]] = []
-        self.timestamps: list[int] = []
-        self.reached = asyncio.Event()
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        parameters = request.url.params
-        self.timestamps.append(int(parameters["Timestamp"]))
-        if parameters["Action"] == "DescribeUserNum":
-            rooms = parameters.get_list("RoomId[]")
-            self.asked.append(rooms)
-            self.before_count()
-            return answer(self.count_replies, reply(0, Data={"UserCountList": [self.count(room) for room in rooms]}))
-        self.stops.append(json.loads(request.content)["TaskId"])
-        self.before_stop()
-        self.reached.set()
-        await self.gate.wait()
-        return answer(self.stop_replies, reply(0, RequestId=f"request-{len(self.stops)}"))
-
-    def count(self, room: str) -> dict[str, Any]:
-        admins = self.admins.get(room, 0)
-        return {"RoomId": room, "UserCount": self.people.get(room, 0) + admins, "AdminUserCount": admins}
-
-
-def reply(code: object, status: int = 200, **fields: Any) -> httpx2.Response:
-    body = {"Code": code, "Message": "…", "RequestId": "r"} | fields
-    return httpx2.Response(status, json=body)
-
-
-def answer(queue: list[httpx2.Response | Exception], default: httpx2.Response) -> httpx2.Response:
-    if not queue:
-        return default
-    head = queue.pop(0)
-    if isinstance(head, Exception):
-        raise head
-    return head
-
-
-class Bench:
-    """A daemon's parts without its scheduler."""
-
-    def __init__(self, parts: Parts, world: World, vendor: Vendor) -> None:
-        self.parts = parts
-        self.world = world
-        self.vendor = vendor
-
-    async def sweep(self) -> None:
-        """Sweep until there is nothing to claim, and finish what was claimed."""
-        while (await self.parts.sweeper.run_once()).claimed:
-            await self.parts.stopper.drain()
-
-    async def after(self, seconds: float) -> None:
-        self.world.advance(seconds)
-        await self.sweep()
-
-    def outcomes(self, task: str = "t") -> list[str]:
-        return [row["outcome"] for row in self.world.attempts(task)]
-
-
-@asynccontextmanager
-async def bench(
-    world: World,
-    observer: Observer | None = None,
-    on_progress: Callable[[], None] = lambda: None,
-    **sections: dict[str, Any],
-) -> AsyncIterator[Bench]:
-    config = Config.model_validate(
-        {
-            # The engine is the world's own. Of this address nothing is taken but that it has no folder for a journal.
-            "database": {"url": "postgresql://nobody@nowhere/none"},
-            "zego": {"apps": [{"app_id": 1, "server_secret": SECRET}, {"app_id": 2, "server_secret": SECRET}]},
-            "policy": sections.get("policy", {}),
-            "guard": sections.get("guard", {}),
-            "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0} | sections.get("stop", {}),
-        }
-    )
-    vendor = Vendor(world)
-    parts = wiring.build(
-        config,
-        world.clock,
-        world.engine,
-        world.store.now(),
-        transport=httpx2.MockTransport(vendor),
-        observer=observer,
-        on_progress=on_progress,
-    )
-    try:
-        yield Bench(parts, world, vendor)
-    finally:
-        await parts.zego.aclose()
-        parts.storage.close()
-
-
-async def empty_room(bench: Bench, task: str = "t", room: str = "room", **columns: Any) -> None:
-    """A room that was occupied, is now empty, and whose task is planned: due in 45 s, ended by ZEGO in 150 s."""
-    bench.world.app.start(task, room, user_count=2, **columns)
-    bench.world.app.people(room, 0)
-    await bench.sweep()
+from watchdog.policy import LEAD_SECONDS
 
 
 async def test_an_abandoned_task_is_verified_stopped_and_recorded(world: World) -> None:
@@ -155,77 +31,6 @@ async def test_an_abandoned_task_is_verified_stopped_and_recorded(world: World) 
         task = world.task("t")
         assert (task["status"], task["claimed_by"], task["ended_at"]) == ("stopped", None, world.now)
         assert world.history("t")["seconds_before_auto_stop"] == 105
-
-
-class TestReadyInTime:
-    """The vendor is asked a moment before a task is due, so that its request leaves when it is, and never earlier."""
-
-    async def test_asked_before_and_stopped_at_the_due_moment(self, world: World) -> None:
-        async with bench(world) as it:
-            await empty_room(it)
-            swept = await it.parts.sweeper.run_once()
-            assert swept.wake_seconds == 45 - LEAD_SECONDS / 2
-            await it.after(swept.wake_seconds)
-            (row,) = world.attempts("t")
-            assert row["outcome"] == "stopped"
-            assert row["sent_at"] == row["due_at"] == world.now
-            assert row["evidence_at"] == world.ago(LEAD_SECONDS / 2)
-
-    async def test_committed_before_and_sent_at_the_due_moment(self, world: World) -> None:
-        async with bench(world) as it:
-            await empty_room(it)
-            seen: list[tuple[int, int]] = []
-            world.clock.followed_by(lambda _: seen.append((len(world.attempts("t")), len(it.vendor.stops))))
-            requested: list[datetime] = []
-            it.vendor.before_stop = lambda: requested.append(world.now)
-            await it.after(45 - LEAD_SECONDS)
-            (row,) = world.attempts("t")
-            assert requested == [row["sent_at"]] == [row["due_at"]]
-            assert (1, 0) in seen
-
-    async def test_by_hand_there_is_no_moment_to_wait_for(self, world: World) -> None:
-        async with bench(world) as it:
-            await empty_room(it)
-            world.advance(45 - COMMIT_LEAD_SECONDS / 2)
-            claim = world.store.claim_one("t", "me", lease_seconds=20)
-            assert claim is not None
-            await it.parts.stopper.work([Held(claim, 1, world.clock.monotonic() + 20, manual=True)])
-            (row,) = world.attempts("t")
-            assert row["sent_at"] == world.now < row["due_at"]
-
-    @pytest.mark.parametrize("verify", ["required", "off"])
-    async def test_people_who_come_back_in_that_moment_are_spared(self, world: World, verify: str) -> None:
-        async with bench(world, policy={"verify": verify}) as it:
-            await empty_room(it)
-            world.advance(45 - LEAD_SECONDS)
-            committed_at = world.ahead(LEAD_SECONDS - COMMIT_LEAD_SECONDS)
-
-            def come_back(now: datetime) -> None:
-                if now == committed_at:
-                    world.app.people("room", 1)
-
-            world.clock.followed_by(come_back)
-            await it.sweep()
-            assert (it.vendor.stops, it.outcomes()) == ([], [])
-            assert world.task("t")["status"] == "active"
-            assert (it.vendor.asked == []) == (verify == "off")
-
-    async def test_a_clock_set_back_in_that_moment_has_it_given_back(self, world: World) -> None:
-        async with bench(world) as it:
-            await empty_room(it)
-            world.advance(45 - LEAD_SECONDS)
-            it.vendor.before_count = lambda: it.parts.storage.synchronise(world.ago(3600))
-            await it.parts.sweeper.run_once()
-            await it.parts.stopper.drain()
-            assert it.vendor.stops == []
-            assert world.task("t")["claimed_by"] is None
-
-    async def test_observed_no_earlier_either(self, world: World) -> None:
-        async with bench(world, policy={"mode": "observe"}) as it:
-            await empty_room(it)
-            await it.after(45 - LEAD_SECONDS)
-            (row,) = world.attempts("t")
-            assert (row["outcome"], row["due_at"]) == ("would_stop", world.ahead(COMMIT_LEAD_SECONDS))
 
 
 @pytest.mark.parametrize(
@@ -541,58 +346,6 @@ async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -
         # By now it may even have been stopped.
         assert other["claimed_by"] or other["status"] == "stopped", "though its room was the last to become empty"
         await it.parts.stopper.drain()
-
-
-class TestProgress:
-    """Who sweeps is told when another sweep would find something to do, and not with every task that has ended."""
-
-    @pytest.mark.parametrize(
-        ("code", "people", "told"), [(0, 0, False), (410001002, 0, False), (410000001, 0, True), (0, 1, True)]
-    )
-    async def test_when_something_was_given_back(self, world: World, code: int, people: int, *, told: bool) -> None:
-        progress: list[None] = []
-        async with bench(world, on_progress=lambda: progress.append(None)) as it:
-            await empty_room(it)
-            it.vendor.people["room"] = people
-            it.vendor.stop_replies.append(reply(code))
-            await it.after(45)
-            assert it.outcomes()
-            assert bool(progress) == told
-
-    @pytest.mark.parametrize(("tasks", "told"), [(3, False), (6, True)])
-    async def test_when_more_was_due_than_could_be_taken(self, world: World, tasks: int, *, told: bool) -> None:
-        progress: list[None] = []
-        async with bench(world, on_progress=lambda: progress.append(None), stop={"concurrency": 1}) as it:
-            for number in range(tasks):
-                await empty_room(it, f"t{number}", f"room{number}")
-            world.advance(45)
-            assert (await it.parts.sweeper.run_once()).claimed == min(tasks, 4)
-            await it.parts.stopper.drain()
-            await asyncio.sleep(0)  # noqa: TID251 - no time: whoever waits for a task is told before us
-            assert bool(progress) == told
-
-    async def test_when_an_app_is_served_again(self, world: World) -> None:
-        progress: list[None] = []
-        async with bench(world, on_progress=lambda: progress.append(None)) as it:
-            for task in ("probe", "other"):
-                await empty_room(it, task, task)
-            it.vendor.stop_replies += [reply(100000005), reply(100000005)]
-            await it.after(45)
-            progress.clear()
-            world.advance(61)
-            await it.parts.sweeper.run_once()
-            await it.parts.stopper.drain()
-            assert len(it.vendor.stops) == 3
-            assert progress
-
-
-async def test_who_waits_for_its_turn_is_in_nobodys_way(sqlite_world: World) -> None:
-    """On SQLite, for there the pace goes by the event loop's time: on PostgreSQL, in virtual time, nobody waits."""
-    async with bench(sqlite_world, stop={"requests_per_second": 5, "concurrency": 1}) as it:
-        for task, app_id in (("first", 1), ("second", 1), ("others", 2)):
-            await empty_room(it, task, task, app_id=app_id)
-        await it.after(45)
-        assert it.vendor.stops.index("others") < it.vendor.stops.index("second")
 
 
 async def test_a_blocked_app_does_not_hide_when_the_next_task_is_due(world: World) -> None:

@@ -142,7 +142,7 @@ class Sender:
             return None
         try:
             if sent.sent_at == task.due_at:
-                # Committed a moment before it.
+                # Committed a moment before it; whatever the clock says meanwhile, no longer than that.
                 early = (sent.sent_at - self._storage.now()).total_seconds()
                 await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
             await self._pace.leave(app_id)

@@ -152,7 +152,8 @@ VENDORS_NEWER_WINDOW_SECONDS: Final = 120
 LEAD_SECONDS: Final = 0.1
 """How long before its time a task may be claimed, and ZEGO asked, so that its request can leave at the due moment.
 
-A question to a vendor that is 50 ms away fits in, and rooms that empty one after another are asked about together.
+The next sweep is half of it before the first of them is due, so that one sweep claims what comes due one after another,
+and a claim, a question to a vendor 20 ms away and a commit fit in.
 """
 
 COMMIT_LEAD_SECONDS: Final = 0.02
@@ -165,11 +166,16 @@ OBSERVE_AGAIN_SECONDS = 300.0
 """In observe mode a task that would have been stopped is looked at again this much later, as long as it is active."""
 
 
-def leaves_at(task: Task, reason: Reason, now: datetime) -> datetime:
-    """When the request leaves whose attempt is committed ``now``: at once, or at the due moment if that is near."""
-    if reason is Reason.MANUAL or task.due_at is None:
+def acts_at(task: Task, now: datetime, lead_seconds: float, *, manual: bool = False) -> datetime:
+    """The moment for which something is done ``now``: the due moment if that is at most so far ahead, else now."""
+    if manual or task.due_at is None:
         return now
-    return task.due_at if now < task.due_at <= now + timedelta(seconds=COMMIT_LEAD_SECONDS) else now
+    return task.due_at if now < task.due_at <= now + timedelta(seconds=lead_seconds) else now
+
+
+def leaves_at(task: Task, reason: Reason, now: datetime) -> datetime:
+    """When the request leaves whose attempt is committed ``now``."""
+    return acts_at(task, now, COMMIT_LEAD_SECONDS, manual=reason is Reason.MANUAL)
 
 
 def recheck_seconds(task: Task, now: datetime) -> float:

@@ -12,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import compress
 from typing import Final, Protocol
 
@@ -37,9 +37,6 @@ log = structlog.get_logger(__name__)
 DETAIL_UNSERVED: Final = "app_not_configured"
 DETAIL_BLOCKED: Final = "returned unsent: ZEGO refuses the AppId"
 
-_NO_TIME: Final = timedelta()
-_LEAD: Final = timedelta(seconds=policy.LEAD_SECONDS)
-_COMMIT_LEAD: Final = timedelta(seconds=policy.COMMIT_LEAD_SECONDS)
 _LAST_WORDS_SECONDS: Final = 2.0
 _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
 
@@ -84,7 +81,8 @@ class Stopper:
         self._clock = clock
         self._on_progress = on_progress
         self._requests = asyncio.Semaphore(settings.concurrency)
-        # So many may have had their turn and no slot yet: they all go at once when a vendor that hung comes back.
+        # Who waits for a turn, or has had it and no slot yet. When a vendor that hung comes back, the latter go all at
+        # once: there must be a bound to their number.
         self._turns = defaultdict[int, asyncio.Semaphore](lambda: asyncio.Semaphore(2 * settings.concurrency))
         self._running: set[asyncio.Task[list[Finished]]] = set()
         self._in_hand = 0
@@ -170,7 +168,7 @@ class Stopper:
         self._tasks_in_hand += task_ids
 
         def finished(task: asyncio.Task[list[Finished]]) -> None:
-            given_back = False
+            results: list[Finished] = []
             self._running.discard(task)
             self._in_hand -= len(held)
             self._in_hand_of[held[0].app_id] -= len(held)
@@ -181,9 +179,9 @@ class Stopper:
                     "claims_dropped", error=str(error), tasks=[one.claim.task.task_id for one in held], exc_info=error
                 )
             elif not task.cancelled():
-                self.stopped += sum(finished.outcome is Outcome.STOPPED for finished in task.result())
-                given_back = any(not finished.has_ended_the_task for finished in task.result())
-            if given_back or self._is_short:
+                results = task.result()
+            self.stopped += sum(finished.outcome is Outcome.STOPPED for finished in results)
+            if self._is_short or not all(finished.has_ended_the_task for finished in results):
                 self._on_progress()
 
         task.add_done_callback(finished)
@@ -228,26 +226,23 @@ class Stopper:
         return [result for result in results if isinstance(result, Finished)]
 
     def _decide(self, held: Held, vendor: Evidence | None) -> Decision:
-        now = self._storage.now()
         return policy.decide(
             held.claim.task,
             vendor,
             self._in_force.rules,
-            # Claimed a little early, it is asked about as of the moment at which its request may leave.
-            now + max(_NO_TIME, self._early(held, now)),
+            # Claimed a moment early, it is decided on as of the moment at which its request may leave.
+            self._acts_at(held),
             watching_since=self._surroundings.watching_since,
             manual=held.manual,
         )
 
-    def _early(self, held: Held, now: datetime) -> timedelta:
-        """How far its time is still ahead, where it was claimed a little before it; else zero, or negative."""
-        due = held.claim.task.due_at
-        early = _NO_TIME if due is None or held.manual else due - now
-        return early if early <= _LEAD else _NO_TIME
+    def _acts_at(self, held: Held) -> datetime:
+        return policy.acts_at(held.claim.task, self._storage.now(), policy.LEAD_SECONDS, manual=held.manual)
 
     async def _until_nearly_due(self, held: Held) -> None:
-        while (early := self._early(held, self._storage.now()) - _COMMIT_LEAD) > _NO_TIME:
-            await self._clock.sleep(early.total_seconds())
+        """Return when its attempt may be committed; at once where it is due, or further off than it should be."""
+        while (early := (self._acts_at(held) - self._storage.now()).total_seconds()) > policy.COMMIT_LEAD_SECONDS:
+            await self._clock.sleep(early - policy.COMMIT_LEAD_SECONDS)
 
     def _only_observes(self) -> bool:
         return self._in_force.rules.mode is Mode.OBSERVE

@@ -31,6 +31,8 @@ _DRIFT: Final = 0.001
 """Twice what a clock is slewed by at most."""
 
 _LONGEST_DELAY: Final = timedelta(seconds=0.1)
+"""Of a reading. A database's clock that is set back by less is followed over so many seconds as it is thousandths."""
+
 JOURNAL_AFTER_SECONDS: Final = 0.2
 """An answer that is not committed by then is written to the journal; a commit takes a few milliseconds."""
 

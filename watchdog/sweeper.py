@@ -19,7 +19,7 @@ PLAN_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did, whether due rows remain, and the seconds until the next is due (None: none is planned)."""
+    """What a sweep did, whether due rows remain, and in how many seconds to sweep again (None: nothing is planned)."""
 
     planned: int
     claimed: int
