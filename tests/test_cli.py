@@ -35,7 +35,6 @@ COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
     *("tasks", "history", "room", "explain", "stop", "hold", "guard", "version", "systemd"),
 ]
-DAYS = timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)

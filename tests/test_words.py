@@ -9,7 +9,7 @@ from watchdog.cli import words
 from watchdog.model import Evidence, Mode, Source, Status, Task, Verify
 from watchdog.policy import Decision, Policy, Rule, Verdict, decide
 
-DAYS = timedelta(days=1)
+DAY = timedelta(days=1)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_the_outlook_of_a_real_decision() -> None:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     empty = example(
         user_count=0,
-        user_count_at=now - DAYS,
+        user_count_at=now - DAY,
         user_count_source="app",
-        empty_since=now - DAYS,
-        last_occupied_at=now - DAYS,
+        empty_since=now - DAY,
+        last_occupied_at=now - DAY,
     )
     decision = decide(empty, None, Policy(), now, watching_since=now)
     assert decision.rule is Rule.UNCONFIRMED
