@@ -46,7 +46,7 @@ def run(path: Path | None, *, first_migrate: bool) -> None:
     manager = ServiceManager()
     # The database's threads give the interpreter up for every row, and have to wait this long to get it back.
     sys.setswitchinterval(0.0005)
-    # What is imported stays: each full round of the garbage collector through it would hold everything up for 40 ms.
+    # What is imported stays: each full round of the garbage collector through it would hold everything up for 45 ms.
     gc.freeze()
     try:
         if first_migrate:
