@@ -53,7 +53,7 @@ def test_the_invariants_hold_on_sqlite(sqlite: Driver) -> None:
     # It is no use where nothing happens.
     assert tally.stops >= SQLITE_EXAMPLES
     assert tally.faults >= SQLITE_EXAMPLES
-    # With new examples each time a rarer outcome may not come up: two of ten seeds had three "unknown" or fewer.
+    # With new examples each time a rarer outcome may not come up: two of seven seeds had three "unknown" or fewer.
     common = {"stopped", "stopped_earlier", "unknown", "withheld"} if _same_each_time() else {"stopped"}
     assert common <= tally.outcomes.keys()
 
