@@ -149,14 +149,14 @@ def plan(task: Task, policy: Policy, now: datetime) -> Plan | None:
 VENDORS_NEWER_WINDOW_SECONDS: Final = 120
 """MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); the briefed one is 150."""
 
-LEAD_SECONDS: Final = 0.1
+LEAD_SECONDS: Final = 0.2
 """How long before its time a task may be claimed, and ZEGO asked, so that its request can leave at the due moment.
 
 The next sweep is half of it before the first of them is due, so that one sweep claims what comes due one after another,
-and a claim, a question to a vendor 20 ms away and a commit fit in.
+and a claim, a question to a vendor 20 ms away and a commit fit in, even where the database is busy for as long again.
 """
 
-COMMIT_LEAD_SECONDS: Final = 0.02
+COMMIT_LEAD_SECONDS: Final = 0.03
 """How long before its time an attempt is committed, so that at the due moment only the request is left to be made.
 
 As long as a commit may take, and no longer: what the application says of the room after it stops no request any more.

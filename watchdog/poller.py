@@ -36,8 +36,8 @@ _LONGEST_TICK_SECONDS: Final = 5.0
 CALLS_WITHOUT_LIMIT: Final = 50
 """Calls a tick where there is no limit to the pace."""
 
-_CALLS_TAKEN_AT_A_TIME: Final = 20
-_ANSWERS_AT_A_TIME: Final = 5
+_CALLS_TAKEN_AT_A_TIME: Final = 5
+_ANSWERS_AT_A_TIME: Final = 2
 _LONGEST_REST_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 _ROOMS_NAMED: Final = 10_000

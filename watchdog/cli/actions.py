@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 import typer
 
-from watchdog import __version__, checkup, daemon, logs, opening, policy, reports, schema, wiring
+from watchdog import __version__, checkup, daemon, event_loop, logs, opening, policy, reports, schema, wiring
 from watchdog import config as configuration
 from watchdog.cli import findings, reading, rooms, screens, stopping, words
 from watchdog.clock import SystemClock
@@ -52,7 +52,7 @@ def run(path: Path | None, *, first_migrate: bool) -> None:
         if first_migrate:
             _bring_up_to_date(config, manager)
         # The same file each time: one that appears elsewhere meanwhile is another configuration.
-        asyncio.run(daemon.run(config, reload=lambda: configuration.load(file), manager=manager))
+        event_loop.run(daemon.run(config, reload=lambda: configuration.load(file), manager=manager))
     finally:
         logs.close()
 

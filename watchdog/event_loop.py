@@ -1,0 +1,28 @@
+"""An event loop that wakes when it is asked to, and not up to a millisecond later."""
+
+import asyncio
+import select
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class FineSelector(selectors.EpollSelector):
+    """Waits to the microsecond. ``epoll_wait`` counts whole milliseconds, and a wait is rounded up to them."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """See ``selectors.BaseSelector.select``."""
+        if timeout is not None and timeout > 0:
+            # An epoll object is readable when one of its files is ready.
+            select.select([self.fileno()], [], [], timeout)
+            timeout = 0
+        return super().select(timeout)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """As ``asyncio.run``, on such a loop."""
+    make: Callable[[], asyncio.AbstractEventLoop] = lambda: asyncio.SelectorEventLoop(FineSelector())  # noqa: E731
+    with asyncio.Runner(loop_factory=make) as runner:
+        return runner.run(main)
