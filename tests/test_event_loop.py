@@ -1,6 +1,5 @@
 """The daemon's event loop: on time to less than a millisecond, and awake when a file is ready."""
 
-import asyncio
 import socket
 
 from watchdog.clock import SystemClock
@@ -17,13 +16,6 @@ def test_waits_for_less_than_a_millisecond() -> None:
 
     # The quickest of many: the machine may be busy.
     assert 0.0002 <= min(run(took()) for _ in range(50)) < 0.001
-
-
-def test_runs_on_the_fine_selector_and_returns_what_came_of_it() -> None:
-    async def selector() -> type:
-        return type(asyncio.get_running_loop()._selector)  # type: ignore[attr-defined]
-
-    assert run(selector()) is FineSelector
 
 
 def test_a_file_that_is_ready_ends_the_wait() -> None:

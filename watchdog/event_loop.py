@@ -3,7 +3,7 @@
 import asyncio
 import select
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +23,9 @@ class FineSelector(selectors.EpollSelector):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """As ``asyncio.run``, on such a loop."""
-    make: Callable[[], asyncio.AbstractEventLoop] = lambda: asyncio.SelectorEventLoop(FineSelector())  # noqa: E731
-    with asyncio.Runner(loop_factory=make) as runner:
+    with asyncio.Runner(loop_factory=_loop) as runner:
         return runner.run(main)
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(FineSelector())
