@@ -1,7 +1,8 @@
 """How many callbacks a daemon takes, and what becomes of its stops meanwhile: real processes, real HTTP.
 
 One daemon, one sandbox. Rooms empty at a steady pace, first in silence, then while callbacks come as fast as they are
-answered. Lateness is ``sent_at`` minus ``due_at`` in the ledger.
+answered. Lateness is when the Stop request arrived, by the sandbox's log, minus ``due_at`` in the ledger, whose
+``sent_at`` is when it was to leave.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any, Final
 import httpx2
 import sqlalchemy as sa
 
-from benchmarks import processes
+from benchmarks import processes, rooms
 from benchmarks.databases import Database
 from benchmarks.processes import CALLBACK_SECRET
 from watchdog.clock import SystemClock
@@ -64,23 +65,27 @@ async def _measure(url: sa.URL, execute: Execute, *, seconds: float, connections
         latencies, refused = await _storm(f"{daemon.url}callbacks/zego", seconds, connections, clock)
         took = clock.monotonic() - began
         await emptying
+        async with rooms.control(vendor.url) as log:
+            await log.read()
+    due = {task_id: float(due_at) for task_id, due_at in execute(_DUE[url.get_backend_name()])}
     late = {
-        phase: [float(row[0]) for row in execute(_LATENESS[url.get_backend_name()], f"{phase}-%")]
+        phase: [
+            stop["received_at"] - due[stop["task_id"]]
+            for stop in log.stops()
+            if stop["room_id"].startswith(f"{phase}-")
+        ]
         for phase in ("quiet", "loaded")
     }
     return Measured(took, latencies, refused, late["quiet"], late["loaded"])
 
 
-_LATENESS: Final = {
+_DUE: Final = {
     "sqlite": (
-        "SELECT (julianday(sent_at) - julianday(due_at)) * 86400 FROM zego_stop_attempts"
-        " WHERE outcome = 'stopped' AND room_id LIKE ?"
+        "SELECT task_id, (julianday(due_at) - 2440587.5) * 86400 FROM zego_stop_attempts WHERE outcome = 'stopped'"
     ),
-    "postgresql": (
-        "SELECT extract(epoch FROM sent_at - due_at) FROM zego_stop_attempts"
-        " WHERE outcome = 'stopped' AND room_id LIKE ?"
-    ),
+    "postgresql": "SELECT task_id, extract(epoch FROM due_at) FROM zego_stop_attempts WHERE outcome = 'stopped'",
 }
+"""Of each task that was stopped, the Unix time at which it was due."""
 
 
 async def _empty_rooms(vendor: str, execute: Execute, phase: str, seconds: float, clock: SystemClock) -> None:
