@@ -17,7 +17,7 @@ import httpx2
 import sqlalchemy as sa
 
 from benchmarks import processes, rooms
-from benchmarks.databases import Database
+from benchmarks.databases import Database, unix_time
 from benchmarks.processes import CALLBACK_SECRET
 from watchdog.clock import SystemClock
 from watchdog.sandbox.command import EXAMPLE_APP_ID
@@ -67,7 +67,9 @@ async def _measure(url: sa.URL, execute: Execute, *, seconds: float, connections
         await emptying
         async with rooms.control(vendor.url) as log:
             await log.read()
-    due = {task_id: float(due_at) for task_id, due_at in execute(_DUE[url.get_backend_name()])}
+    due_at = unix_time(url.get_backend_name(), "due_at")
+    sent = execute(f"SELECT task_id, {due_at} FROM zego_stop_attempts WHERE sent_at IS NOT NULL")  # noqa: S608  # an expression
+    due = {task_id: float(moment) for task_id, moment in sent}
     late = {
         phase: [
             stop["received_at"] - due[stop["task_id"]]
@@ -77,15 +79,6 @@ async def _measure(url: sa.URL, execute: Execute, *, seconds: float, connections
         for phase in ("quiet", "loaded")
     }
     return Measured(took, latencies, refused, late["quiet"], late["loaded"])
-
-
-_DUE: Final = {
-    "sqlite": (
-        "SELECT task_id, (julianday(due_at) - 2440587.5) * 86400 FROM zego_stop_attempts WHERE outcome = 'stopped'"
-    ),
-    "postgresql": "SELECT task_id, extract(epoch FROM due_at) FROM zego_stop_attempts WHERE outcome = 'stopped'",
-}
-"""Of each task that was stopped, the Unix time at which it was due."""
 
 
 async def _empty_rooms(vendor: str, execute: Execute, phase: str, seconds: float, clock: SystemClock) -> None:

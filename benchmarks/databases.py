@@ -204,6 +204,13 @@ def fill_ledger(database: Database, number: int) -> Size:
     return _postgresql_size(database.application, "zego_stop_attempts")
 
 
+def unix_time(kind: str, expression: str) -> str:
+    """SQL for the Unix time, in seconds, of a timestamp on this kind of database."""
+    if kind == "sqlite":
+        return f"(julianday({expression}) - 2440587.5) * 86400"
+    return f"extract(epoch FROM {expression})"
+
+
 def postmaster(database: Database) -> int:
     """The process of the server that ``database`` is on."""
     host = str(database.engine.url.query["host"])

@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks import contenders, databases, processes, rooms
 from benchmarks.contenders import Entry, Sections
-from benchmarks.databases import Database
+from benchmarks.databases import Database, unix_time
 from benchmarks.peers.vendor import CONCURRENCY
 from benchmarks.rooms import Vendor
 from watchdog.clock import SystemClock
@@ -165,9 +165,6 @@ async def all_ended(database: Database) -> float:
 
 def first_due(database: Database) -> float:
     """The Unix time at which the first of the tasks was due, by the ledger."""
-    statement = {
-        "sqlite": "SELECT (julianday(min(due_at)) - 2440587.5) * 86400 FROM zego_stop_attempts",
-        "postgresql": "SELECT extract(epoch FROM min(due_at)) FROM zego_stop_attempts",
-    }[database.engine.dialect.name]
+    statement = f"SELECT {unix_time(database.engine.dialect.name, 'min(due_at)')} FROM zego_stop_attempts"  # noqa: S608  # an expression
     (moment,) = database.application.execute(statement).fetchone()
     return float(moment)

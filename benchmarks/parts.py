@@ -162,8 +162,8 @@ def _callbacks(measured: callbacks.Measured) -> Iterator[str]:
     yield row(["---", *["---:"] * 3])
     for name, seconds in (
         ("callback, sent to answered", measured.answered),
-        ("stop, due to sent, in silence", measured.lateness_quiet),
-        ("stop, due to sent, meanwhile", measured.lateness_loaded),
+        ("stop, due to arrived, in silence", measured.lateness_quiet),
+        ("stop, due to arrived, meanwhile", measured.lateness_loaded),
     ):
         late = sorted(seconds)
         p99 = late[int(len(late) * 0.99)]

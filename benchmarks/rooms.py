@@ -89,17 +89,13 @@ class Vendor:
             else:
                 await application.occupied([task])
 
-        reading = asyncio.create_task(self._keep_up())
-        try:
-            async with asyncio.TaskGroup() as group:
-                for move in moves:
-                    await self._clock.sleep(max(0.0, began + move.at - self._clock.monotonic()))
-                    last[move.room] = group.create_task(make(move, last.get(move.room)))
-        finally:
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self._keep_up())
+            for move in moves:
+                await self._clock.sleep(max(0.0, began + move.at - self._clock.monotonic()))
+                last[move.room] = group.create_task(make(move, last.get(move.room)))
+            await asyncio.gather(*last.values())
             reading.cancel()
-            await asyncio.wait([reading])
-        if not reading.cancelled():
-            reading.result()
 
     async def _keep_up(self) -> None:
         """Read the log all the time: all of it at once would keep the sandbox from its work for a tenth of a second."""
