@@ -12,11 +12,12 @@ from tests.time_travel import World
 from tests.virtual_loop import run_virtual
 from watchdog.database import writing
 from watchdog.errors import DatabaseUnavailable
-from watchdog.pace_store import CATCH_UP_SECONDS, FARTHEST_SECONDS, PaceStore
+from watchdog.pace_store import FARTHEST_SECONDS, PaceStore
 from watchdog.pacing import Pace
 from watchdog.tables import paces
 
 APP = 1
+CATCH_UP = 0.02
 
 
 class LoopClock:
@@ -44,14 +45,14 @@ class Book:
         self.trips = 0
         self.is_away = False
 
-    async def __call__(self, app_id: int, slots: int, interval_seconds: float) -> float:
+    async def __call__(self, app_id: int, seconds: float, catch_up_seconds: float) -> float:
         self.trips += 1
         await self._clock.sleep(self._round_trip_seconds / 2)
         if self.is_away:
             raise DatabaseUnavailable("away")
         now = self._clock.monotonic()
-        first = max(now - CATCH_UP_SECONDS, self._next.get(app_id, now))
-        self._next[app_id] = first + slots * interval_seconds
+        first = max(now - catch_up_seconds, self._next.get(app_id, now))
+        self._next[app_id] = first + seconds
         await self._clock.sleep(self._round_trip_seconds / 2)
         return first - now
 
@@ -81,7 +82,39 @@ def test_alone_the_whole_pace_is_used(rate: float, round_trip_seconds: float) ->
         times = await departures(book.pace(rate), max(20, int(3 * rate)))
         assert most_within_a_second(times) <= max(1, rate)
         assert (len(times) - 1) / (times[-1] - times[0]) == pytest.approx(rate, rel=0.03)
-        assert book.trips <= max(len(times), 20 * (times[-1] - times[0]) * 1.2)
+        assert book.trips <= max(len(times), 5 * (times[-1] - times[0]))
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("rate", [50, 500])
+def test_alone_nobody_waits_for_the_database(rate: float) -> None:
+    async def scenario() -> None:
+        book, clock = Book(round_trip_seconds=0.03), LoopClock()
+        pace = book.pace(rate)
+        await pace.acquire(APP)
+        waited = []
+        for number in range(int(2 * rate)):
+            await clock.sleep((1 + number % 3) / rate)
+            began = clock.monotonic()
+            await pace.acquire(APP)
+            waited.append(clock.monotonic() - began)
+        assert max(waited) < 0.001
+        assert book.trips <= 5 * clock.monotonic()
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("rate", [0.5, 10])
+def test_who_comes_alone_and_seldom_waits_for_no_more_than_the_database(rate: float) -> None:
+    async def scenario() -> None:
+        book, clock = Book(round_trip_seconds=0.01), LoopClock()
+        pace = book.pace(rate)
+        for number in range(100):
+            began = clock.monotonic()
+            await pace.acquire(APP)
+            assert clock.monotonic() - began < 0.011
+            await clock.sleep((1.1 + number % 7 / 3) / rate)
 
     run_virtual(scenario())
 
@@ -126,14 +159,15 @@ def test_a_newcomer_of_whom_nobody_knows_yet_breaks_nothing() -> None:
     run_virtual(scenario())
 
 
-def test_a_daemon_that_dies_takes_next_to_nothing_with_it() -> None:
+@pytest.mark.parametrize(("daemons", "lost_seconds"), [(1, 1.0), (2, 0.3)])
+def test_a_daemon_that_dies_takes_little_with_it(daemons: int, lost_seconds: float) -> None:
     async def scenario() -> None:
         book = Book()
-        dying = asyncio.ensure_future(departures(book.pace(10), 50))
+        dying = asyncio.ensure_future(departures(book.pace(10, daemons=daemons), 50))
         await LoopClock().sleep(1)
         dying.cancel()
         times = await departures(book.pace(10), 10)
-        assert times[-1] - 1 < 1.3
+        assert times[-1] - 1 - 9 / 9.8 < lost_seconds
 
     run_virtual(scenario())
 
@@ -154,8 +188,8 @@ def test_while_the_database_is_away_nobody_leaves_and_afterwards_everybody_does(
 
 def test_any_other_failure_reaches_those_who_wait() -> None:
     async def scenario() -> None:
-        async def broken(app_id: int, slots: int, interval_seconds: float) -> float:
-            return interval_seconds / (app_id - APP) / slots
+        async def broken(app_id: int, seconds: float, catch_up_seconds: float) -> float:
+            return seconds / (app_id - APP) + catch_up_seconds
 
         pace = Pace(10, schedule=broken, clock=LoopClock())
         for _ in range(2):
@@ -214,33 +248,33 @@ def test_throttling_slows_down_what_is_taken_from_the_schedule() -> None:
 class TestSchedule:
     def test_slots_follow_one_another(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)
-        assert store.reserve(1, "stop", 1, 0.1) == 0
-        assert store.reserve(1, "stop", 3, 0.1) == pytest.approx(0.1)
-        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(0.4)
-        assert store.reserve(2, "stop", 1, 0.1) == 0
-        assert store.reserve(1, "occupancy", 1, 0.1) == 0
+        assert store.reserve(1, "stop", 0.1, CATCH_UP) == 0
+        assert store.reserve(1, "stop", 0.3, CATCH_UP) == pytest.approx(0.1)
+        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.4)
+        assert store.reserve(2, "stop", 0.1, CATCH_UP) == 0
+        assert store.reserve(1, "occupancy", 0.1, CATCH_UP) == 0
         postgresql_world.advance(0.2)
-        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(0.3)
+        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.3)
 
     def test_idle_time_saves_up_next_to_nothing(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)
-        store.reserve(1, "stop", 5, 0.1)
+        store.reserve(1, "stop", 0.5, CATCH_UP)
         postgresql_world.advance(3600)
-        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(-CATCH_UP_SECONDS)
-        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(0.1 - CATCH_UP_SECONDS)
+        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(-CATCH_UP)
+        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.1 - CATCH_UP)
 
     def test_a_database_clock_that_was_set_back_blocks_nobody(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)
-        store.reserve(1, "stop", 1, 0.1)
+        store.reserve(1, "stop", 0.1, CATCH_UP)
         with writing(postgresql_world.engine) as connection:
             connection.execute(
                 sa.update(paces).values(next_at=postgresql_world.now + timedelta(seconds=FARTHEST_SECONDS + 1))
             )
-        assert store.reserve(1, "stop", 1, 0.1) == 0
-        assert store.reserve(1, "stop", 1, 0.1) == pytest.approx(0.1)
+        assert store.reserve(1, "stop", 0.1, CATCH_UP) == 0
+        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.1)
 
     def test_of_those_who_ask_at_once_everybody_gets_others(self, postgresql_world: World) -> None:
         stores = [PaceStore(postgresql_world.another_store(f"host/{number}").engine) for number in range(4)]
         with ThreadPoolExecutor(8) as threads:
-            firsts = list(threads.map(lambda number: stores[number % 4].reserve(1, "stop", 2, 0.5), range(40)))
+            firsts = list(threads.map(lambda number: stores[number % 4].reserve(1, "stop", 1.0, CATCH_UP), range(40)))
         assert sorted(firsts) == pytest.approx([float(number) for number in range(40)])

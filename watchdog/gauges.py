@@ -6,8 +6,8 @@
     rejoined   walks through the stops of the last day: who came back
     ended      walks through the whole table by TaskId
 
-One step is one short transaction; after it nothing is read for 400 times as long as it took, so that this costs a
-quarter of a percent of a core at most. A walk sees 20,000 rows a step, at different moments: in a large table its
+One step is one short transaction; after it nothing is read for 600 times as long as it took, so that this costs a
+sixth of a percent of a core at most. A walk sees 20,000 rows a step, at different moments: in a large table its
 figures are the picture of some minutes rather than of an instant. SQLite has one thread for everything, so a step must
 be short: that is why a table is walked through rather than counted.
 """
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 EVERY_SECONDS: Final = 15.0
 """How often one kind of figure is read, at most."""
 
-PAUSE: Final = 400
+PAUSE: Final = 600
 """How many times longer than a step the pause after it is."""
 
 LEISURE_SECONDS: Final = 5.0

@@ -12,13 +12,11 @@ from watchdog.tables import UtcTime, paces, utcnow
 FARTHEST_SECONDS: Final = 60.0
 """Nobody reserves that far ahead: a slot beyond it is from before the database's clock was set back."""
 
-CATCH_UP_SECONDS: Final = 0.02
-"""How far behind the schedule may be made up for: nobody may have asked in time, for want of a moment to do so."""
-
 _LENGTH = sa.bindparam("b_seconds", type_=sa.Float)
+_EARLIEST = sa.bindparam("b_earliest", type_=sa.Float)
 _FREE = sa.case(
     (paces.c.next_at > utcnow(FARTHEST_SECONDS), utcnow()),
-    else_=sa.func.greatest(paces.c.next_at, utcnow(-CATCH_UP_SECONDS)),
+    else_=sa.func.greatest(paces.c.next_at, utcnow(_EARLIEST)),
 )
 _RESERVE = (
     postgresql.insert(paces)
@@ -37,14 +35,14 @@ class PaceStore:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def reserve(self, app_id: int, kind: str, slots: int, interval_seconds: float) -> float:
-        """Take the next ``slots`` free slots, one every ``interval_seconds``; return in how many seconds the first is.
+    def reserve(self, app_id: int, kind: str, seconds: float, catch_up_seconds: float) -> float:
+        """Take the next ``seconds`` of the schedule that are free; return in how many seconds they begin.
 
-        That may be a moment ago: see ``CATCH_UP_SECONDS``.
-        Whoever asks at the same time waits for the row for as long as this transaction takes, and gets the next ones.
+        Where the schedule is not ahead of the present, that is up to ``catch_up_seconds`` ago.
+        Whoever asks at the same time waits for the row for as long as this transaction takes, and gets what follows.
         """
-        length = slots * interval_seconds
+        values = {"b_app_id": app_id, "b_kind": kind, "b_seconds": seconds, "b_earliest": -catch_up_seconds}
         with writing(self._engine) as connection:
-            row = connection.execute(_RESERVE, {"b_app_id": app_id, "b_kind": kind, "b_seconds": length}).one()
-        first: timedelta = row.next_at - timedelta(seconds=length) - row.now
-        return first.total_seconds()
+            row = connection.execute(_RESERVE, values).one()
+        begins: timedelta = row.next_at - timedelta(seconds=seconds) - row.now
+        return begins.total_seconds()

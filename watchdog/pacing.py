@@ -21,12 +21,9 @@ from typing import Final, Protocol
 from aiolimiter import AsyncLimiter
 
 from watchdog.clock import Clock, SystemClock
-from watchdog.shared_pace import SharedLane
+from watchdog.shared_pace import ALONE, IN_COMPANY, SharedLane
 
 _HEADROOM: Final = 0.98
-_HEADROOM_SHARED: Final = 0.95
-"""Where several daemons are late each in its own way."""
-
 _HEADROOM_AT_THE_DOOR: Final = 0.985
 """More than before it, or a queue there would never end."""
 
@@ -40,10 +37,10 @@ _SECONDS_TO_RECOVER: Final = 30.0
 
 
 class Schedule(Protocol):
-    """Where several daemons take their slots from; see ``pace_store``."""
+    """What several daemons take their slots from; see ``pace_store``."""
 
-    async def __call__(self, app_id: int, slots: int, interval_seconds: float) -> float:
-        """Take that many slots, and return in how many seconds the first is. May raise DatabaseError."""
+    async def __call__(self, app_id: int, seconds: float, catch_up_seconds: float) -> float:
+        """Take the next free ``seconds``, and return in how many they begin; see there. May raise DatabaseError."""
 
 
 class Pace:
@@ -70,8 +67,8 @@ class Pace:
         if self._full > 0:
             lane = self._lane(app_id)
             if lane.shared is not None:
-                headroom = _HEADROOM if self._share == 1.0 else _HEADROOM_SHARED
-                await lane.shared.depart(self._full * lane.slowdown * headroom)
+                manners = ALONE if self._share == 1.0 else IN_COMPANY
+                await lane.shared.depart(self._full * lane.slowdown, manners)
                 return
             # One at a time inside the limiter: a change of pace then reaches everybody who is still waiting.
             async with lane.turn:

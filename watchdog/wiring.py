@@ -188,8 +188,8 @@ def build(
             return Pace(requests_per_second)
         reserve = pace_store.reserve
 
-        async def schedule(app_id: int, slots: int, interval_seconds: float) -> float:
-            return await storage.call(reserve, app_id, kind, slots, interval_seconds)
+        async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
+            return await storage.call(reserve, app_id, kind, seconds, catch_up_seconds)
 
         return Pace(requests_per_second, schedule=schedule, clock=clock)
 
