@@ -412,6 +412,103 @@ async def test_an_unreadable_date_teaches_nothing(date: str) -> None:
     assert client.clock_offset_seconds == {}
 
 
+# --- the gate
+
+
+async def answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await read_request(reader)
+        writer.write(http_reply(SUCCESS))
+
+
+async def test_everything_is_ready_at_the_gate_and_nothing_leaves_before_it_opens() -> None:
+    arrived: list[bytes] = []
+    connected, opened = asyncio.Event(), asyncio.Event()
+
+    async def look(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        arrived.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http_reply(SUCCESS))
+        await reader.read()
+
+    async def gate() -> None:
+        await connected.wait()
+        for _ in range(50):
+            await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=0.001)
+        assert arrived == []
+        opened.set()
+
+    async with serving(look) as url:
+        assert (await client_for(url).stop_task(APP_ID, "1", gate=gate)).code == "0"
+    assert opened.is_set()
+    assert len(arrived) == 1
+
+
+async def test_what_the_gate_raises_keeps_the_request_back() -> None:
+    class TooLateError(Exception):
+        pass
+
+    seen: list[bytes] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            seen.append((await read_request(reader))[1])
+            writer.write(http_reply(SUCCESS))
+
+    async def closed() -> None:
+        raise TooLateError
+
+    async with serving(keep) as url:
+        client = client_for(url, max_connections=1)
+        for task_id in ("1", "3"):
+            await client.stop_task(APP_ID, task_id)
+            with pytest.raises(TooLateError):
+                await client.stop_task(APP_ID, "2", gate=closed)
+    assert seen == [b'{"TaskId": "1"}', b'{"TaskId": "3"}']
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_the_deadline_begins_anew_where_the_gate_opens(*, answers: bool) -> None:
+    async def gate() -> None:
+        await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=0.4)
+
+    async with serving(answer_each if answers else black_hole) as url:
+        client = client_for(url, timeout_seconds=0.3)
+        began = asyncio.get_running_loop().time()
+        if answers:
+            assert (await client.stop_task(APP_ID, "1", gate=gate)).code == "0"
+        else:
+            async with failing(NoAnswer):
+                await client.stop_task(APP_ID, "1", gate=gate)
+            assert 0.65 < asyncio.get_running_loop().time() - began < 1.5
+
+
+async def test_a_transport_that_reports_nothing_is_used_after_the_gate() -> None:
+    vendor = Vendor()
+
+    async def gate() -> None:
+        assert vendor.requests == []
+
+    assert (await client_for(transport=vendor.transport).stop_task(APP_ID, "1", gate=gate)).code == "0"
+    assert len(vendor.requests) == 1
+
+
+async def test_a_proxys_tunnel_is_made_before_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gate() -> None:
+        raise AssertionError("there is no connection yet")
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _ = await read_request(reader)
+        assert head.startswith("CONNECT asr.test:443 ")
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await reader.read(1)
+
+    async with serving(proxy) as url:
+        monkeypatch.setenv("https_proxy", url)
+        async with failing(NotSent):
+            await client_for("https://asr.test/").stop_task(APP_ID, "1", gate=gate)
+
+
 # --- what goes wrong
 
 

@@ -6,6 +6,7 @@ decision to stop ──► commit `sent` ──► lease left? ──► one req
 import asyncio
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, assert_never
 
 import structlog
@@ -100,6 +101,10 @@ def announce(held: Held, outcome: Outcome, **fields: object) -> None:
     )
 
 
+class _LeaseShort(Exception):
+    """A request sent now might be under way when somebody else may take the task."""
+
+
 class Sender:
     """Sends stop requests. Pace and concurrency are the caller's; the ledger and the AppId's breaker are ours."""
 
@@ -140,24 +145,31 @@ class Sender:
         sent = await self._storage.intend(intent)
         if sent is None:
             return None
+        gate = partial(self._pass_gate, held, app_id, sent)
         try:
-            if sent.sent_at == task.due_at:
-                # Committed a moment before it; whatever the clock says meanwhile, no longer than that.
-                early = (sent.sent_at - self._storage.now()).total_seconds()
-                await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
-            await self._pace.leave(app_id)
-            if not held.lease_suffices(self._clock, self._settings):
-                return Attempted(held, intent, sent, None)
-            if task.due_at is not None and sent.attempt == 1 and not held.manual:
-                self.observer.sent((self._storage.now() - task.due_at).total_seconds())
-            self.requests += 1
-            return Attempted(held, intent, sent, await self._zego.stop_task(app_id, task.task_id))
+            return Attempted(held, intent, sent, await self._zego.stop_task(app_id, task.task_id, gate=gate))
+        except _LeaseShort:
+            return Attempted(held, intent, sent, None)
         except (NotSent, NoAnswer) as error:
             self._breaker.postpone(app_id, self._clock.monotonic())
             return Attempted(held, intent, sent, error)
         except asyncio.CancelledError:
             await self._record(held, intent, sent, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
             raise
+
+    async def _pass_gate(self, held: Held, app_id: int, sent: Sent) -> None:
+        """Return when the request may leave, which has been made ready meanwhile."""
+        due_at = held.claim.task.due_at
+        if sent.sent_at == due_at:
+            # Committed a moment before it; whatever the clock says meanwhile, no longer than that.
+            early = (sent.sent_at - self._storage.now()).total_seconds()
+            await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
+        await self._pace.leave(app_id)
+        if not held.lease_suffices(self._clock, self._settings):
+            raise _LeaseShort
+        if due_at is not None and sent.attempt == 1 and not held.manual:
+            self.observer.sent((self._storage.now() - due_at).total_seconds())
+        self.requests += 1
 
     async def conclude(self, attempted: Attempted) -> Finished:
         """Record what came of it."""

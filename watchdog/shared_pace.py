@@ -144,7 +144,8 @@ class SharedLane:
         return int((span.until - span.slot + _ROUNDING_SECONDS) / self._interval)
 
     def _release(self, now: float) -> None:
-        while self._is_wanted() and (slot := self._next_slot(now)) is not None and slot <= now:
+        has_come = now + _ROUNDING_SECONDS
+        while self._is_wanted() and (slot := self._next_slot(now)) is not None and slot <= has_come:
             self._spans[0].slot += self._interval
             self._waiting.popleft().set_result(None)
 

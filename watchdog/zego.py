@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx2
@@ -98,6 +98,9 @@ _KEEPALIVE_SECONDS: Final = 5.0
 
 _Send = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 
+Gate = Callable[[], Awaitable[None]]
+"""Returns when a request may leave; what it raises keeps the request back, and comes out of the call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -150,7 +153,8 @@ class ZegoClient:
     ) -> None:
         """Serve the AppIds of ``server_secrets``; without ``rtc_url`` there is no occupancy API.
 
-        ``timeout_seconds`` is the deadline of a whole call, from here to the last byte of the reply. ``transport``
+        ``timeout_seconds`` is the deadline of a whole call, to the last byte of the reply; it begins anew where a gate
+        opens. ``transport``
         replaces the network. Raises ConfigError for a URL that cannot be called.
         """
         self.set_secrets(server_secrets)
@@ -196,13 +200,14 @@ class ZegoClient:
         """By host, the vendor's clock minus ours, where a reply has taught us to correct our timestamps by it."""
         return MappingProxyType(self._offsets)
 
-    async def stop_task(self, app_id: int, task_id: str) -> Reply:
+    async def stop_task(self, app_id: int, task_id: str, *, gate: Gate | None = None) -> Reply:
         """Send one StopRealtimeASRTask (ZEGO, "Cloud Realtime ASR: stop a task").
 
+        Everything is ready when ``gate`` is asked, the connection too: once it opens only the writing is left.
         Raises NotSent or NoAnswer, and ConfigError for an AppId without a secret.
         """
         body = json.dumps({"TaskId": task_id}).encode()
-        return await self._call(self._asr, "StopRealtimeASRTask", app_id, body=body)
+        return await self._call(self._asr, "StopRealtimeASRTask", app_id, body=body, gate=gate)
 
     async def user_counts(self, app_id: int, room_ids: Sequence[str]) -> Counts:
         """Send one DescribeUserNum for 1 to 10 rooms (ZEGO, "DescribeUserNum").
@@ -235,16 +240,34 @@ class ZegoClient:
         await self._close()
 
     async def _call(
-        self, endpoint: "_Endpoint", action: str, app_id: int, *, query: str = "", body: bytes | None = None
+        self,
+        endpoint: "_Endpoint",
+        action: str,
+        app_id: int,
+        *,
+        query: str = "",
+        body: bytes | None = None,
+        gate: Gate | None = None,
     ) -> Reply:
         signer = self._signers.get(app_id)
         if signer is None:
             raise ConfigError(f"AppId {app_id} has no server secret: add it to zego.apps")
         timestamp = int(self._clock.time() + self._offsets.get(endpoint.host, 0.0))
-        departure = _Departure(begun=not self._reports_departure)
         began = self._clock.monotonic()
+
+        async def pass_gate() -> None:
+            nonlocal began
+            if gate is not None:
+                deadline.reschedule(None)
+                await gate()
+                began = self._clock.monotonic()
+                deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
+
+        departure = _Departure(pass_gate)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds) as deadline:
+                if not self._reports_departure:
+                    await departure.begin()
                 request = httpx2.Request(
                     "GET" if body is None else "POST",
                     f"{endpoint.url}?Action={action}&{signer.query(timestamp)}{query}",
@@ -316,16 +339,22 @@ class _Endpoint:
 
 
 class _Departure:
-    """Notes when the headers of a request begin to be written; a ``trace`` extension of httpx2."""
+    """Has a request pass the gate just before its headers are written, and notes it; httpx2's ``trace`` extension."""
 
-    __slots__ = ("begun",)
+    __slots__ = ("_pass_gate", "begun")
 
-    def __init__(self, *, begun: bool) -> None:
-        self.begun = begun
+    def __init__(self, pass_gate: Gate) -> None:
+        self._pass_gate = pass_gate
+        self.begun = False
 
-    async def __call__(self, event: str, _info: object) -> None:
-        if event == "http11.send_request_headers.started":
-            self.begun = True
+    async def begin(self) -> None:
+        await self._pass_gate()
+        self.begun = True
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        # A proxy's tunnel is asked for with headers as well, which are not the request's.
+        if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
+            await self.begin()
 
 
 async def _read_body(response: httpx2.Response) -> bytes:
