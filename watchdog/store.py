@@ -410,7 +410,7 @@ class Store:
         """
         with writing(self.engine) as connection:
             now = connection.execute(sql.NOW).scalar_one()
-            latest = connection.execute(sa.select(daemons).order_by(daemons.c.seen_at.desc()).limit(1)).one_or_none()
+            latest = connection.execute(_LATEST).one_or_none()
             gap = latest is None or (now - latest.seen_at).total_seconds() > gap_seconds
             since = now if latest is None or gap else latest.watching_since
             mine = {
@@ -421,21 +421,12 @@ class Store:
             }
             updated = 0
             if not fresh:
-                updated = connection.execute(
-                    sa.update(daemons).where(daemons.c.instance == daemon.instance).values(mine)
-                ).rowcount
+                updated = connection.execute(_BEAT, {**mine, "b_instance": daemon.instance}).rowcount
             if not updated:
                 connection.execute(sa.insert(daemons).values(**mine, started_at=now))
-            connection.execute(sa.delete(daemons).where(daemons.c.seen_at < utcnow(-FORGET_DAEMON_SECONDS)))
-            alive = connection.execute(
-                sa.select(sa.func.count())
-                .select_from(daemons)
-                .where(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
-            ).scalar_one()
-            released = connection.execute(
-                sa.select(daemons.c.guard_released_until).where(daemons.c.instance == daemon.instance)
-            ).scalar_one()
-        return Pulse(now, since, alive, released)
+            connection.execute(_FORGET)
+            company = connection.execute(_COMPANY, {"b_instance": daemon.instance}).one()
+        return Pulse(now, since, company.alive, company.released_until)
 
     def depart(self) -> None:
         """This daemon ends in good order: the others may have its share at once. Its row stays, as last seen."""
@@ -451,6 +442,18 @@ ENDED = "ended"
 
 FORGET_DAEMON_SECONDS = 7 * 24 * 3600.0
 """How long the row of a daemon that is gone is kept, for ``status`` to show."""
+
+# A heartbeat is much of what an idle daemon does: its statements are built once.
+_MINE = daemons.c.instance == sa.bindparam("b_instance")
+_LATEST = sa.select(daemons).order_by(daemons.c.seen_at.desc()).limit(1)
+_BEAT = sa.update(daemons).where(_MINE)
+_FORGET = sa.delete(daemons).where(daemons.c.seen_at < utcnow(-FORGET_DAEMON_SECONDS))
+_COMPANY = sa.select(
+    sa.func.count().filter(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED).label("alive"),
+    sa.func.max(daemons.c.guard_released_until, type_=daemons.c.guard_released_until.type)
+    .filter(_MINE)
+    .label("released_until"),
+)
 
 
 def as_task(row: Sequence[Any]) -> Task:
