@@ -7,9 +7,9 @@
     ended      walks through the whole table by TaskId
 
 One step is one short transaction; after it nothing is read for 400 times as long as it took, so that this costs a
-quarter of a percent of a core at most, and a tenth where there is time for it. A walk sees 20,000 rows a step, at different moments: in a large table its
-figures are the picture of some minutes rather than of an instant. SQLite has one thread for everything, so a step must
-be short: that is why a table is walked through rather than counted.
+quarter of a percent of a core at most, and a tenth where there is time for it. A walk sees 20,000 rows a step, at
+different moments: in a large table its figures are the picture of some minutes rather than of an instant. SQLite has
+one thread for everything, so a step must be short: that is why a table is walked through rather than counted.
 """
 
 from collections.abc import Callable, Iterable
