@@ -30,7 +30,7 @@ from watchdog.config import load
 from watchdog.daemon import Service
 from watchdog.errors import ConfigError
 from watchdog.events import IDLE_AUTO_STOP, Seal, TaskException
-from watchdog.gauges import EVERY_SECONDS, LEISURE_SECONDS, PAUSE, Gauges
+from watchdog.gauges import EVERY_SECONDS, LEISURE_SECONDS, LONG_PAUSE, PAUSE, Gauges
 from watchdog.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.model import Evidence, Outcome, Reason, Source
 from watchdog.settings import Config
@@ -320,23 +320,26 @@ class TestFigures:
             await read_all(Gauges(it.parts.storage, metrics, world.clock), world)
         assert value(metrics, "rejoined_stops") == 1
 
-    async def test_after_each_step_nothing_is_read_for_400_times_as_long(self, world: World) -> None:
-        """Every statement takes a tenth of a second of everybody's time."""
+    @pytest.mark.parametrize(("statement_seconds", "times"), [(0.1, PAUSE), (0.001, LONG_PAUSE)])
+    async def test_after_each_step_nothing_is_read_for_many_times_as_long(
+        self, world: World, statement_seconds: float, times: int
+    ) -> None:
+        """A pause is the longer one where that is no longer than ten seconds."""
         metrics = Metrics()
         for number in range(9):
             world.app.start(str(number), f"room {number}")
         async with bench(world, metrics) as it:
             gauges = Gauges(it.parts.storage, metrics, world.clock, rows_at_once=3)
-            sa.event.listen(world.engine, "after_cursor_execute", lambda *_: world.advance(0.1))
+            sa.event.listen(world.engine, "after_cursor_execute", lambda *_: world.advance(statement_seconds))
             busy = idle = 0.0
             while world.clock.monotonic() < 4000:
                 began = world.clock.monotonic()
                 wait = await gauges.run_once()
                 took = world.clock.monotonic() - began
-                assert wait >= PAUSE * took * 0.999
+                assert wait >= times * took * 0.999
                 busy, idle = busy + took, idle + wait
                 world.advance(wait)
-        assert busy / (busy + idle) < 1 / PAUSE
+        assert busy / (busy + idle) < 1 / times
         assert value(metrics, "tasks", status="active") == 9
 
     async def test_a_database_that_is_away_is_tried_again_and_the_figures_stay(self, sqlite_world: World) -> None:

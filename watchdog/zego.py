@@ -154,8 +154,7 @@ class ZegoClient:
         """Serve the AppIds of ``server_secrets``; without ``rtc_url`` there is no occupancy API.
 
         ``timeout_seconds`` is the deadline of a whole call, to the last byte of the reply; it begins anew where a gate
-        opens. ``transport``
-        replaces the network. Raises ConfigError for a URL that cannot be called.
+        opens. ``transport`` replaces the network. Raises ConfigError for a URL that cannot be called.
         """
         self.set_secrets(server_secrets)
         self._asr = _Endpoint.parse("zego.asr_url", asr_url)
