@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from watchdog.clock import SystemClock
-from watchdog.jobs import Recurring, scheduler
+from watchdog.jobs import Jobs
 
 
 class WrongClock(SystemClock):
@@ -45,77 +44,164 @@ class Counter:
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[AsyncIOScheduler]:
-    started = scheduler()
+def clock() -> WrongClock:
+    return WrongClock()
+
+
+@pytest.fixture
+def overdue_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
+    """So late is wrong, for once."""
+    seconds = 0.1
+    monkeypatch.setattr("watchdog.jobs.OVERDUE_SECONDS", seconds)
+    return seconds
+
+
+@pytest.fixture
+async def jobs(clock: WrongClock) -> AsyncIterator[Jobs]:
+    started = Jobs(clock)
     started.start()
     yield started
-    started.shutdown(wait=False)
+    await started.close()
 
 
-async def test_it_runs_again_when_it_wants_to(running: AsyncIOScheduler) -> None:
+async def test_it_runs_again_when_it_wants_to(jobs: Jobs) -> None:
     job = Counter(again=0.01)
-    Recurring("job", job, scheduler=running, clock=SystemClock()).arm(0)
+    jobs.add("job", job).arm(0)
     for _ in range(20):
         await job.next_run()
     assert job.runs >= 20, "a run that arms the next one at once must not lose it"
 
 
-async def test_the_earlier_of_two_wishes_counts(running: AsyncIOScheduler) -> None:
+async def test_each_runs_at_the_start(clock: WrongClock) -> None:
+    jobs, counters = Jobs(clock), [Counter(), Counter()]
+    for number, counter in enumerate(counters):
+        jobs.add(str(number), counter)
+    jobs.start()
+    assert jobs.are_started
+    for counter in counters:
+        await counter.next_run()
+    await jobs.close()
+
+
+async def test_the_earlier_of_two_wishes_counts(jobs: Jobs) -> None:
     job = Counter()
-    recurring = Recurring("job", job, scheduler=running, clock=SystemClock())
+    recurring = jobs.add("job", job)
     recurring.arm(3600)
     recurring.arm(0.01)
     recurring.arm(1800)
     await job.next_run()
 
 
+# Not to be woken for each
+
+
+async def test_a_job_whose_time_is_near_goes_along_with_another(jobs: Jobs, clock: WrongClock) -> None:
+    along, punctual, job = Counter(again=100), Counter(again=100), Counter()
+    recurring = jobs.add("job", job)
+    for name, counter in (("along", along), ("punctual", punctual)):
+        jobs.add(name, counter, may_be_early=counter is along).arm(0)
+        await counter.next_run()
+    for seconds in (79, 3):
+        assert along.runs == 1
+        clock.monotonic_seconds += seconds
+        for _ in range(3):
+            recurring.arm(0)
+            await job.next_run()
+    await along.next_run()
+    assert (along.runs, punctual.runs) == (2, 1)
+
+
+# When the clock is wrong
+
+
 @pytest.mark.parametrize("seconds", [3600, 12 * 365 * 86400])
-async def test_a_wall_clock_set_back_does_not_stop_it(running: AsyncIOScheduler, seconds: int) -> None:
-    clock, job = WrongClock(), Counter()
-    recurring = Recurring("job", job, scheduler=running, clock=clock)
+async def test_a_wall_clock_set_back_does_not_stop_it(jobs: Jobs, clock: WrongClock, seconds: int) -> None:
+    job = Counter()
     # Armed while the wall clock was ahead: to APScheduler the run is an hour, or years, away.
     clock.wall_seconds = seconds
-    recurring.arm(0.01)
+    jobs.add("job", job).arm(0.01)
     clock.wall_seconds = 0
-    assert not recurring.rescue()
-    clock.monotonic_seconds = 2
 
     with structlog.testing.capture_logs() as logs:
-        assert recurring.rescue()
+        jobs.look()
+        assert logs == []
+        clock.monotonic_seconds = 2
+        jobs.look()
 
     await job.next_run()
     assert logs == [{"event": "job_overdue", "log_level": "warning", "job": "job"}]
 
 
-async def test_a_wall_clock_set_forward_by_years_runs_it_once(running: AsyncIOScheduler) -> None:
-    clock, job = WrongClock(), Counter()
-    recurring = Recurring("job", job, scheduler=running, clock=clock)
+async def test_what_is_overdue_is_noticed_by_itself(clock: WrongClock, overdue_seconds: float) -> None:
+    looks: list[float] = []
+    jobs, job = Jobs(clock, on_look=lambda: looks.append(clock.monotonic())), Counter()
+    jobs.start()
+    clock.wall_seconds = 3600
+    recurring = jobs.add("job", job)
+    recurring.arm(0.01)
+    clock.wall_seconds = 0
+    # Another one that goes on hides nothing.
+    busy = Counter(again=0.01)
+    jobs.add("busy", busy).arm(0)
+    began = clock.monotonic()
+    await job.next_run()
+    assert job.runs == 1
+    assert clock.monotonic() - began >= overdue_seconds
+    assert len(looks) == 1, "where nothing is overdue there is nothing to look for"
+    await jobs.close()
+
+
+async def test_while_a_job_runs_there_are_looks(clock: WrongClock, overdue_seconds: float) -> None:
+    looked, finish = asyncio.Event(), asyncio.Event()
+    jobs = Jobs(clock, on_look=looked.set)
+
+    async def slow() -> float:
+        await finish.wait()
+        return 3600
+
+    jobs.add("slow", slow)
+    busy = Counter(again=0.01)
+    jobs.add("busy", busy)
+    began = clock.monotonic()
+    jobs.start()
+    for _ in range(2):
+        async with asyncio.timeout(5):
+            await looked.wait()
+        looked.clear()
+    assert clock.monotonic() - began >= 2 * overdue_seconds
+    finish.set()
+    await jobs.close()
+
+
+async def test_a_wall_clock_set_forward_by_years_runs_it_once(jobs: Jobs, clock: WrongClock) -> None:
+    job = Counter()
+    recurring = jobs.add("job", job)
     clock.wall_seconds = -12 * 365 * 86400
     recurring.arm(3600)
     await job.next_run()
     assert job.runs == 1
 
 
-async def test_a_run_that_breaks_is_said_and_does_not_end_it(running: AsyncIOScheduler) -> None:
-    broken = asyncio.Event()
+async def test_a_run_that_breaks_is_said_and_does_not_end_it(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchdog.jobs._AFTER_FAILURE_SECONDS", 0.01)
+    runs, again = 0, asyncio.Event()
 
     async def breaks() -> float:
-        broken.set()
-        raise ZeroDivisionError
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ZeroDivisionError
+        again.set()
+        return 3600
 
-    clock = WrongClock()
-    recurring = Recurring("job", breaks, scheduler=running, clock=clock)
     with structlog.testing.capture_logs() as logs:
-        recurring.arm(0)
+        jobs.add("job", breaks).arm(0)
         async with asyncio.timeout(5):
-            await broken.wait()
-            await recurring.close()
+            await again.wait()
     assert [(event["event"], event["job"]) for event in logs] == [("job_failed", "job")]
-    clock.monotonic_seconds = 5
-    assert recurring.rescue(), "nobody wants it to run again"
 
 
-async def test_closing_waits_for_the_run_that_has_begun(running: AsyncIOScheduler) -> None:
+async def test_closing_waits_for_the_run_that_has_begun(clock: WrongClock) -> None:
     begun, finish = asyncio.Event(), asyncio.Event()
 
     async def slow() -> float:
@@ -123,10 +209,11 @@ async def test_closing_waits_for_the_run_that_has_begun(running: AsyncIOSchedule
         await finish.wait()
         return 0
 
-    recurring = Recurring("job", slow, scheduler=running, clock=SystemClock())
-    recurring.arm(0)
+    jobs = Jobs(clock)
+    jobs.add("slow", slow)
+    jobs.start()
     await begun.wait()
-    closing = asyncio.create_task(recurring.close())
+    closing = asyncio.create_task(jobs.close())
     await asyncio.wait({closing}, timeout=0.01)
     assert not closing.done()
     finish.set()

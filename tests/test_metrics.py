@@ -30,11 +30,12 @@ from watchdog.config import load
 from watchdog.daemon import Service
 from watchdog.errors import ConfigError
 from watchdog.events import IDLE_AUTO_STOP, Seal, TaskException
-from watchdog.gauges import EVERY_SECONDS, LEISURE_SECONDS, LONG_PAUSE, PAUSE, Gauges
+from watchdog.gauges import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE_SECONDS, LONG_PAUSE, PAUSE, Gauges
 from watchdog.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.model import Evidence, Outcome, Reason, Source
 from watchdog.settings import Config
-from watchdog.store import DETAIL_LEASE_EXPIRED, Intent
+from watchdog.statements import DETAIL_LEASE_EXPIRED
+from watchdog.store import Intent
 from watchdog.wiring import Parts
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
@@ -341,6 +342,21 @@ class TestFigures:
                 world.advance(wait)
         assert busy / (busy + idle) < 1 / times
         assert value(metrics, "tasks", status="active") == 9
+
+    async def test_steps_that_are_short_are_taken_at_once(self, world: World) -> None:
+        metrics = Metrics()
+        world.app.start("t", "room")
+        async with bench(world, metrics) as it:
+            assert await Gauges(it.parts.storage, metrics, world.clock).run_once() == EVERY_SECONDS
+        assert [value(metrics, name) for name in ("due_tasks", "unknown_rooms", "rejoined_stops")] == [0, 1, 0]
+        assert value(metrics, "tasks", status="released") == 0, "the last of the five"
+
+    async def test_a_long_step_is_taken_alone(self, world: World) -> None:
+        metrics = Metrics()
+        async with bench(world, metrics) as it:
+            sa.event.listen(world.engine, "after_cursor_execute", lambda *_: world.advance(AT_ONCE_SECONDS))
+            await Gauges(it.parts.storage, metrics, world.clock).run_once()
+        assert (value(metrics, "due_tasks"), value(metrics, "unknown_rooms")) == (0, None)
 
     async def test_a_database_that_is_away_is_tried_again_and_the_figures_stay(self, sqlite_world: World) -> None:
         metrics = Metrics()

@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,7 +24,7 @@ from watchdog.occupancy import BACKGROUND_SHARE, Occupancy
 from watchdog.pacing import Pace
 from watchdog.policy import Rule, decide
 from watchdog.poll_store import PollStore
-from watchdog.poller import Feed, Polled, Poller
+from watchdog.poller import LOOKS, Feed, Polled, Poller
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
 from watchdog.settings import Config
 from watchdog.storage import Storage
@@ -353,7 +354,7 @@ def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) ->
 def test_the_age_of_evidence(world: World) -> None:
     store = PollStore(world.engine)
     assert (store.evidence_age().oldest_seconds, store.evidence_age().unknown) == (None, 0)
-    assert store.newest_hint() == (0, None)
+    assert (store.active(), store.newest_hint()) == (0, None)
     world.app.start("a", "a", user_count=1)
     world.advance(10)
     world.app.start("b", "b", user_count=0)
@@ -364,7 +365,7 @@ def test_the_age_of_evidence(world: World) -> None:
     world.advance(5)
     age = store.evidence_age()
     assert (age.oldest_seconds, age.unknown) == (15, 1)
-    assert store.newest_hint() == (3, newest)
+    assert (store.active(), store.newest_hint()) == (3, newest)
 
 
 async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complained_of_once(world: World) -> None:
@@ -415,6 +416,34 @@ async def test_silence_is_said_once_and_its_end_too(world: World) -> None:
             world.app.people("room", 1)
             assert not await feed.check()
         assert [event["event"] for event in logs] == ["hints_have_died", "hints_are_back"] * 2
+
+
+@pytest.mark.parametrize("who", ["application", "ZEGO"])
+async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(world: World, who: str) -> None:
+    """A look is ten thousand rows, and while ZEGO answers it says nothing new."""
+    looks = 0
+
+    class Counting(PollStore):
+        def newest_hint(self) -> datetime | None:
+            nonlocal looks
+            looks += 1
+            return super().newest_hint()
+
+    world.app.start("t", "room", user_count=1)
+    last = world.clock.monotonic()
+    async with bench(world) as it:
+        feed = Feed(Counting(world.engine), it.parts.storage, world.clock, silence_seconds=300)
+        for second in range(0, 3000, 5):
+            assert not await feed.check(world.clock.monotonic() if who == "ZEGO" else -math.inf)
+            if second % 290 == 0:
+                last = world.clock.monotonic()
+                world.app.people("room", 1)
+            world.advance(5)
+        assert looks == 0 if who == "ZEGO" else LOOKS <= looks <= LOOKS * 3000 / 300
+        if who == "application":
+            while not await feed.check():
+                world.advance(5)
+            assert 300 <= world.clock.monotonic() - last <= 300 + 300 / LOOKS + 5
 
 
 async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world: World) -> None:

@@ -15,10 +15,8 @@ from watchdog.answer_store import Written
 from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status
 from watchdog.outcomes import TASK_BECOMES
 from watchdog.policy import LEAD_SECONDS, Plan
+from watchdog.statements import ALIVE_SECONDS, DETAIL_LEASE_EXPIRED, FORGET_DAEMON_SECONDS
 from watchdog.store import (
-    ALIVE_SECONDS,
-    DETAIL_LEASE_EXPIRED,
-    FORGET_DAEMON_SECONDS,
     Answer,
     Claim,
     Daemon,

@@ -27,7 +27,7 @@ from watchdog.clock import Clock, SystemClock
 from watchdog.database import longest_call_seconds, place
 from watchdog.errors import ConfigError, DatabaseError
 from watchdog.http_server import HttpServer
-from watchdog.jobs import Recurring, scheduler
+from watchdog.jobs import Jobs, Recurring
 from watchdog.metrics import Exposition, Metrics
 from watchdog.model import Outcome
 from watchdog.poller import TICK_SECONDS
@@ -42,7 +42,6 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS: Final = 5.0
 REAP_SECONDS: Final = 15.0
 PRUNE_SECONDS: Final = 60.0
-_RESCUE_SECONDS: Final = 1.0
 _AFTER_PROGRESS_SECONDS: Final = 0.02
 
 
@@ -56,15 +55,11 @@ class Service:
         manager = manager or ServiceManager({})
         self._config = config
         self._clock = clock
-        self._scheduler = scheduler()
-        self._sweep_job = self._recurring("sweep", self._sweep)
-        self._jobs: tuple[Recurring, ...] = (
-            self._sweep_job,
-            self._recurring("heartbeat", self._heartbeat),
-            self._recurring("reap", self._reap),
-            self._recurring("retain", self._retain),
-        )
-        self._poll_job = self._recurring("poll", self._poll)
+        self._jobs = Jobs(clock, on_look=self._look)
+        self._sweep_job = self._add_job("sweep", self._sweep)
+        self._add_job("heartbeat", self._heartbeat, may_be_early=True)
+        self._add_job("reap", self._reap, may_be_early=True)
+        self._add_job("retain", self._retain)
         self.metrics = Metrics()
         self.parts = wiring.build(
             config,
@@ -75,16 +70,18 @@ class Service:
             observer=self.metrics,
         )
         # Not guarded: it says by itself when the database is away, and knows nothing of its return.
-        self._jobs += (Recurring("figures", self.parts.gauges.run_once, scheduler=self._scheduler, clock=self._clock),)
+        self._jobs.add("figures", self.parts.gauges.run_once, may_be_early=True)
+        if self.parts.poller is not None:
+            self._add_job("poll", self._poll)
         self.http: HttpServer | None = None
         self.passed = manager.listening_sockets()
         if (address := config.http.address) is not None or self.passed:
-            self._jobs += (self._recurring("prune", self._prune),)
+            self._add_job("prune", self._prune, may_be_early=True)
             self.http = HttpServer(
                 address,
                 self.parts.webhook,
                 is_healthy=self._is_healthy,
-                is_ready=lambda: self._rescuing is not None and not self._database_away,
+                is_ready=lambda: self._jobs.are_started and not self._database_away,
                 metrics=Exposition(self.metrics.registry, clock),
                 token=self._token,
                 passed=self.passed,
@@ -106,10 +103,14 @@ class Service:
         )
         self.metrics.show("database_up", lambda: not self._database_away)
         self._trusted_since: datetime | None = None
-        self._rescuing: asyncio.Task[None] | None = None
 
-    def _recurring(self, name: str, run: Callable[[], Awaitable[float]]) -> Recurring:
-        return Recurring(name, lambda: self._guarded(name, run), scheduler=self._scheduler, clock=self._clock)
+    def _add_job(self, name: str, run: Callable[[], Awaitable[float]], *, may_be_early: bool = False) -> Recurring:
+        async def guarded() -> float:
+            again = await self._guarded(name, run)
+            self.supervision.refresh()
+            return again
+
+        return self._jobs.add(name, guarded, may_be_early=may_be_early)
 
     async def start(self) -> None:
         """Say hello to the database, then begin to sweep. Raises ConfigError, DatabaseError."""
@@ -119,12 +120,7 @@ class Service:
         await self._replay()
         if self.http is not None:
             await self.http.start()
-        self._scheduler.start()
-        if self.parts.poller is not None:
-            self._jobs += (self._poll_job,)
-        for job in self._jobs:
-            job.arm(0.0)
-        self._rescuing = asyncio.create_task(self._rescue())
+        self._jobs.start()
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """Send nothing new, let what is in flight finish for ``stop.shutdown_seconds``, or until ``hurry`` is set."""
@@ -132,11 +128,7 @@ class Service:
         extending = asyncio.create_task(self._ask_for_patience())
         if self.http is not None:
             await self.http.stop()
-        if self._rescuing is not None:
-            self._rescuing.cancel()
-        for job in self._jobs:
-            await job.close()
-        self._scheduler.shutdown(wait=False)
+        await self._jobs.close()
         if self.parts.poller is not None:
             await self.parts.poller.close()
         self.parts.stopper.close()
@@ -272,12 +264,8 @@ class Service:
     def _is_healthy(self) -> bool:
         return self._clock.monotonic() - self._swept_at <= 3 * self._config.schedule.poll_seconds + 5
 
-    async def _rescue(self) -> None:
-        while True:
-            await self._clock.sleep(_RESCUE_SECONDS)
-            self.supervision.tick()
-            for job in self._jobs:
-                job.rescue()
+    def _look(self) -> None:
+        self.supervision.tick()
 
     def _status(self) -> str:
         """What ``systemctl status`` shows, of things that are known without asking."""

@@ -142,23 +142,21 @@ class PollStore:
             None if row.oldest_at is None else max(0.0, (row.now - row.oldest_at).total_seconds()), row.unknown
         )
 
-    def newest_hint(self) -> tuple[int, datetime | None]:
-        """How many active tasks there are, and when the newest hint of any source was made.
-
-        Looks at no more than ten thousand of them, those asked about last.
-        """
+    def active(self) -> int:
+        """How many active tasks there are; ten thousand where there are more."""
         with reading(self.engine) as connection:
-            row = connection.execute(_NEWEST).one()
-        return row.active, row.newest_at
+            return connection.execute(_COUNT).scalar_one()
+
+    def newest_hint(self) -> datetime | None:
+        """When the newest hint of any source on an active task was made; looks at the ten thousand asked about last."""
+        with reading(self.engine) as connection:
+            newest: datetime | None = connection.execute(_NEWEST).scalar_one()
+        return newest
 
     def prune(self) -> int:
         """Forget rooms to which nobody came back; returns how many. The others belong to the history."""
         with writing(self.engine) as connection:
-            return connection.execute(
-                sa.delete(rejoins).where(
-                    rejoins.c.rejoined_at.is_(None), rejoins.c.watch_until < utcnow(-KEEP_WATCHES_SECONDS)
-                )
-            ).rowcount
+            return connection.execute(_FORGET).rowcount
 
 
 def _of_app(column: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
@@ -213,14 +211,12 @@ _RETURNED = (
     .where(rejoins.c.task_id == sa.bindparam("b_task_id"), _UNRETURNED)
     .values(rejoined_at=sa.bindparam("b_at", type_=rejoins.c.rejoined_at.type))
 )
+_FORGET = sa.delete(rejoins).where(_UNRETURNED, rejoins.c.watch_until < utcnow(-KEEP_WATCHES_SECONDS))
 _AGE = sa.select(
     utcnow().label("now"),
     sa.func.min(tasks.c.user_count_at, type_=UtcTime).filter(tasks.c.user_count.is_not(None)).label("oldest_at"),
     sa.func.count().filter(tasks.c.user_count.is_(None)).label("unknown"),
 ).where(sql.ACTIVE)
-_SOME = (
-    sa.select(tasks.c.user_count_at).where(sql.ACTIVE).order_by(tasks.c.asked_at.desc()).limit(_LOOKED_AT).subquery()
-)
-_NEWEST = sa.select(
-    sa.func.count().label("active"), sa.func.max(_SOME.c.user_count_at, type_=UtcTime).label("newest_at")
-).select_from(_SOME)
+_SOME = sa.select(tasks.c.user_count_at).where(sql.ACTIVE).order_by(tasks.c.asked_at.desc()).limit(_LOOKED_AT)
+_COUNT = sa.select(sa.func.count()).select_from(_SOME.with_only_columns(tasks.c.asked_at).subquery())
+_NEWEST = sa.select(sa.func.max(_SOME.subquery().c.user_count_at, type_=UtcTime))

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, ParamSpec, TypeVar
 
 import structlog
@@ -41,6 +42,9 @@ _ANSWERS_AT_A_TIME: Final = 2
 _LONGEST_REST_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 _ROOMS_NAMED: Final = 10_000
+
+LOOKS: Final = 12
+"""How many times within the silence that means death the feed is looked for newer hints."""
 
 
 _Answers = tuple[int, Mapping[str, Evidence]]
@@ -262,7 +266,8 @@ class Feed:
         self._clock = clock
         self.silence_seconds = silence_seconds
         self._alive_at = clock.monotonic()
-        self._newest: object = None
+        self._looked_at = -math.inf
+        self._newest: datetime | None = None
         self.is_dead = False
         self.active: int | None = None
         """How many tasks were active when we last looked."""
@@ -273,20 +278,29 @@ class Feed:
         Returns whether the feed is dead: tasks are active, and for ``silence_seconds`` nobody has said anything of any
         room. Raises DatabaseError.
         """
-        active, newest = await self._storage.call(self._store.newest_hint)
-        self.active = active
+        self.active = await self._storage.call(self._store.active)
         now = self._clock.monotonic()
-        if not active or newest != self._newest:
-            self._alive_at = now
-        self._newest = newest
-        silence = now - max(self._alive_at, answered_at)
-        dead = silence > self.silence_seconds
+
+        def silence() -> float:
+            return now - max(self._alive_at, answered_at)
+
+        if not self.active:
+            self._alive_at, self._looked_at = now, -math.inf
+        # A look is a walk through ten thousand rows.
+        elif (
+            silence() > self.silence_seconds or now - max(self._looked_at, answered_at) >= self.silence_seconds / LOOKS
+        ):
+            newest = await self._storage.call(self._store.newest_hint)
+            if newest != self._newest:
+                self._alive_at = now
+            self._newest, self._looked_at = newest, now
+        dead = silence() > self.silence_seconds
         if dead and not self.is_dead:
             log.error(
                 "hints_have_died",
-                active_tasks=active,
-                silent_seconds=round(silence),
-                newest_hint=None if newest is None else newest.isoformat(),
+                active_tasks=self.active,
+                silent_seconds=round(silence()),
+                newest_hint=None if self._newest is None else self._newest.isoformat(),
                 next_step="nothing is stopped that ZEGO has not confirmed: zego-watchdog check",
             )
         elif self.is_dead and not dead:

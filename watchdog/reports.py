@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from watchdog import statements as sql
 from watchdog.database import reading, writing
 from watchdog.model import Outcome, Status, Task
-from watchdog.store import ALIVE_SECONDS, ENDED, as_task
+from watchdog.store import as_task
 from watchdog.tables import UtcTime, attempts, daemons, rejoins, tasks, utcnow
 
 Row = Mapping[str, Any]
@@ -177,8 +178,8 @@ def find_tasks(
 
 def _in_order(status: Status | None, *, due: bool) -> list[sa.Select[Any]]:
     everything = sa.select(*tasks.c)
-    awake = everything.where(_ACTIVE, tasks.c.wake_at.is_not(None)).order_by(tasks.c.wake_at)
-    asleep = everything.where(_ACTIVE, tasks.c.wake_at.is_(None))
+    awake = everything.where(sql.ACTIVE, tasks.c.wake_at.is_not(None)).order_by(tasks.c.wake_at)
+    asleep = everything.where(sql.ACTIVE, tasks.c.wake_at.is_(None))
     if due:
         return [awake.where(tasks.c.due_at <= utcnow())]
     active = [
@@ -189,7 +190,7 @@ def _in_order(status: Status | None, *, due: bool) -> list[sa.Select[Any]]:
     ended = everything.order_by(tasks.c.ended_at.desc())
     match status:
         case None:
-            return [*active, ended.where(sa.not_(_ACTIVE))]
+            return [*active, ended.where(sa.not_(sql.ACTIVE))]
         case Status.ACTIVE:
             return active
         case _:
@@ -214,7 +215,7 @@ def biography(engine: sa.Engine, task_id: str) -> Biography | None:
 def similar(engine: sa.Engine, text: str, limit: int = 3) -> tuple[list[str], bool]:
     """TaskIds that may have been meant by ``text``, and whether they are the ones of the room of that name."""
     with reading(engine) as connection:
-        of_room = sa.select(tasks.c.task_id).where(tasks.c.room_id == text, _ACTIVE).limit(limit)
+        of_room = sa.select(tasks.c.task_id).where(tasks.c.room_id == text, sql.ACTIVE).limit(limit)
         if rooms := connection.execute(of_room).scalars().all():
             return list(rooms), True
         for length in (len(text), len(text) - 2, len(text) // 2):
@@ -303,7 +304,7 @@ def hold(
     end: Any = until if seconds is None else utcnow(seconds)
     with writing(engine) as connection:
         changed = connection.execute(
-            sa.update(tasks).where(tasks.c.task_id == task_id, _ACTIVE).values(hold_until=end)
+            sa.update(tasks).where(tasks.c.task_id == task_id, sql.ACTIVE).values(hold_until=end)
         ).rowcount
         row = connection.execute(sa.select(*tasks.c, utcnow().label("now")).where(tasks.c.task_id == task_id)).first()
     return None if row is None or not changed else (row.now, as_task(row[:-1]))
@@ -316,18 +317,10 @@ def all_daemons(engine: sa.Engine) -> tuple[datetime, Sequence[DaemonRow]]:
         return now, _daemons(connection, now)
 
 
-def active_tasks(engine: sa.Engine) -> int:
-    """How many tasks are active, counted as the daemons count them for the guard: no further than to 10,000."""
-    some = sa.select(tasks.c.task_id).where(_ACTIVE).limit(HINTS_LOOKED_AT).subquery()
-    with reading(engine) as connection:
-        return connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-
-
 def release_guard(engine: sa.Engine, seconds: float) -> int:
     """Tell every daemon that is alive to let everything pass for so long; returns how many there are."""
-    alive = sa.and_(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
     with writing(engine) as connection:
-        release = sa.update(daemons).where(alive).values(guard_released_until=utcnow(seconds))
+        release = sa.update(daemons).where(sql.IS_ALIVE).values(guard_released_until=utcnow(seconds))
         return connection.execute(release).rowcount
 
 
@@ -355,7 +348,7 @@ def vitals(engine: sa.Engine) -> Vitals:
 
 def hints(engine: sa.Engine) -> Hints:
     """How many of the active tasks have a hint, and how old the newest one is."""
-    some = sa.select(tasks.c.user_count, tasks.c.user_count_at).where(_ACTIVE).limit(HINTS_LOOKED_AT).subquery()
+    some = sa.select(tasks.c.user_count, tasks.c.user_count_at).where(sql.ACTIVE).limit(HINTS_LOOKED_AT).subquery()
     with reading(engine) as connection:
         row = connection.execute(
             sa.select(
@@ -397,9 +390,9 @@ def as_row(row: sa.Row[Any]) -> Row:
 
 
 def _daemons(connection: sa.Connection, now: datetime) -> list[DaemonRow]:
-    alive_since = now - timedelta(seconds=ALIVE_SECONDS)
+    alive_since = now - timedelta(seconds=sql.ALIVE_SECONDS)
     return [
-        DaemonRow(**as_row(row), alive=row.seen_at >= alive_since and row.mode != ENDED)
+        DaemonRow(**as_row(row), alive=row.seen_at >= alive_since and row.mode != sql.ENDED)
         for row in connection.execute(sa.select(*daemons.c).order_by(daemons.c.seen_at.desc()))
     ]
 
@@ -447,16 +440,15 @@ def _blocked(connection: sa.Connection, now: datetime) -> list[int]:
 
 
 # The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
-_ACTIVE = tasks.c.status == sa.literal_column("'active'")
 _NOW = sa.select(utcnow().label("now"))
 _COUNT = sa.select(
     *(sa.func.count().filter(tasks.c.status == status).label(status.value) for status in Status),
-    sa.func.count().filter(_ACTIVE, tasks.c.user_count > 0).label("occupied"),
-    sa.func.count().filter(_ACTIVE, tasks.c.user_count == 0).label("empty"),
-    sa.func.count().filter(_ACTIVE, tasks.c.user_count.is_(None)).label("unknown"),
-    sa.func.min(tasks.c.empty_since, type_=UtcTime).filter(_ACTIVE).label("longest_empty_since"),
+    sa.func.count().filter(sql.ACTIVE, tasks.c.user_count > 0).label("occupied"),
+    sa.func.count().filter(sql.ACTIVE, tasks.c.user_count == 0).label("empty"),
+    sa.func.count().filter(sql.ACTIVE, tasks.c.user_count.is_(None)).label("unknown"),
+    sa.func.min(tasks.c.empty_since, type_=UtcTime).filter(sql.ACTIVE).label("longest_empty_since"),
     sa.func.min(tasks.c.user_count_at, type_=UtcTime)
-    .filter(_ACTIVE, tasks.c.user_count.is_not(None))
+    .filter(sql.ACTIVE, tasks.c.user_count.is_not(None))
     .label("oldest_evidence_at"),
 )
 _RETURNS = sa.select(sa.func.count().label("watched"), sa.func.count(rejoins.c.rejoined_at).label("returned")).where(
@@ -464,7 +456,7 @@ _RETURNS = sa.select(sa.func.count().label("watched"), sa.func.count(rejoins.c.r
 )
 _NEXT = (
     sa.select(tasks.c.task_id, tasks.c.due_at)
-    .where(_ACTIVE, tasks.c.wake_at.is_not(None), tasks.c.due_at.is_not(None))
+    .where(sql.ACTIVE, tasks.c.wake_at.is_not(None), tasks.c.due_at.is_not(None))
     .order_by(tasks.c.wake_at)
     .limit(1)
 )

@@ -16,8 +16,7 @@ import sqlalchemy as sa
 from watchdog import statements as sql
 from watchdog.database import reading, writing
 from watchdog.model import Outcome
-from watchdog.store import ALIVE_SECONDS, ENDED
-from watchdog.tables import attempts, daemons, rejoins, tasks, utcnow
+from watchdog.tables import attempts, rejoins, tasks, utcnow
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class RetentionStore:
         """The database's time, and whether it is for ``instance`` to do the work: the longest alive does."""
         with reading(self.engine) as connection:
             now = connection.execute(sql.NOW).scalar_one()
-            eldest = connection.execute(_ELDEST).scalar_one_or_none()
+            eldest = connection.execute(sql.ELDEST_DAEMON).scalar_one_or_none()
         return now, eldest == instance
 
     def prune_tasks(self, after: str, limit: int, before: datetime) -> TaskBatch:
@@ -99,12 +98,6 @@ def _as_many_as_fit(over: Sequence[sa.Row[Any]], limit: int) -> list[str]:
 _AFTER: sa.BindParameter[Any] = sa.bindparam("after")
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
 _TASK_IDS: sa.BindParameter[Any] = sa.bindparam("task_ids", expanding=True)
-_ELDEST = (
-    sa.select(daemons.c.instance)
-    .where(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
-    .order_by(daemons.c.started_at, daemons.c.instance)
-    .limit(1)
-)
 
 _ENDED_BEFORE = sa.and_(sa.not_(sql.ACTIVE), tasks.c.ended_at < sa.bindparam("before", type_=tasks.c.ended_at.type))
 _SLICE_OF_TASKS = (

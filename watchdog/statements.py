@@ -1,4 +1,4 @@
-"""The statements of ``store``, built once: SQLAlchemy caches what they compile to.
+"""The statements of ``store``, and those that others share, built once: SQLAlchemy caches what they compile to.
 
 A parameter that is bound once for each row begins with ``b_``, so that it cannot be taken for a column to be set.
 """
@@ -8,7 +8,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.model import Outcome, Source
 from watchdog.policy import LEAD_SECONDS
-from watchdog.tables import attempts, rejoins, tasks, utcnow
+from watchdog.tables import attempts, daemons, rejoins, tasks, utcnow
+
+DETAIL_LEASE_EXPIRED = "the daemon that sent this did not live to record the answer"
+
+ALIVE_SECONDS = 15.0
+"""A daemon not seen for longer no longer counts; three heartbeats."""
+
+ENDED = "ended"
+"""What stands as ``mode`` of a daemon that has ended in good order."""
+
+FORGET_DAEMON_SECONDS = 7 * 24 * 3600.0
+"""How long the row of a daemon that is gone is kept, for ``status`` to show."""
 
 # The literals are part of the partial indexes' conditions: as parameters the planner could not match them.
 ACTIVE = tasks.c.status == sa.literal_column("'active'")
@@ -191,4 +202,36 @@ NOTE = sa.insert(attempts).from_select(
             .correlate(None)
         ),
     ),
+)
+REAP = (
+    sa.update(attempts)
+    .where(
+        attempts.c.outcome == sa.literal_column("'sent'"),
+        attempts.c.sent_at < utcnow(sa.bindparam("not_within", type_=sa.Float)),
+        ~sa.select(tasks.c.task_id)
+        .where(
+            tasks.c.task_id == attempts.c.task_id,
+            ACTIVE,
+            tasks.c.claimed_by.is_not(None),
+            tasks.c.wake_at > utcnow(),
+        )
+        .exists(),
+    )
+    .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
+    .returning(attempts.c.reason)
+)
+
+_MINE = daemons.c.instance == sa.bindparam("b_instance")
+IS_ALIVE = sa.and_(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
+LATEST_DAEMON = sa.select(daemons).order_by(daemons.c.seen_at.desc()).limit(1)
+ELDEST_DAEMON = (
+    sa.select(daemons.c.instance).where(IS_ALIVE).order_by(daemons.c.started_at, daemons.c.instance).limit(1)
+)
+BEAT = sa.update(daemons).where(_MINE)
+FORGET_DAEMONS = sa.delete(daemons).where(daemons.c.seen_at < utcnow(-FORGET_DAEMON_SECONDS))
+COMPANY = sa.select(
+    sa.func.count().filter(IS_ALIVE).label("alive"),
+    sa.func.max(daemons.c.guard_released_until, type_=daemons.c.guard_released_until.type)
+    .filter(_MINE)
+    .label("released_until"),
 )

@@ -22,8 +22,6 @@ from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status, Tas
 from watchdog.policy import Plan, leaves_at
 from watchdog.tables import attempts, daemons, tasks, utcnow
 
-DETAIL_LEASE_EXPIRED = "the daemon that sent this did not live to record the answer"
-
 
 @dataclass(frozen=True, slots=True)
 class Peek:
@@ -243,7 +241,7 @@ class Store:
                 for row in connection.execute(
                     sa.update(attempts)
                     .where(attempts.c.task_id.in_(tried), attempts.c.outcome == Outcome.SENT)
-                    .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
+                    .values(outcome=Outcome.UNKNOWN, detail=sql.DETAIL_LEASE_EXPIRED)
                     .returning(attempts.c.task_id, attempts.c.reason)
                 ):
                     abandoned[row.task_id].append(Reason(row.reason))
@@ -379,27 +377,8 @@ class Store:
 
         ``older_than_seconds`` must exceed a request's total deadline.
         """
-        held = (
-            sa.select(tasks.c.task_id)
-            .where(
-                tasks.c.task_id == attempts.c.task_id,
-                tasks.c.status == Status.ACTIVE,
-                tasks.c.claimed_by.is_not(None),
-                tasks.c.wake_at > utcnow(),
-            )
-            .exists()
-        )
         with writing(self.engine) as connection:
-            closed = connection.execute(
-                sa.update(attempts)
-                .where(
-                    attempts.c.outcome == sa.literal_column("'sent'"),
-                    attempts.c.sent_at < utcnow(-older_than_seconds),
-                    ~held,
-                )
-                .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
-                .returning(attempts.c.reason)
-            )
+            closed = connection.execute(sql.REAP, {"not_within": -older_than_seconds})
             return [Reason(reason) for reason in closed.scalars()]
 
     def pulse(self, daemon: Daemon, gap_seconds: float, *, fresh: bool, doing: Doing | None = None) -> Pulse:
@@ -410,7 +389,7 @@ class Store:
         """
         with writing(self.engine) as connection:
             now = connection.execute(sql.NOW).scalar_one()
-            latest = connection.execute(_LATEST).one_or_none()
+            latest = connection.execute(sql.LATEST_DAEMON).one_or_none()
             gap = latest is None or (now - latest.seen_at).total_seconds() > gap_seconds
             since = now if latest is None or gap else latest.watching_since
             mine = {
@@ -421,39 +400,17 @@ class Store:
             }
             updated = 0
             if not fresh:
-                updated = connection.execute(_BEAT, {**mine, "b_instance": daemon.instance}).rowcount
+                updated = connection.execute(sql.BEAT, {**mine, "b_instance": daemon.instance}).rowcount
             if not updated:
                 connection.execute(sa.insert(daemons).values(**mine, started_at=now))
-            connection.execute(_FORGET)
-            company = connection.execute(_COMPANY, {"b_instance": daemon.instance}).one()
+            connection.execute(sql.FORGET_DAEMONS)
+            company = connection.execute(sql.COMPANY, {"b_instance": daemon.instance}).one()
         return Pulse(now, since, company.alive, company.released_until)
 
     def depart(self) -> None:
         """This daemon ends in good order: the others may have its share at once. Its row stays, as last seen."""
         with writing(self.engine) as connection:
-            connection.execute(sa.update(daemons).where(daemons.c.instance == self.instance).values(mode=ENDED))
-
-
-ALIVE_SECONDS = 15.0
-"""A daemon not seen for longer no longer counts; three heartbeats."""
-
-ENDED = "ended"
-"""What stands as ``mode`` of a daemon that has ended in good order."""
-
-FORGET_DAEMON_SECONDS = 7 * 24 * 3600.0
-"""How long the row of a daemon that is gone is kept, for ``status`` to show."""
-
-# A heartbeat is much of what an idle daemon does: its statements are built once.
-_MINE = daemons.c.instance == sa.bindparam("b_instance")
-_LATEST = sa.select(daemons).order_by(daemons.c.seen_at.desc()).limit(1)
-_BEAT = sa.update(daemons).where(_MINE)
-_FORGET = sa.delete(daemons).where(daemons.c.seen_at < utcnow(-FORGET_DAEMON_SECONDS))
-_COMPANY = sa.select(
-    sa.func.count().filter(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED).label("alive"),
-    sa.func.max(daemons.c.guard_released_until, type_=daemons.c.guard_released_until.type)
-    .filter(_MINE)
-    .label("released_until"),
-)
+            connection.execute(sa.update(daemons).where(daemons.c.instance == self.instance).values(mode=sql.ENDED))
 
 
 def as_task(row: Sequence[Any]) -> Task:

@@ -91,11 +91,14 @@ class Supervision:
             self._is_ready_said = self._say(READY=1)
 
     def tick(self) -> None:
-        """To be called once a second."""
-        now = self._clock.monotonic()
-        if self._sweep_began is not None and self._is_waiting(self._sweep_began, now):
+        """To be called once a second while a sweep runs."""
+        if self._sweep_began is not None and self._is_waiting(self._sweep_began, self._clock.monotonic()):
             self._ping()
-        if now - self._said_at >= STATUS_SECONDS and self._line() != self._said:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """To be called every few seconds: say how we are, if that has changed."""
+        if self._clock.monotonic() - self._said_at >= STATUS_SECONDS and self._line() != self._said:
             self._say()
 
     def reloading(self) -> None:

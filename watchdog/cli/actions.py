@@ -123,13 +123,13 @@ def room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) 
 def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
     with reading.opened(path) as (config, store):
         story = stopping.known(store, task_id)
-        active, newest_hint_at = PollStore(store.engine).newest_hint()
+        newest_hint_at = PollStore(store.engine).newest_hint()
     rules, now, task = wiring.rules(config), story.now, story.task
     decision = None if task is None else policy.decide(task, None, rules, now, watching_since=story.watching_since)
     if decision is not None and decision.rule is Rule.HINT_SAYS_EMPTY and story.guard_tripped:
         decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)
     plan = None if task is None or task.status is not Status.ACTIVE else policy.plan(task, rules, now)
-    silent = now - newest_hint_at if active and newest_hint_at is not None else None
+    silent = None if newest_hint_at is None else now - newest_hint_at
     is_dead = silent is not None and silent.total_seconds() > wiring.silence_seconds(config)
     if as_json:
         screens.show_json(

@@ -9,6 +9,7 @@ from watchdog.cli import screens, words
 from watchdog.errors import WatchdogError
 from watchdog.model import Verify
 from watchdog.opening import opened
+from watchdog.poll_store import PollStore
 from watchdog.settings import Config
 
 _NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped: zego-watchdog run"
@@ -19,7 +20,7 @@ def show(path: Path | None, *, as_json: bool) -> None:
     config = configuration.load(path)
     with opened(config) as store:
         now, known = reports.all_daemons(store.engine)
-        active = reports.active_tasks(store.engine)
+        active = PollStore(store.engine).active()
     alive = [daemon for daemon in known if daemon.alive]
     allowed = wiring.limits(config).allowed(active, 1.0)
     if as_json:
