@@ -5,7 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from watchdog.config import load
 from watchdog.daemon import Service
 from watchdog.errors import ConfigError
 from watchdog.events import IDLE_AUTO_STOP, Seal, TaskException
-from watchdog.gauges import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE_SECONDS, LONG_PAUSE, PAUSE, Gauges
+from watchdog.gauges import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, Gauges
 from watchdog.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.model import Evidence, Outcome, Reason, Source
+from watchdog.observer import Observer, Reading
 from watchdog.settings import Config
 from watchdog.statements import DETAIL_LEASE_EXPIRED
 from watchdog.store import Intent
@@ -347,7 +349,10 @@ class TestFigures:
         metrics = Metrics()
         world.app.start("t", "room")
         async with bench(world, metrics) as it:
-            assert await Gauges(it.parts.storage, metrics, world.clock).run_once() == EVERY_SECONDS
+            gauges = Gauges(it.parts.storage, metrics, world.clock)
+            assert await gauges.run_once() == EVERY_SECONDS
+            world.advance(0.8 * EVERY_SECONDS)
+            assert await gauges.run_once() == EVERY_SECONDS, "early, and all of them again"
         assert [value(metrics, name) for name in ("due_tasks", "unknown_rooms", "rejoined_stops")] == [0, 1, 0]
         assert value(metrics, "tasks", status="released") == 0, "the last of the five"
 
@@ -357,6 +362,30 @@ class TestFigures:
             sa.event.listen(world.engine, "after_cursor_execute", lambda *_: world.advance(AT_ONCE_SECONDS))
             await Gauges(it.parts.storage, metrics, world.clock).run_once()
         assert (value(metrics, "due_tasks"), value(metrics, "unknown_rooms")) == (0, None)
+
+    async def test_the_active_tasks_have_most_of_the_time(self, sqlite_world: World) -> None:
+        read: Counter[str] = Counter()
+
+        class Counting(Observer):
+            def show(self, name: str, value: Reading | Callable[[], Reading]) -> None:  # noqa: ARG002 - inherited
+                read[name] += 1
+
+        def takes_long(_: object, __: object, statement: str, *___: object) -> None:
+            if "_id > ?" in statement:
+                sqlite_world.advance(0.01)
+
+        for number in range(30):
+            sqlite_world.app.start(str(number), f"room {number}")
+        async with bench(sqlite_world) as it:
+            gauges = Gauges(it.parts.storage, Counting(), sqlite_world.clock, rows_at_once=3)
+            sa.event.listen(sqlite_world.engine, "after_cursor_execute", takes_long)
+            while sqlite_world.clock.monotonic() < 40_000:
+                sqlite_world.advance(await gauges.run_once())
+        active = read["unknown_rooms"]
+        ended = read["tasks"] - active
+        # Both walk through the same thirty rows.
+        assert ended > 10
+        assert (LEISURE - 1) * 0.9 < active / ended < LEISURE
 
     async def test_a_database_that_is_away_is_tried_again_and_the_figures_stay(self, sqlite_world: World) -> None:
         metrics = Metrics()
@@ -375,12 +404,9 @@ class TestFigures:
 
 async def read_all(gauges: Gauges, world: World) -> None:
     """Take steps until everything has been read, as of this moment or of a few later ones."""
-    for _ in range(100):
-        wait = await gauges.run_once()
-        if wait > LEISURE_SECONDS:
-            return
+    until = world.clock.monotonic() + EVERY_SECONDS
+    while (wait := await gauges.run_once()) + world.clock.monotonic() < until:
         world.advance(wait)
-    raise AssertionError(f"it does not come to an end at {world.now}")
 
 
 # Over real HTTP

@@ -33,10 +33,10 @@ from watchdog.tables import UtcTime, attempts, rejoins, tasks, utcnow
 log = structlog.get_logger(__name__)
 
 EVERY_SECONDS: Final = 15.0
-"""How often one kind of figure is read, at most."""
+"""How often one kind of figure is read; the job may be a fifth early."""
 
 PAUSE: Final = 400
-"""How many times longer than what was read at once the pause after it is at least; the job may be a fifth early."""
+"""How many times longer than what was read at once the pause after it is at least, as long as the job is not early."""
 
 LONG_PAUSE: Final = 1000
 LONG_PAUSE_SECONDS: Final = 10.0
@@ -45,8 +45,8 @@ LONG_PAUSE_SECONDS: Final = 10.0
 AT_ONCE_SECONDS: Final = 0.005
 """Steps are taken together up to this: to be woken for one costs more than a short one does."""
 
-LEISURE_SECONDS: Final = 5.0
-"""Between two steps through what has ended, so that the active tasks have most of the time."""
+LEISURE: Final = 4
+"""So many pauses are between two steps through what has ended, so that the active tasks have most of the time."""
 
 ROWS_AT_ONCE: Final = 20_000
 DUE_COUNTED: Final = 10_000
@@ -55,10 +55,10 @@ REJOINED_SECONDS: Final = 86_400.0
 
 @dataclass(slots=True)
 class _Part:
-    """One kind of figure; ``step`` says whether it is complete, and if not, it goes on ``between`` seconds later."""
+    """One kind of figure; ``step`` says whether it is complete, and if not, it goes on after so many ``pauses``."""
 
     step: Callable[[], bool]
-    between: float = 0.0
+    pauses: int = 0
     again_at: float = 0.0
 
 
@@ -81,18 +81,23 @@ class Gauges:
         self._wal = None if self._engine.dialect.name != "sqlite" or file is None else Path(f"{file}-wal")
         self._parts = [
             *(_Part(step) for step in (self._due, self._manual, self._walk_active)),
-            *(_Part(step, LEISURE_SECONDS) for step in (self._walk_rejoined, self._walk_ended)),
+            *(_Part(step, LEISURE) for step in (self._walk_rejoined, self._walk_ended)),
         ]
 
     async def run_once(self) -> float:
-        """Take the steps that are overdue, as many as are short; returns the seconds to wait before the next one."""
+        """Take the steps that are due, as many as are short; returns the seconds to wait before the next one."""
         took = 0.0
-        while True:
-            part = min(self._parts, key=lambda part: part.again_at)
+        part, now = self._next(), self._clock.monotonic()
+        # Whoever comes a little early does all that was to be done then, not the first bit of it.
+        ahead = min(max(0.0, part.again_at - now), EVERY_SECONDS / 2)
+        until = now + ahead + AT_ONCE_SECONDS
+        while part.again_at <= until and took < AT_ONCE_SECONDS:
             took += await self._take(part)
-            soonest = min(part.again_at for part in self._parts) - self._clock.monotonic()
-            if took >= AT_ONCE_SECONDS or soonest > 0:
-                return max(PAUSE * took, min(LONG_PAUSE * took, LONG_PAUSE_SECONDS), soonest)
+            part = self._next()
+        return max(_pause(took), part.again_at - self._clock.monotonic())
+
+    def _next(self) -> _Part:
+        return min(self._parts, key=lambda part: part.again_at)
 
     async def _take(self, part: _Part) -> float:
         """One step; returns the seconds that it took."""
@@ -108,7 +113,7 @@ class Gauges:
             # The sweep says loudly that the database is away.
             log.debug("figures_not_read", error=str(error))
             complete, took = True, EVERY_SECONDS / PAUSE
-        part.again_at = self._clock.monotonic() + (EVERY_SECONDS if complete else part.between)
+        part.again_at = self._clock.monotonic() + (EVERY_SECONDS if complete else part.pauses * _pause(took))
         return took
 
     def _due(self) -> bool:
@@ -213,6 +218,10 @@ class _Walk:
         """What was found, from the beginning; the next walk begins anew."""
         found, self._found = self._found, []
         return found
+
+
+def _pause(took: float) -> float:
+    return max(PAUSE * took, min(LONG_PAUSE * took, LONG_PAUSE_SECONDS))
 
 
 def _age(since: datetime | None, now: datetime) -> float:
