@@ -7,7 +7,7 @@ from benchmarks import processes
 from benchmarks.databases import Database
 from watchdog.clock import SystemClock
 
-_SETTLES_SECONDS: Final = 3.0
+_SETTLES_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)

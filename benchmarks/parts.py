@@ -70,7 +70,7 @@ FULL: Final = Size(
     repeats=30,
     emptied=900,  # of the smallest one's rooms 990 have people in them
     due=200,
-    idle_seconds=60,
+    idle_seconds=120,
     attempts=1_000_000,
     callback_seconds=15,
     lateness=LatenessSetting(rooms=5_000, spread_seconds=120, grace_seconds=20),

@@ -151,6 +151,32 @@ async def test_what_is_overdue_is_noticed_by_itself(clock: WrongClock, overdue_s
     await jobs.close()
 
 
+@pytest.mark.usefixtures("overdue_seconds")
+async def test_a_look_that_breaks_is_not_the_last(clock: WrongClock) -> None:
+    looked = asyncio.Event()
+
+    def breaks() -> None:
+        looked.set()
+        raise ZeroDivisionError
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    jobs = Jobs(clock, on_look=breaks)
+    finish = asyncio.Event()
+
+    async def slow() -> float:
+        await finish.wait()
+        return 3600
+
+    jobs.add("slow", slow)
+    jobs.start()
+    for _ in range(2):
+        async with asyncio.timeout(5):
+            await looked.wait()
+        looked.clear()
+    finish.set()
+    await jobs.close()
+
+
 async def test_while_a_job_runs_there_are_looks(clock: WrongClock, overdue_seconds: float) -> None:
     looked, finish = asyncio.Event(), asyncio.Event()
     jobs = Jobs(clock, on_look=looked.set)

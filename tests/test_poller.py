@@ -446,6 +446,18 @@ async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(wo
             assert 300 <= world.clock.monotonic() - last <= 300 + 300 / LOOKS + 5
 
 
+async def test_the_word_of_the_last_moment_counts(world: World) -> None:
+    world.app.start("t", "room", user_count=1)
+    async with bench(world) as it:
+        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=300)
+        for second in range(0, 305, 5):
+            assert not await feed.check(), second
+            world.advance(5)
+        # The last regular look was five seconds ago.
+        world.app.people("room", 1)
+        assert not await feed.check()
+
+
 async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world: World) -> None:
     config = Config.model_validate(
         {

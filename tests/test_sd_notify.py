@@ -5,14 +5,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.running import APP_ID, SECRET
+from tests.time_travel import World
+from watchdog.daemon import Service
 from watchdog.errors import DatabaseUnavailable
 from watchdog.sd_notify import ServiceManager
+from watchdog.settings import Config
 from watchdog.supervision import EXTEND_SECONDS, STATUS_SECONDS, Supervision
 
 
@@ -295,3 +299,36 @@ def test_ending_is_announced_and_patience_asked_for(scene: Scene) -> None:
 
 def test_sweeps_are_asked_for_often_enough(scene: Scene) -> None:
     assert scene.supervision.sweep_seconds == 5
+
+
+# The daemon's side
+
+
+@pytest.fixture
+async def service(ear: Ear, sqlite_world: World) -> AsyncIterator[Service]:
+    config = Config.model_validate({"zego": {"apps": [{"app_id": APP_ID, "server_secret": SECRET}]}})
+    one = Service(config, sqlite_world.clock, sqlite_world.engine, ServiceManager(ear.environment))
+    yield one
+    await one.parts.close()
+
+
+async def test_the_status_follows_what_the_jobs_do(ear: Ear, sqlite_world: World, service: Service) -> None:
+    await service._sweep_job._run()
+    (ready,) = (message for message in ear.heard() if "READY" in message)
+    assert "none due" in ready["STATUS"]
+    sqlite_world.app.start("t", "room", user_count=1)
+    sqlite_world.app.people("room", 0)
+    sqlite_world.advance(STATUS_SECONDS)
+    await service._sweep_job._run()
+    (message,) = (message for message in ear.heard() if "STATUS" in message)
+    assert "next due in" in message["STATUS"]
+
+
+async def test_a_sweep_that_waits_for_the_database_is_seen_to_live(
+    ear: Ear, sqlite_world: World, service: Service
+) -> None:
+    with service.supervision.sweep():
+        service.parts.storage.pending = 1
+        sqlite_world.advance(2)
+        service._jobs.look()
+        assert {"WATCHDOG": "1"} in ear.heard()

@@ -285,7 +285,7 @@ class Feed:
             return now - max(self._alive_at, answered_at)
 
         if not self.active:
-            self._alive_at, self._looked_at = now, -math.inf
+            self._alive_at = now
         # A look is a walk through ten thousand rows.
         elif (
             silence() > self.silence_seconds or now - max(self._looked_at, answered_at) >= self.silence_seconds / LOOKS
