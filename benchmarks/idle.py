@@ -8,6 +8,15 @@ from benchmarks.databases import Database
 from watchdog.clock import SystemClock
 
 _SETTLES_SECONDS: Final = 15.0
+_WAKES: Final = """
+import asyncio
+
+async def main():
+    while True:
+        await asyncio.sleep(1)
+
+asyncio.run(main())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,16 @@ class Measured:
 
     share: float
     resident_bytes: int
+
+
+async def bare_loop(seconds: float) -> float:
+    """The share of a core of a program that is woken once a second, and does nothing: what being woken costs here."""
+    clock = SystemClock()
+    async with processes.process("-c", _WAKES) as process:
+        await clock.sleep(min(1.0, seconds))
+        before, began = processes.cpu_seconds([process.pid]), clock.monotonic()
+        await clock.sleep(seconds)
+        return (processes.cpu_seconds([process.pid]) - before) / (clock.monotonic() - began)
 
 
 async def measure(database: Database, seconds: float) -> Measured:

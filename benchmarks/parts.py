@@ -108,13 +108,16 @@ def scale(size: Size, chosen: Chosen) -> Section:
             _tell(f"scale: {kind}: measuring")
             results = sweep.run(found, size.emptied, size.due, size.repeats)
             idling = [asyncio.run(idle.measure(database, size.idle_seconds)) for database in found]
+            bare = asyncio.run(idle.bare_loop(size.idle_seconds))
             ledger = databases.fill_ledger(found[0], size.attempts)
-            lines += ["", f"### {described}", "", *_scale(found, results, idling)]
+            lines += ["", f"### {described}", "", *_scale(found, results, idling, bare)]
             lines += ["", *_ledger(ledger, size.attempts)]
     return Section(lines)
 
 
-def _scale(found: Sequence[Database], results: dict[str, list[list[float]]], idling: list[idle.Measured]) -> list[str]:
+def _scale(
+    found: Sequence[Database], results: dict[str, list[list[float]]], idling: list[idle.Measured], bare: float
+) -> list[str]:
     first, most = found[0].size, found[-1].size
     rows = []
     for name, samples in results.items():
@@ -128,6 +131,7 @@ def _scale(found: Sequence[Database], results: dict[str, list[list[float]]], idl
         rows.append([f"{part}, bytes per task", *(f"{one:.0f}" for one in each), f"{each[-1] / each[0]:.2f}"])
     shares = [one.share for one in idling]
     rows.append(["idle daemon, of one core", *(f"{share:.2%}" for share in shares), ""])
+    rows.append(["a bare event loop, woken once a second", f"{bare:.2%}", *("" for _ in found)])
     memory = [one.resident_bytes for one in idling]
     rows.append(["idle daemon, resident memory", *map(megabytes, memory), f"{memory[-1] / memory[0]:.2f}"])
     header = ["median (min … max)", *(f"{database.size:,} tasks" for database in found), f"{most:,} : {first:,}"]

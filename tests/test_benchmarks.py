@@ -27,6 +27,7 @@ SCALE = [
     "table, bytes per task",
     "indexes, bytes per task",
     "idle daemon, of one core",
+    "a bare event loop, woken once a second",
     "idle daemon, resident memory",
 ]
 needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")

@@ -24,7 +24,7 @@ from watchdog.occupancy import BACKGROUND_SHARE, Occupancy
 from watchdog.pacing import Pace
 from watchdog.policy import Rule, decide
 from watchdog.poll_store import PollStore
-from watchdog.poller import LOOKS, Feed, Polled, Poller
+from watchdog.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
 from watchdog.settings import Config
 from watchdog.storage import Storage
@@ -444,6 +444,19 @@ async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(wo
             while not await feed.check():
                 world.advance(5)
             assert 300 <= world.clock.monotonic() - last <= 300 + 300 / LOOKS + 5
+
+
+async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
+    async with bench(world) as it:
+        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
+        counted = []
+        for number in range(5):
+            await feed.check()
+            counted.append(feed.active)
+            world.app.start(f"t{number}")
+            world.advance(5)
+        assert COUNT_SECONDS == 15
+        assert counted == [0, 1, 1, 1, 4], "at once where there were none"
 
 
 async def test_the_word_of_the_last_moment_counts(world: World) -> None:

@@ -29,7 +29,7 @@ from watchdog.errors import ConfigError, DatabaseError
 from watchdog.http_server import HttpServer
 from watchdog.jobs import Jobs, Recurring
 from watchdog.metrics import Exposition, Metrics
-from watchdog.model import Outcome
+from watchdog.model import Outcome, Reason
 from watchdog.poller import TICK_SECONDS
 from watchdog.reload import Merged, Reloads, merge
 from watchdog.sd_notify import ServiceManager
@@ -242,8 +242,12 @@ class Service:
     async def _reap(self) -> float:
         storage = self.parts.storage
         await self._replay()
-        await storage.call(self.parts.poll_store.prune)
-        closed = await storage.call(storage.store.reap, self._config.stop.lease_seconds)
+
+        def reap() -> list[Reason]:
+            self.parts.poll_store.prune()
+            return storage.store.reap(self._config.stop.lease_seconds)
+
+        closed = await storage.call(reap)
         if closed:
             log.warning("abandoned_attempts_closed", attempts=len(closed))
         for reason in closed:

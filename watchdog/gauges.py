@@ -86,35 +86,32 @@ class Gauges:
 
     async def run_once(self) -> float:
         """Take the steps that are due, as many as are short; returns the seconds to wait before the next one."""
-        took = 0.0
-        part, now = self._next(), self._clock.monotonic()
-        # Whoever comes a little early does all that was to be done then, not the first bit of it.
-        ahead = min(max(0.0, part.again_at - now), EVERY_SECONDS / 2)
-        until = now + ahead + AT_ONCE_SECONDS
-        while part.again_at <= until and took < AT_ONCE_SECONDS:
-            took += await self._take(part)
-            part = self._next()
-        return max(_pause(took), part.again_at - self._clock.monotonic())
+        try:
+            pause = await self._storage.call(self._steps)
+        except DatabaseError as error:
+            # The sweep says loudly that the database is away.
+            log.debug("figures_not_read", error=str(error))
+            pause = EVERY_SECONDS
+        return max(pause, self._next().again_at - self._clock.monotonic())
 
     def _next(self) -> _Part:
         return min(self._parts, key=lambda part: part.again_at)
 
-    async def _take(self, part: _Part) -> float:
-        """One step; returns the seconds that it took."""
-
-        def step() -> tuple[bool, float]:
-            # Timed here: waiting for the thread is not what this costs others.
-            began = self._clock.monotonic()
-            return part.step(), self._clock.monotonic() - began
-
-        try:
-            complete, took = await self._storage.call(step)
-        except DatabaseError as error:
-            # The sweep says loudly that the database is away.
-            log.debug("figures_not_read", error=str(error))
-            complete, took = True, EVERY_SECONDS / PAUSE
-        part.again_at = self._clock.monotonic() + (EVERY_SECONDS if complete else part.pauses * _pause(took))
-        return took
+    def _steps(self) -> float:
+        """Blocking; returns for how long to read nothing. Timed here: waiting for the thread is not what it costs."""
+        part, began = self._next(), self._clock.monotonic()
+        # Whoever comes a little early does all that was to be done then, not the first bit of it.
+        ahead = min(max(0.0, part.again_at - began), EVERY_SECONDS / 2)
+        until = began + ahead + AT_ONCE_SECONDS
+        now = began
+        while part.again_at <= until and now - began < AT_ONCE_SECONDS:
+            # Also where the step fails.
+            part.again_at = now + EVERY_SECONDS
+            before, complete = now, part.step()
+            now = self._clock.monotonic()
+            part.again_at = now + (EVERY_SECONDS if complete else part.pauses * _pause(now - before))
+            part = self._next()
+        return _pause(now - began)
 
     def _due(self) -> bool:
         with reading(self._engine) as connection:
@@ -135,15 +132,13 @@ class Gauges:
             if self._manual_after is None or self._manual_until is None:
                 self._manual_after = self._manual_until = newest or 0
                 return True
-            found = [
-                row
-                for which in (
-                    sa.and_(attempts.c.id > self._manual_after, attempts.c.id <= self._manual_until),
-                    attempts.c.id.in_(self._manual_open),
-                )
-                for row in connection.execute(_MANUAL.where(which))
-            ]
-            eldest = connection.execute(sql.ELDEST_DAEMON).scalar_one_or_none()
+            found: list[sa.Row[Any]] = []
+            if self._manual_until > self._manual_after:
+                between = {"after": self._manual_after, "until": self._manual_until}
+                found += connection.execute(_MANUAL_BETWEEN, between)
+            if self._manual_open:
+                found += connection.execute(_MANUAL_OF, {"ids": self._manual_open})
+            eldest = connection.execute(sql.ELDEST_DAEMON).scalar_one_or_none() if found else None
         self._manual_after, self._manual_until = self._manual_until, newest or 0
         is_ours = eldest == self._storage.store.instance
         self._manual_open = [row.id for row in found if row.outcome == Outcome.SENT] if is_ours else []
@@ -249,6 +244,8 @@ _CAME_BACK = sa.select(sa.func.count(rejoins.c.rejoined_at).label("number")).whe
 )
 _NEWEST_ATTEMPT = sa.select(sa.func.max(attempts.c.id))
 _MANUAL = sa.select(attempts.c.id, attempts.c.outcome, attempts.c.detail).where(attempts.c.reason == Reason.MANUAL)
+_MANUAL_BETWEEN = _MANUAL.where(attempts.c.id > sa.bindparam("after"), attempts.c.id <= sa.bindparam("until"))
+_MANUAL_OF = _MANUAL.where(attempts.c.id.in_(sa.bindparam("ids", expanding=True)))
 _OF_ACTIVE = sa.select(
     sa.func.count().label("number"),
     sa.func.count().filter(tasks.c.user_count.is_(None)).label("unknown"),

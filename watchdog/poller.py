@@ -43,6 +43,9 @@ _LONGEST_REST_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 _ROOMS_NAMED: Final = 10_000
 
+COUNT_SECONDS: Final = 15.0
+"""How often the active tasks are counted, as long as there are any."""
+
 LOOKS: Final = 12
 """How many times within the silence that means death the feed is looked for newer hints."""
 
@@ -266,7 +269,7 @@ class Feed:
         self._clock = clock
         self.silence_seconds = silence_seconds
         self._alive_at = clock.monotonic()
-        self._looked_at = -math.inf
+        self._looked_at = self._counted_at = -math.inf
         self._newest: datetime | None = None
         self.is_dead = False
         self.active: int | None = None
@@ -278,8 +281,9 @@ class Feed:
         Returns whether the feed is dead: tasks are active, and for ``silence_seconds`` nobody has said anything of any
         room. Raises DatabaseError.
         """
-        self.active = await self._storage.call(self._store.active)
         now = self._clock.monotonic()
+        if not self.active or now - self._counted_at >= COUNT_SECONDS:
+            self.active, self._counted_at = await self._storage.call(self._store.active), now
 
         def silence() -> float:
             return now - max(self._alive_at, answered_at)

@@ -223,15 +223,17 @@ REAP = (
 
 _MINE = daemons.c.instance == sa.bindparam("b_instance")
 IS_ALIVE = sa.and_(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
-LATEST_DAEMON = sa.select(daemons).order_by(daemons.c.seen_at.desc()).limit(1)
 ELDEST_DAEMON = (
     sa.select(daemons.c.instance).where(IS_ALIVE).order_by(daemons.c.started_at, daemons.c.instance).limit(1)
 )
 BEAT = sa.update(daemons).where(_MINE)
 FORGET_DAEMONS = sa.delete(daemons).where(daemons.c.seen_at < utcnow(-FORGET_DAEMON_SECONDS))
-COMPANY = sa.select(
-    sa.func.count().filter(IS_ALIVE).label("alive"),
-    sa.func.max(daemons.c.guard_released_until, type_=daemons.c.guard_released_until.type)
-    .filter(_MINE)
-    .label("released_until"),
+PULSE = sa.select(
+    utcnow().label("now"),
+    *(
+        sa.select(column).order_by(daemons.c.seen_at.desc()).limit(1).scalar_subquery().label(name)
+        for column, name in ((daemons.c.seen_at, "latest_seen_at"), (daemons.c.watching_since, "watching_since"))
+    ),
+    sa.select(sa.func.count()).where(IS_ALIVE, ~_MINE).scalar_subquery().label("others"),
+    sa.select(daemons.c.guard_released_until).where(_MINE).scalar_subquery().label("released_until"),
 )

@@ -375,9 +375,10 @@ class Store:
     def reap(self, older_than_seconds: float) -> list[Reason]:
         """Close attempts left in ``sent`` whose task nobody holds any more; returns the reason of each.
 
-        ``older_than_seconds`` must exceed a request's total deadline.
+        Forgets daemons that have long been gone, too. ``older_than_seconds`` must exceed a request's total deadline.
         """
         with writing(self.engine) as connection:
+            connection.execute(sql.FORGET_DAEMONS)
             closed = connection.execute(sql.REAP, {"not_within": -older_than_seconds})
             return [Reason(reason) for reason in closed.scalars()]
 
@@ -388,10 +389,10 @@ class Store:
         begins anew. ``fresh`` is for the first beat of a process.
         """
         with writing(self.engine) as connection:
-            now = connection.execute(sql.NOW).scalar_one()
-            latest = connection.execute(sql.LATEST_DAEMON).one_or_none()
-            gap = latest is None or (now - latest.seen_at).total_seconds() > gap_seconds
-            since = now if latest is None or gap else latest.watching_since
+            found = connection.execute(sql.PULSE, {"b_instance": daemon.instance}).one()
+            now, latest = found.now, found.latest_seen_at
+            gap = latest is None or (now - latest).total_seconds() > gap_seconds
+            since = now if gap else found.watching_since
             mine = {
                 **{name: getattr(daemon, name) for name in Daemon.__slots__},
                 **{name: getattr(doing or Doing(), name) for name in Doing.__slots__},
@@ -403,9 +404,7 @@ class Store:
                 updated = connection.execute(sql.BEAT, {**mine, "b_instance": daemon.instance}).rowcount
             if not updated:
                 connection.execute(sa.insert(daemons).values(**mine, started_at=now))
-            connection.execute(sql.FORGET_DAEMONS)
-            company = connection.execute(sql.COMPANY, {"b_instance": daemon.instance}).one()
-        return Pulse(now, since, company.alive, company.released_until)
+        return Pulse(now, since, found.others + 1, found.released_until)
 
     def depart(self) -> None:
         """This daemon ends in good order: the others may have its share at once. Its row stays, as last seen."""
