@@ -39,14 +39,15 @@ PAUSE: Final = 400
 """How many times longer than what was read at once the pause after it is at least, as long as the job is not early."""
 
 LONG_PAUSE: Final = 1000
-LONG_PAUSE_SECONDS: Final = 10.0
+LONG_PAUSE_SECONDS: Final = 15.0
 """How many times longer it is where that is no longer than this: a million tasks are some fifty steps."""
 
 AT_ONCE_SECONDS: Final = 0.005
 """Steps are taken together up to this: to be woken for one costs more than a short one does."""
 
 LEISURE: Final = 4
-"""So many pauses are between two steps through what has ended, so that the active tasks have most of the time."""
+"""So many pauses are between two steps through what has ended, while the active tasks are walked through: these have
+most of the time."""
 
 ROWS_AT_ONCE: Final = 20_000
 DUE_COUNTED: Final = 10_000
@@ -55,7 +56,7 @@ REJOINED_SECONDS: Final = 86_400.0
 
 @dataclass(slots=True)
 class _Part:
-    """One kind of figure; ``step`` says whether it is complete, and if not, it goes on after so many ``pauses``."""
+    """One kind of figure; ``step`` says whether it is complete. If not, others go first for so many ``pauses``."""
 
     step: Callable[[], bool]
     pauses: int = 0
@@ -109,7 +110,8 @@ class Gauges:
             part.again_at = now + EVERY_SECONDS
             before, complete = now, part.step()
             now = self._clock.monotonic()
-            part.again_at = now + (EVERY_SECONDS if complete else part.pauses * _pause(now - before))
+            steps_aside = part.pauses * _pause(now - before) if self._active.is_under_way else 0.0
+            part.again_at = now + (EVERY_SECONDS if complete else steps_aside)
             part = self._next()
         return _pause(now - began)
 
@@ -197,6 +199,10 @@ class _Walk:
         self._slice = self._rest.where(key <= sa.bindparam("border"))
         self._after = ""
         self._found: list[sa.Row[Any]] = []
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._after != ""
 
     def step(self, connection: sa.Connection) -> bool:
         """Go on; returns whether this was the end."""
