@@ -471,6 +471,18 @@ async def test_the_word_of_the_last_moment_counts(world: World) -> None:
         assert not await feed.check()
 
 
+async def test_where_nothing_is_active_any_more_nothing_has_died(world: World) -> None:
+    world.app.start("t", "room")
+    async with bench(world) as it:
+        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=301)
+        for second in range(0, 305, 5):
+            assert not await feed.check(), second
+            world.advance(5)
+        # They were last counted five seconds ago.
+        world.app.release("t")
+        assert not await feed.check()
+
+
 async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world: World) -> None:
     config = Config.model_validate(
         {

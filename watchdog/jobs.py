@@ -30,7 +30,7 @@ _AFTER_FAILURE_SECONDS: Final = 1.0
 
 
 class Jobs:
-    """The jobs of one process. ``on_look`` is called when none has begun or ended for a while."""
+    """The jobs of one process. ``on_look`` is called when a run is overdue, and every second while one goes on."""
 
     def __init__(self, clock: Clock, *, on_look: Callable[[], None] = lambda: None) -> None:
         self.clock = clock

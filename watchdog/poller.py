@@ -282,18 +282,17 @@ class Feed:
         room. Raises DatabaseError.
         """
         now = self._clock.monotonic()
-        if not self.active or now - self._counted_at >= COUNT_SECONDS:
-            self.active, self._counted_at = await self._storage.call(self._store.active), now
 
         def silence() -> float:
             return now - max(self._alive_at, answered_at)
 
+        # To count, and to look, is to walk through ten thousand rows. Before a verdict both are done.
+        is_silent = silence() > self.silence_seconds
+        if is_silent or not self.active or now - self._counted_at >= COUNT_SECONDS:
+            self.active, self._counted_at = await self._storage.call(self._store.active), now
         if not self.active:
             self._alive_at = now
-        # A look is a walk through ten thousand rows.
-        elif (
-            silence() > self.silence_seconds or now - max(self._looked_at, answered_at) >= self.silence_seconds / LOOKS
-        ):
+        elif is_silent or now - max(self._looked_at, answered_at) >= self.silence_seconds / LOOKS:
             newest = await self._storage.call(self._store.newest_hint)
             if newest != self._newest:
                 self._alive_at = now
