@@ -235,6 +235,23 @@ def test_a_slot_that_was_missed_is_lost_rather_than_used_late() -> None:
     run_virtual(scenario())
 
 
+@pytest.mark.parametrize("daemons", [1, 3])
+def test_a_span_whose_time_is_over_has_no_slots(daemons: int) -> None:
+    """Else it would have them for ever: whoever has been idle would go by itself from then on."""
+
+    async def scenario() -> None:
+        book = Book()
+        paces = [book.pace(100, daemons=daemons) for _ in range(3)]
+        times = []
+        for _ in range(5):
+            for found in await asyncio.gather(*(departures(pace, 40) for pace in paces)):
+                times += found
+            await LoopClock().sleep(3)
+        assert most_within_a_second(sorted(times)) <= 100
+
+    run_virtual(scenario())
+
+
 def test_throttling_slows_down_what_is_taken_from_the_schedule() -> None:
     async def scenario() -> None:
         pace = Book().pace(10)
@@ -246,36 +263,44 @@ def test_throttling_slows_down_what_is_taken_from_the_schedule() -> None:
     run_virtual(scenario())
 
 
+def begins_in(store: PaceStore, app_id: int, kind: str, seconds: float, catch_up_seconds: float) -> float:
+    """Reserve, and return in how many seconds that begins."""
+    begins_at, now = store.reserve(app_id, kind, seconds, catch_up_seconds)
+    return (begins_at - now).total_seconds()
+
+
 class TestSchedule:
     def test_slots_follow_one_another(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)
-        assert store.reserve(1, "stop", 0.1, CATCH_UP) == 0
-        assert store.reserve(1, "stop", 0.3, CATCH_UP) == pytest.approx(0.1)
-        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.4)
-        assert store.reserve(2, "stop", 0.1, CATCH_UP) == 0
-        assert store.reserve(1, "occupancy", 0.1, CATCH_UP) == 0
+        assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == 0
+        assert begins_in(store, 1, "stop", 0.3, CATCH_UP) == pytest.approx(0.1)
+        assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == pytest.approx(0.4)
+        assert begins_in(store, 2, "stop", 0.1, CATCH_UP) == 0
+        assert begins_in(store, 1, "occupancy", 0.1, CATCH_UP) == 0
         postgresql_world.advance(0.2)
-        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.3)
+        assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == pytest.approx(0.3)
 
     def test_idle_time_saves_up_next_to_nothing(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)
-        store.reserve(1, "stop", 0.5, CATCH_UP)
+        begins_in(store, 1, "stop", 0.5, CATCH_UP)
         postgresql_world.advance(3600)
-        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(-CATCH_UP)
-        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.1 - CATCH_UP)
+        assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == pytest.approx(-CATCH_UP)
+        assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == pytest.approx(0.1 - CATCH_UP)
 
     def test_a_database_clock_that_was_set_back_blocks_nobody(self, postgresql_world: World) -> None:
         store = PaceStore(postgresql_world.engine)
-        store.reserve(1, "stop", 0.1, CATCH_UP)
+        begins_in(store, 1, "stop", 0.1, CATCH_UP)
         with writing(postgresql_world.engine) as connection:
             connection.execute(
                 sa.update(paces).values(next_at=postgresql_world.now + timedelta(seconds=FARTHEST_SECONDS + 1))
             )
-        assert store.reserve(1, "stop", 0.1, CATCH_UP) == 0
-        assert store.reserve(1, "stop", 0.1, CATCH_UP) == pytest.approx(0.1)
+        assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == 0
+        assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == pytest.approx(0.1)
 
     def test_of_those_who_ask_at_once_everybody_gets_others(self, postgresql_world: World) -> None:
         stores = [PaceStore(postgresql_world.another_store(f"host/{number}").engine) for number in range(4)]
         with ThreadPoolExecutor(8) as threads:
-            firsts = list(threads.map(lambda number: stores[number % 4].reserve(1, "stop", 1.0, CATCH_UP), range(40)))
+            firsts = list(
+                threads.map(lambda number: begins_in(stores[number % 4], 1, "stop", 1.0, CATCH_UP), range(40))
+            )
         assert sorted(firsts) == pytest.approx([float(number) for number in range(40)])

@@ -1,6 +1,6 @@
 """The shared pace's SQL: one row for each AppId and kind of request says when the next free slot begins."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
@@ -35,8 +35,8 @@ class PaceStore:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def reserve(self, app_id: int, kind: str, seconds: float, catch_up_seconds: float) -> float:
-        """Take the next ``seconds`` of the schedule that are free; return in how many seconds they begin.
+    def reserve(self, app_id: int, kind: str, seconds: float, catch_up_seconds: float) -> tuple[datetime, datetime]:
+        """Take the next ``seconds`` of the schedule that are free; return when they begin, and the database's time.
 
         Where the schedule is not ahead of the present, that is up to ``catch_up_seconds`` ago.
         Whoever asks at the same time waits for the row for as long as this transaction takes, and gets what follows.
@@ -44,5 +44,4 @@ class PaceStore:
         values = {"b_app_id": app_id, "b_kind": kind, "b_seconds": seconds, "b_earliest": -catch_up_seconds}
         with writing(self._engine) as connection:
             row = connection.execute(_RESERVE, values).one()
-        begins: timedelta = row.next_at - timedelta(seconds=seconds) - row.now
-        return begins.total_seconds()
+        return row.next_at - timedelta(seconds=seconds), row.now

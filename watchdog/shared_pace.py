@@ -58,6 +58,8 @@ IN_COMPANY: Final = Manners(
 
 _DATABASE_AGAIN_SECONDS: Final = 0.5
 _ROUNDING_SECONDS: Final = 1e-6
+_JOIN_SECONDS: Final = 0.001
+"""Spans that are no further apart follow on each other: nobody has a slot in between, slow as we may be ourselves."""
 
 Reserve = Callable[[float, float], Awaitable[float]]
 """Takes seconds of the schedule; returns in how many they begin, which may be up to the second argument ago."""
@@ -141,7 +143,7 @@ class SharedLane:
         return None
 
     def _slots(self, span: _Span) -> int:
-        return int((span.until - span.slot + _ROUNDING_SECONDS) / self._interval)
+        return max(0, int((span.until - span.slot + _ROUNDING_SECONDS) / self._interval))
 
     def _release(self, now: float) -> None:
         has_come = now + _ROUNDING_SECONDS
@@ -171,8 +173,8 @@ class SharedLane:
         try:
             slot = await self._reserve(seconds, self._manners.catch_up_seconds) + self._clock.monotonic()
             last = self._spans[-1] if self._spans else None
-            if last is not None and slot - last.until < self._interval / 2:
-                last.until = slot + seconds  # Nobody has a slot in between.
+            if last is not None and slot - last.until < _JOIN_SECONDS:
+                last.until = slot + seconds
             else:
                 self._spans.append(_Span(slot, slot + seconds))
         except DatabaseError:

@@ -189,7 +189,10 @@ def build(
         reserve = pace_store.reserve
 
         async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
-            return await storage.call(reserve, app_id, kind, seconds, catch_up_seconds)
+            begins_at, now = await storage.call(reserve, app_id, kind, seconds, catch_up_seconds)
+            storage.synchronise(now)
+            # By the quickest reading, for each answer is late in its own way, and the slots would shift by that.
+            return (begins_at - storage.now()).total_seconds()
 
         return Pace(requests_per_second, schedule=schedule, clock=clock)
 
