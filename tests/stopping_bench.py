@@ -10,6 +10,7 @@ import httpx2
 
 from tests.time_travel import World
 from watchdog import wiring
+from watchdog.metrics import PREFIX, Metrics
 from watchdog.observer import Observer
 from watchdog.settings import Config
 from watchdog.wiring import Parts
@@ -128,3 +129,8 @@ async def empty_room(bench: Bench, task: str = "t", room: str = "room", **column
     bench.world.app.start(task, room, user_count=2, **columns)
     bench.world.app.people(room, 0)
     await bench.sweep()
+
+
+def value(metrics: Metrics, name: str, /, **labels: str) -> float | None:
+    """Return what a metric with these labels says; None where it is absent."""
+    return metrics.registry.get_sample_value(PREFIX + name, labels)
