@@ -20,8 +20,8 @@ from benchmarks import processes, rooms
 from benchmarks.databases import Database, unix_time
 from benchmarks.processes import CALLBACK_SECRET
 from watchdog.clock import SystemClock
+from watchdog.core.signing import callback_signature
 from watchdog.sandbox.command import EXAMPLE_APP_ID
-from watchdog.signing import callback_signature
 
 _ROOMS: Final = 200
 _EMPTYING_EVERY_SECONDS: Final = 0.1

@@ -17,10 +17,11 @@ from typing import Any, Final, Protocol
 import psycopg
 import sqlalchemy as sa
 
-from watchdog import policy, schema
-from watchdog.database import open_engine
-from watchdog.policy import Policy
-from watchdog.store import Store
+from watchdog.core import policy
+from watchdog.core.policy import Policy
+from watchdog.store import schema
+from watchdog.store.engine import open_engine
+from watchdog.store.tasks import Store
 
 PEOPLE: Final = 2
 ONE_ROOM_IN: Final = 100

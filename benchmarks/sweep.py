@@ -10,14 +10,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from benchmarks.databases import LATER, ONE_ROOM_IN, PEOPLE, Application, Database, room_id
-from watchdog.breaker import Breaker
 from watchdog.clock import SystemClock
-from watchdog.model import Reason
-from watchdog.policy import InForce
-from watchdog.stopper import Stopper
-from watchdog.storage import Storage
-from watchdog.store import Claim, SetAside, Store
-from watchdog.sweeper import Sweeper
+from watchdog.core.circuit_breaker import Breaker
+from watchdog.core.model import Reason
+from watchdog.core.policy import InForce
+from watchdog.services.stopper import Stopper
+from watchdog.services.sweeper import Sweeper
+from watchdog.store.aio.threads import Storage
+from watchdog.store.tasks import Claim, SetAside, Store
 
 _STRIDE: Final = 7919  # a prime: from room to room all over the table, and no room twice in a row
 

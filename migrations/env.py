@@ -1,11 +1,11 @@
 """Alembic's environment: runs on the connection that ``zego-watchdog migrate`` hands over.
 
-Only ``watchdog.schema`` starts it. There is no alembic.ini: the database is named in the product's own configuration.
+Only ``watchdog.store.schema`` starts it. There is no alembic.ini: the product's own configuration names the database.
 """
 
 from alembic import context
 
-from watchdog.tables import VERSION_TABLE, metadata
+from watchdog.store.tables import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

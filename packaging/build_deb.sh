@@ -48,7 +48,7 @@ library=$venv/lib/python3.$minor/site-packages
 "$venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage" -p / "$library"
 
 version=$("$venv/bin/python" -B -c 'import watchdog; print(watchdog.__version__)')
-schema=$("$venv/bin/python" -B -c 'from watchdog.tables import SCHEMA_VERSION; print(SCHEMA_VERSION)')
+schema=$("$venv/bin/python" -B -c 'from watchdog import SCHEMA_VERSION; print(SCHEMA_VERSION)')
 architecture=$(dpkg --print-architecture)
 
 # Where systemd, dpkg, man and the shells look for them.

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 from simulation.report import HEADING, report
 from simulation.run import Scenario
-from watchdog.model import Verify
+from watchdog.core.model import Verify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from simulation.run import Result, Scenario, simulate
-from watchdog.model import Verify
+from watchdog.core.model import Verify
 
 COLUMNS: Final = (
     ("mode", 13),

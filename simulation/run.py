@@ -24,18 +24,19 @@ from simulation.gateway import Gateway, Span
 from simulation.judge import Judge, Judgement, Watched
 from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room
 from simulation.virtual import START, AtOnce, SqliteTime, VirtualClock, VirtualLoop
-from watchdog import schema, wiring
-from watchdog.daemon import HEARTBEAT_SECONDS, REAP_SECONDS
-from watchdog.database import open_engine, reading
-from watchdog.model import Verify
-from watchdog.poller import TICK_SECONDS
+from watchdog.config.settings import Config
+from watchdog.core.model import Verify
+from watchdog.daemon.lifecycle import HEARTBEAT_SECONDS, REAP_SECONDS
 from watchdog.sandbox import referee
 from watchdog.sandbox.misbehaviour import CallbackBehaviour
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.world import Event, World, stream
-from watchdog.settings import Config
-from watchdog.store import Store
-from watchdog.tables import attempts, tasks
+from watchdog.services.poller import TICK_SECONDS
+from watchdog.store import schema
+from watchdog.store.engine import open_engine, reading
+from watchdog.store.tables import attempts, tasks
+from watchdog.store.tasks import Store
+from watchdog.wiring import parts as wiring
 
 CALLBACKS: Final = CallbackBehaviour(
     lose=0.05, duplicate=0.10, reorder=0.20, delay_seconds=(0.05, 1.0), reorder_seconds=(1.0, 10.0)
@@ -240,7 +241,7 @@ class _Run:
             attempts=ledger,
         )
 
-    # What the daemon's jobs do (watchdog.daemon), without a scheduler of real time.
+    # What the daemon's jobs do (watchdog.daemon.lifecycle), without a scheduler of real time.
 
     async def _sweep(self) -> None:
         poll = self._config.schedule.poll_seconds

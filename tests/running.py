@@ -15,11 +15,11 @@ import psycopg
 import yaml
 from psycopg.rows import dict_row
 
-from watchdog import schema
 from watchdog.clock import SystemClock
-from watchdog.database import open_engine
 from watchdog.sandbox import Sandbox, Start
 from watchdog.sandbox.referee import Verdict, judge
+from watchdog.store import schema
+from watchdog.store.engine import open_engine
 
 APP_ID = 12345
 SECRET = "not-a-real-secret"

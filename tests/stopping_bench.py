@@ -9,11 +9,11 @@ from typing import Any
 import httpx2
 
 from tests.time_travel import World
-from watchdog import wiring
-from watchdog.metrics import PREFIX, Metrics
+from watchdog.config.settings import Config
+from watchdog.daemon.metrics import PREFIX, Metrics
 from watchdog.observer import Observer
-from watchdog.settings import Config
-from watchdog.wiring import Parts
+from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 SECRET = "planted-server-secret"
 

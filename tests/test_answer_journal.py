@@ -18,8 +18,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.answer_journal import AnswerJournal, Closing, Left
-from watchdog.model import Outcome, Status
+from watchdog.core.model import Outcome, Status
+from watchdog.store.aio.answer_journal import AnswerJournal, Closing, Left
 
 DATABASE = "sqlite:/somewhere/watchdog.db"
 ANSWER = Closing(
@@ -53,7 +53,8 @@ def journal(folder: Path, instance: str = "host-1-abcd", *, database: str = DATA
 def abandoned(folder: Path, *closings: Closing, database: str = DATABASE) -> Path:
     """Bring about the file of a process that was killed; its lock went with it."""
     script = (
-        "import json, os, sys; from pathlib import Path; from watchdog.answer_journal import AnswerJournal, Closing\n"
+        "import json, os, sys; from pathlib import Path\n"
+        "from watchdog.store.aio.answer_journal import AnswerJournal, Closing\n"
         "journal = AnswerJournal(Path(sys.argv[1]), sys.argv[2], 'host-2-dead')\n"
         "journal.note([Closing.of_json(one) for one in json.load(sys.stdin)])\n"
         "os.kill(os.getpid(), 9)"

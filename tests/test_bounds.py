@@ -11,17 +11,18 @@ import pytest
 
 from tests.stopping_bench import bench
 from tests.time_travel import World
-from watchdog import webhook
 from watchdog.errors import DatabaseUnavailable
+from watchdog.services import callbacks as webhook
 
 EXODUS = """
 import asyncio, gc, json, os, resource, sqlite3, sys, threading
 import httpx2, sqlalchemy as sa
-from watchdog import schema, wiring
+from watchdog.store import schema
+from watchdog.wiring import parts as wiring
 from watchdog.clock import SystemClock
-from watchdog.database import open_engine
-from watchdog.settings import Config
-from watchdog.store import Store
+from watchdog.store.engine import open_engine
+from watchdog.config.settings import Config
+from watchdog.store.tasks import Store
 
 ROOMS = int(sys.argv[2])
 url = f"sqlite:///{sys.argv[1]}"

@@ -1,6 +1,6 @@
 """Which AppIds are served after the vendor has refused one."""
 
-from watchdog.breaker import Breaker
+from watchdog.core.circuit_breaker import Breaker
 
 
 def test_a_refused_app_waits_and_is_probed_once() -> None:

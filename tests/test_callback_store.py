@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from tests.time_travel import START, World
-from watchdog.callback_store import CallbackStore, Received, replay_key, turn
-from watchdog.database import reading, writing
-from watchdog.events import Event, RoomClosed, RoomCreated, Seal, UserJoined, UserLeft
-from watchdog.presence import facts_of
-from watchdog.tables import callbacks_seen, metadata, rejoins, room_sessions, room_users
+from watchdog.core.callbacks import Event, RoomClosed, RoomCreated, Seal, UserJoined, UserLeft
+from watchdog.core.presence import facts_of
+from watchdog.store.callbacks import CallbackStore, Received, replay_key, turn
+from watchdog.store.engine import reading, writing
+from watchdog.store.tables import callbacks_seen, metadata, rejoins, room_sessions, room_users
 
 APP, OTHER_APP, ROOM = 1, 2, "room"
 SEAL = Seal(APP, START.timestamp(), "1772366400", "123456", "signature")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.running import eventually
-from watchdog.http_server import CALLBACK_PATH
+from watchdog.daemon.http_server import CALLBACK_PATH
 from watchdog.sandbox import Join, Sandbox, SendCallbacks
 
 PAGE = (Path(__file__).parent.parent / "docs" / "callbacks.md").read_text(encoding="utf-8")

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from tests.running import APP_ID, SECRET, Application
-from watchdog import checkup
-from watchdog.checkup import Blame, Finding, Level
+from watchdog.cli.checks import examine as checkup
+from watchdog.cli.checks.examine import Blame, Finding, Level
 from watchdog.clock import SystemClock
-from watchdog.database import open_engine
+from watchdog.config.settings import Config
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
-from watchdog.settings import Config
-from watchdog.store import Daemon, Store
+from watchdog.store.engine import open_engine
+from watchdog.store.tasks import Daemon, Store
 
 
 @pytest.fixture

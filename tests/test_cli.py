@@ -23,12 +23,12 @@ from typer.testing import CliRunner, Result
 
 import watchdog
 from tests.running import APP_ID, SECRET, Application, DaemonProcess
+from watchdog import SCHEMA_VERSION
 from watchdog.cli import app
-from watchdog.database import open_engine
-from watchdog.model import Outcome, Task
+from watchdog.core.model import Outcome, Task
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox
-from watchdog.store import Daemon, Store
-from watchdog.tables import SCHEMA_VERSION
+from watchdog.store.engine import open_engine
+from watchdog.store.tasks import Daemon, Store
 
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [

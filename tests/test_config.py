@@ -15,12 +15,13 @@ from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
 from watchdog import config
-from watchdog.config import Config, load
+from watchdog.config import loader
+from watchdog.config.loader import Config, load
+from watchdog.config.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
+from watchdog.core.model import Mode, Verify
+from watchdog.core.policy import Policy
 from watchdog.errors import ConfigError
-from watchdog.model import Mode, Verify
-from watchdog.policy import Policy
-from watchdog.redaction import scrub
-from watchdog.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
+from watchdog.logs.redaction import scrub
 
 EXAMPLE = Path(__file__).parent.parent / "config.yaml"
 SECRET = "9193cc662a4c0ec135ec71fb57194b38"  # the vendor's published example
@@ -66,10 +67,10 @@ def test_the_places_are_looked_at_in_order(here: Path) -> None:
     assert load(None, environ).policy.grace_seconds == 2
     assert load(None, {"ZEGO_WATCHDOG_CONFIG": ""}).policy.grace_seconds == 3
     assert config.find(None, {}) == Path("config.yaml")
-    assert config.DEFAULT_PATHS[1] == Path("/etc/zego-watchdog/config.yaml")
+    assert loader.DEFAULT_PATHS[1] == Path("/etc/zego-watchdog/config.yaml")
 
 
-@pytest.mark.skipif(config.DEFAULT_PATHS[1].exists(), reason="this machine has a configuration")
+@pytest.mark.skipif(loader.DEFAULT_PATHS[1].exists(), reason="this machine has a configuration")
 @pytest.mark.usefixtures("here")
 def test_without_any_file_the_places_are_listed() -> None:
     with pytest.raises(ConfigError, match=r"--config.*\$ZEGO_WATCHDOG_CONFIG.*config\.yaml.*/etc/zego-watchdog/config"):

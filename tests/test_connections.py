@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from watchdog.clock import SystemClock
-from watchdog.connections import ERRORS, Connections
+from watchdog.zego.connection_pool import ERRORS, Connections
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from watchdog import schema
-from watchdog.database import open_engine, place, reading, writing
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable
-from watchdog.store import Store
+from watchdog.store import schema
+from watchdog.store.engine import open_engine, place, reading, writing
+from watchdog.store.tasks import Store
 
 INSERT = sa.text("INSERT INTO zego_tasks (task_id, room_id) VALUES ('task', 'room')")
 

@@ -21,7 +21,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from watchdog import config, policy
+from watchdog import config
+from watchdog.core import policy
+from watchdog.core.model import Mode, Outcome, Status, Task, Verify
 from watchdog.demo import main, perform, screen, snapshot, stage, verdict
 from watchdog.demo.snapshot import Line, Snapshot, State
 from watchdog.demo.story import (
@@ -37,7 +39,6 @@ from watchdog.demo.story import (
     Trouble,
 )
 from watchdog.errors import ConfigError
-from watchdog.model import Mode, Outcome, Status, Task, Verify
 from watchdog.sandbox import Action
 
 # --- the story ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import socket
 
 from watchdog.clock import SystemClock
-from watchdog.event_loop import FineSelector, run
+from watchdog.daemon.event_loop import FineSelector, run
 
 
 def test_waits_for_less_than_a_millisecond() -> None:

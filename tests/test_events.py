@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.events import (
+from watchdog.core.callbacks import (
     BODY_LIMIT_BYTES,
     IDLE_AUTO_STOP,
     BadCallback,
@@ -29,7 +29,7 @@ from watchdog.events import (
     replay_key,
     verify,
 )
-from watchdog.signing import callback_signature
+from watchdog.core.signing import callback_signature
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 SECRET = "callback-secret"

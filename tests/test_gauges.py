@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from tests.stopping_bench import bench, empty_room, value
 from tests.time_travel import World
-from watchdog.callback_store import CallbackStore
-from watchdog.gauges import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, Gauges
-from watchdog.metrics import Metrics
+from watchdog.daemon.metrics import Metrics
 from watchdog.observer import Observer, Reading
+from watchdog.services.figures import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, Gauges
+from watchdog.store.callbacks import CallbackStore
 
 
 async def read_all(gauges: Gauges, world: World) -> None:

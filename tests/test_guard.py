@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from watchdog.guard import ALWAYS_ALLOWED, HELD_RECHECK_SECONDS, MINUTE_SECONDS, Guard, Limits, News
+from watchdog.core.guard import ALWAYS_ALLOWED, HELD_RECHECK_SECONDS, MINUTE_SECONDS, Guard, Limits, News
 
 
 def guard(per_minute: float = 10, share: float = 0, *, active: int | None = None, fraction: float = 1.0) -> Guard:

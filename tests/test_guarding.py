@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from tests.stopping_bench import Bench, bench
 from tests.time_travel import World
-from watchdog import reports
-from watchdog.attempt import Held
 from watchdog.cli import app
 from watchdog.sandbox import Limits, Sandbox
-from watchdog.store import Daemon, Doing
+from watchdog.services.sender import Held
+from watchdog.store.reports import tasks as reports
+from watchdog.store.tasks import Daemon, Doing
 
 OFF = {"verify": "off"}
 

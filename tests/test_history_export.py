@@ -20,10 +20,11 @@ from typer.testing import CliRunner, Result
 
 from tests.running import APP_ID, Application
 from tests.time_travel import World
-from watchdog import exports
-from watchdog.cli import app, exporting
-from watchdog.database import open_engine, reading
-from watchdog.reports import Row
+from watchdog.cli import app
+from watchdog.cli.commands import export as exporting
+from watchdog.store.engine import open_engine, reading
+from watchdog.store.reports import export as exports
+from watchdog.store.reports.tasks import Row
 
 VIEW = (
     *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),

@@ -7,8 +7,8 @@ import pytest
 
 from tests.stopping_bench import bench, empty_room, reply
 from tests.time_travel import World
-from watchdog.attempt import Held
-from watchdog.policy import COMMIT_LEAD_SECONDS, LEAD_SECONDS
+from watchdog.core.policy import COMMIT_LEAD_SECONDS, LEAD_SECONDS
+from watchdog.services.sender import Held
 
 
 class TestReadyInTime:

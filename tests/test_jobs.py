@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from watchdog.clock import SystemClock
-from watchdog.jobs import Jobs
+from watchdog.daemon.jobs import Jobs
 
 
 class WrongClock(SystemClock):
@@ -52,7 +52,7 @@ def clock() -> WrongClock:
 def overdue_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """So late is wrong, for once."""
     seconds = 0.1
-    monkeypatch.setattr("watchdog.jobs.OVERDUE_SECONDS", seconds)
+    monkeypatch.setattr("watchdog.daemon.jobs.OVERDUE_SECONDS", seconds)
     return seconds
 
 
@@ -209,7 +209,7 @@ async def test_a_wall_clock_set_forward_by_years_runs_it_once(jobs: Jobs, clock:
 
 
 async def test_a_run_that_breaks_is_said_and_does_not_end_it(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watchdog.jobs._AFTER_FAILURE_SECONDS", 0.01)
+    monkeypatch.setattr("watchdog.daemon.jobs._AFTER_FAILURE_SECONDS", 0.01)
     runs, again = 0, asyncio.Event()
 
     async def breaks() -> float:

@@ -20,8 +20,9 @@ from pydantic import SecretStr
 
 from watchdog import logs
 from watchdog.clock import SystemClock
-from watchdog.redaction import scrub
-from watchdog.repeats import Repeats
+from watchdog.logs import redaction, setup
+from watchdog.logs.redaction import scrub
+from watchdog.logs.suppression import Repeats
 
 SIGNED_URL = "https://rtc-api.zego.im/?Action=X&Signature=43e5cfcca828314675f91b001390566a&AppId=1"
 QUOTED = '43e5cfcc it\'s "é"\\'
@@ -147,7 +148,7 @@ def test_auto_is_json_elsewhere() -> None:
 @pytest.mark.parametrize("format_", ["json", "console"])
 @pytest.mark.parametrize("fields", SECRET_FIELDS, ids=str)
 def test_nothing_secret_is_written(fields: dict[str, object], format_: str) -> None:
-    logs.redact("43e5cfcc-registered")
+    redaction.redact("43e5cfcc-registered")
     text = written(lambda log: log.info("x", **fields), format=format_)
     assert "43e5cfcc" not in text
     assert "p@ss" not in text
@@ -156,7 +157,7 @@ def test_nothing_secret_is_written(fields: dict[str, object], format_: str) -> N
 
 @pytest.mark.parametrize("format_", ["json", "console"])
 def test_nothing_secret_is_written_with_an_exception(format_: str) -> None:
-    logs.redact(QUOTED)
+    redaction.redact(QUOTED)
 
     def log(logger: Any) -> None:
         try:
@@ -175,7 +176,7 @@ def test_nothing_secret_is_written_with_an_exception(format_: str) -> None:
 
 
 def test_prose_and_short_words_stay_readable() -> None:
-    logs.redact("abc")
+    redaction.redact("abc")
     prose = "abc: the secret: put it into server_secret_file /run/x; signature wrong at http://h:80/a@b"
     assert scrub(prose) == prose
 
@@ -238,7 +239,7 @@ def test_exit_is_not_held_up_by_a_full_pipe() -> None:
     with process:
         assert process.stdout is not None
         assert process.stdout.read() == "done\n"
-        assert process.wait(timeout=logs.CLOSE_SECONDS + 10) == 0
+        assert process.wait(timeout=setup.CLOSE_SECONDS + 10) == 0
 
 
 def test_what_was_logged_last_is_written_before_exit() -> None:
@@ -362,7 +363,7 @@ def test_the_journal_gets_an_exception_with_its_message(journald: Journald) -> N
 
 @pytest.mark.parametrize("fields", SECRET_FIELDS, ids=str)
 def test_nothing_secret_reaches_the_journal(journald: Journald, fields: dict[str, object]) -> None:
-    logs.redact("43e5cfcc-registered")
+    redaction.redact("43e5cfcc-registered")
 
     def log(logger: Any) -> None:
         logger.info("x", **fields)
@@ -412,7 +413,7 @@ def test_a_journal_that_was_started_anew_gets_the_rest(journald: Journald) -> No
 
 
 def test_a_journal_that_hangs_blocks_nobody_and_the_loss_is_counted(journald: Journald) -> None:
-    before = logs.dropped_lines()
+    before = setup.dropped_lines()
     logs.configure("journal", "info", io.StringIO(), queue_lines=100, socket=journald.path)
     log = structlog.get_logger()
     finished = threading.Event()
@@ -436,7 +437,7 @@ def test_a_journal_that_hangs_blocks_nobody_and_the_loss_is_counted(journald: Jo
     assert len(kept) + dropped == 5000
     assert dropped > 3000
     assert kept == sorted(kept)
-    assert logs.dropped_lines() - before == dropped
+    assert setup.dropped_lines() - before == dropped
 
 
 @pytest.mark.parametrize(("connected", "sent"), [(True, 1), (False, 0)])
@@ -474,12 +475,12 @@ class Talk:
     def __init__(self) -> None:
         self.clock = HandClock()
         self._stream = io.StringIO()
-        self._told = logs.suppressed_lines()
+        self._told = setup.suppressed_lines()
         logs.configure("json", "debug", self._stream, clock=self.clock)
 
     @property
     def suppressed(self) -> int:
-        return logs.suppressed_lines() - self._told
+        return setup.suppressed_lines() - self._told
 
     def lines(self) -> list[tuple[str, int | None]]:
         """Return event and number of suppressed ones, after everything is written."""

@@ -21,21 +21,23 @@ from tests.running import APP_ID, SECRET, eventually
 from tests.running import Application as Backend
 from tests.stopping_bench import bench, empty_room, reply, value
 from tests.time_travel import FakeClock, World
-from watchdog import checkup, opening, wiring
-from watchdog.attempt import Held
-from watchdog.callback_store import replay_key
+from watchdog.cli.checks import examine as checkup
 from watchdog.clock import SystemClock
-from watchdog.config import load
-from watchdog.daemon import Service
+from watchdog.config.loader import load
+from watchdog.config.settings import Config
+from watchdog.core.callbacks import IDLE_AUTO_STOP, Seal, TaskException
+from watchdog.core.model import Evidence, Outcome, Reason, Source
+from watchdog.daemon.lifecycle import Service
+from watchdog.daemon.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.errors import ConfigError
-from watchdog.events import IDLE_AUTO_STOP, Seal, TaskException
-from watchdog.gauges import EVERY_SECONDS, Gauges
-from watchdog.metrics import PREFIX, SHOWN, Exposition, Metrics
-from watchdog.model import Evidence, Outcome, Reason, Source
-from watchdog.settings import Config
-from watchdog.statements import DETAIL_LEASE_EXPIRED
-from watchdog.store import Intent
-from watchdog.wiring import Parts
+from watchdog.services.figures import EVERY_SECONDS, Gauges
+from watchdog.services.sender import Held
+from watchdog.store.callbacks import replay_key
+from watchdog.store.statements import DETAIL_LEASE_EXPIRED
+from watchdog.store.tasks import Intent
+from watchdog.wiring import database as opening
+from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 TOKEN = "not-a-real-token-é"

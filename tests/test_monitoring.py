@@ -22,8 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from tests.test_sql_docs import Story
 from tests.time_travel import World
-from watchdog.model import Outcome, Status
-from watchdog.outcomes import ReplyClass
+from watchdog.core.model import Outcome, Status
+from watchdog.core.outcomes import ReplyClass
 from watchdog.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
@@ -284,7 +284,7 @@ def test_the_alerts_use_most_of_what_there_is(scrape: Scrape) -> None:
 VALUES: dict[str, set[str]] = {
     "outcome": {outcome.value for outcome in Outcome},
     "status": {status.value for status in Status},
-    # As watchdog.zego has them.
+    # As watchdog.zego.client has them.
     "class": {"ok", "no_answer", "not_sent", *(one.value for one in ReplyClass if one is not ReplyClass.STOPPED)},
     "answer": {"accepted", "replayed", "suspicious", "ignored"},
     "le": {"10.0"},
@@ -299,7 +299,7 @@ def test_only_values_that_exist_are_asked_for(query: Query) -> None:
 
 
 def test_what_is_accepted_of_callbacks_is_called_so() -> None:
-    webhook = (ROOT / "watchdog/webhook.py").read_text(encoding="utf-8")
+    webhook = (ROOT / "watchdog/services/callbacks.py").read_text(encoding="utf-8")
     for answer in VALUES["answer"]:
         assert f'"{answer}"' in webhook
 

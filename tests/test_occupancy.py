@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests.stopping_bench import reply
 from tests.time_travel import FakeClock
 from tests.virtual_loop import run_virtual
-from watchdog.model import RoomCount, Source
-from watchdog.occupancy import BACKGROUND_CALLS, BOTS_AT_MOST, Bots, Counted, Occupancy, count_as, people
-from watchdog.pacing import Pace
-from watchdog.zego import RoomUser, UserList, ZegoClient
+from watchdog.core.model import RoomCount, Source
+from watchdog.services.occupancy import BACKGROUND_CALLS, BOTS_AT_MOST, Bots, Counted, Occupancy, count_as, people
+from watchdog.zego.client import RoomUser, UserList, ZegoClient
+from watchdog.zego.pacing import Pace
 
 APP = 1
 PATTERNS = ("asr-*", "agent[0-9]")

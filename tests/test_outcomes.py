@@ -1,7 +1,7 @@
 import pytest
 
-from watchdog.model import Outcome, Reply, Status
-from watchdog.outcomes import (
+from watchdog.core.model import Outcome, Reply, Status
+from watchdog.core.outcomes import (
     RETURN_CODES,
     TASK_BECOMES,
     ReplyClass,

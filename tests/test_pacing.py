@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from tests.virtual_loop import VirtualLoop, run_virtual
-from watchdog.pacing import Pace
+from watchdog.zego.pacing import Pace
 
 APP, OTHER_APP = 1, 2
 

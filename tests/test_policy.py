@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from watchdog.model import Evidence, Reason, Source, Status, Task, Verify
-from watchdog.policy import (
+from watchdog.core.model import Evidence, Reason, Source, Status, Task, Verify
+from watchdog.core.policy import (
     RULE_TEXT,
     Decision,
     Policy,

@@ -17,19 +17,19 @@ from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from tests.stopping_bench import reply
 from tests.time_travel import World
 from tests.virtual_loop import run_virtual
-from watchdog import wiring
-from watchdog.daemon import Service
-from watchdog.model import Evidence, Source, Status
-from watchdog.occupancy import BACKGROUND_SHARE, Occupancy
-from watchdog.pacing import Pace
-from watchdog.policy import Rule, decide
-from watchdog.poll_store import PollStore
-from watchdog.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
+from watchdog.config.settings import Config
+from watchdog.core.model import Evidence, Source, Status
+from watchdog.core.policy import Rule, decide
+from watchdog.daemon.lifecycle import Service
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
-from watchdog.settings import Config
-from watchdog.storage import Storage
-from watchdog.wiring import Parts
-from watchdog.zego import ZegoClient
+from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
+from watchdog.services.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
+from watchdog.store.aio.threads import Storage
+from watchdog.store.polling import PollStore
+from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
+from watchdog.zego.client import ZegoClient
+from watchdog.zego.pacing import Pace
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from watchdog.events import (
+from watchdog.core.callbacks import (
     Event,
     RoomClosed,
     RoomCreated,
@@ -21,7 +21,7 @@ from watchdog.events import (
     UserLeft,
     Utterance,
 )
-from watchdog.presence import (
+from watchdog.core.presence import (
     ADMIN_ROLE,
     Facts,
     Join,

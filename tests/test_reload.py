@@ -18,12 +18,12 @@ import yaml
 
 from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from watchdog.clock import SystemClock
+from watchdog.config.settings import Config
+from watchdog.core.signing import callback_signature
+from watchdog.daemon.http_server import CALLBACK_PATH
+from watchdog.daemon.reload import merge
 from watchdog.errors import ConfigError
-from watchdog.http_server import CALLBACK_PATH
-from watchdog.reload import merge
 from watchdog.sandbox import Action, Misbehaviour, Sandbox
-from watchdog.settings import Config
-from watchdog.signing import callback_signature
 
 
 class Manager:

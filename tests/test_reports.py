@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.time_travel import World
-from watchdog import reports
-from watchdog.model import Outcome, Status, Task
-from watchdog.policy import Policy, plan
-from watchdog.store import Daemon
+from watchdog.core.model import Outcome, Status, Task
+from watchdog.core.policy import Policy, plan
+from watchdog.store.reports import tasks as reports
+from watchdog.store.tasks import Daemon
 
 
 def tried(world: World, task_id: str, outcome: Outcome = Outcome.STOPPED, **columns: Any) -> None:

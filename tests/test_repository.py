@@ -44,7 +44,7 @@ def pyproject() -> dict[str, object]:
 
 def test_there_are_files_to_look_at() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in files()}
-    assert {"pyproject.toml", "watchdog/model.py", "tests/test_repository.py"} <= names
+    assert {"pyproject.toml", "watchdog/core/model.py", "tests/test_repository.py"} <= names
 
 
 @pytest.mark.parametrize("what", FOREIGN)

@@ -10,17 +10,19 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from tests.time_travel import FakeClock, World
-from watchdog import retention, schema, wiring
 from watchdog.clock import SystemClock
-from watchdog.config import load
-from watchdog.database import open_engine, writing
+from watchdog.config.loader import load
+from watchdog.config.settings import Config, PolicyConfig
+from watchdog.core.model import Evidence, Mode, Outcome, Reason, Reply, Source, Status
 from watchdog.errors import ConfigError
-from watchdog.model import Evidence, Mode, Outcome, Reason, Reply, Source, Status
-from watchdog.retention import Keep, Retention
-from watchdog.retention_store import RetentionStore
-from watchdog.settings import Config, PolicyConfig
-from watchdog.storage import Storage
-from watchdog.store import Answer, Claim, Daemon, Intent, SetAside, Store
+from watchdog.services import retention
+from watchdog.services.retention import Keep, Retention
+from watchdog.store import schema
+from watchdog.store.aio.threads import Storage
+from watchdog.store.engine import open_engine, writing
+from watchdog.store.retention import RetentionStore
+from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
+from watchdog.wiring import parts as wiring
 
 DAY = 86_400.0
 TASKS_DAYS, ATTEMPTS_DAYS = 90, 400

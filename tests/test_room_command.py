@@ -13,11 +13,12 @@ from typer.testing import CliRunner, Result
 from tests.running import APP_ID, SECRET, Application
 from tests.test_reports import tried
 from tests.time_travel import World
-from watchdog import checkup, reports
-from watchdog.checkup import Level
 from watchdog.cli import app
+from watchdog.cli.checks import examine as checkup
+from watchdog.cli.checks.examine import Level
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Join, Limits, Misbehaviour, Sandbox
+from watchdog.store.reports import tasks as reports
 
 
 @pytest.fixture

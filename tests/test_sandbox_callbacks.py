@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchdog.core.signing import callback_signature, sign
 from watchdog.sandbox import (
     Action,
     CallbackBehaviour,
@@ -19,7 +20,6 @@ from watchdog.sandbox import (
 from watchdog.sandbox.outbox import RETRY_SECONDS, Delivery, Outbox
 from watchdog.sandbox.vendor import Limits, Request, Vendor
 from watchdog.sandbox.world import ADMIN_ROLE, Event, World
-from watchdog.signing import callback_signature, sign
 
 APP, NOW = 12345, 1_700_000_000.25
 MS = "1700000000250"

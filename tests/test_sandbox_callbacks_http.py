@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import httpx2
 import pytest
 
+from watchdog.core.signing import callback_signature, sign
 from watchdog.errors import ConfigError
 from watchdog.sandbox import (
     Action,
@@ -27,7 +28,6 @@ from watchdog.sandbox import (
 )
 from watchdog.sandbox.operations import parse_operation
 from watchdog.sandbox.world import Event
-from watchdog.signing import callback_signature, sign
 
 APP, NOW = 12345, 1_700_000_000.25
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from watchdog.model import Outcome
+from watchdog.core.model import Outcome
 from watchdog.sandbox.referee import judge
 from watchdog.sandbox.world import ADMIN_ROLE, Event, Log
 

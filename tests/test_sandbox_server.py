@@ -12,13 +12,13 @@ from urllib.parse import urlencode, urlsplit
 import httpx2
 import pytest
 
+from watchdog.core.model import Outcome
+from watchdog.core.signing import sign
 from watchdog.errors import ConfigError
-from watchdog.model import Outcome
 from watchdog.sandbox import Action, Body, Drop, Join, Leave, Limits, Misbehaviour, RequestIdStyle, Sandbox, Start, Stop
 from watchdog.sandbox.application import HUGE_BYTES
 from watchdog.sandbox.referee import judge
 from watchdog.sandbox.world import Event
-from watchdog.signing import sign
 
 APP, SECRET, NOW = 12345, "9193cc662a4c0ec135ec71fb57194b38", 1_700_000_000.0
 

@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from watchdog.core.signing import sign
 from watchdog.sandbox.misbehaviour import WELL_BEHAVED, Drop, Misbehaviour, Misbehaviours
 from watchdog.sandbox.vendor import Action, Answer, Code, Limits, Request, SlidingSecond, Vendor
 from watchdog.sandbox.world import ADMIN_ROLE, World, stream
-from watchdog.signing import sign
 
 APP, SECRET, NOW = 12345, "9193cc662a4c0ec135ec71fb57194b38", 1_615_186_943.0
 UNLIMITED = Limits(start=0, stop=0, user_num=0, user_list=0, user_list_per_room=0)

@@ -18,14 +18,16 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from tests.time_travel import START, World
-from watchdog import schema
-from watchdog.database import open_engine, reading, writing
+from watchdog import SCHEMA_VERSION
+from watchdog.core.model import Evidence, Outcome, Reason, Source, Status
+from watchdog.core.outcomes import TASK_BECOMES
+from watchdog.core.policy import Plan
 from watchdog.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
-from watchdog.model import Evidence, Outcome, Reason, Source, Status
-from watchdog.outcomes import TASK_BECOMES
-from watchdog.policy import Plan
-from watchdog.store import Answer, Claim, Daemon, Intent, SetAside, Store
-from watchdog.tables import SCHEMA_VERSION, VERSION_TABLE, metadata
+from watchdog.shipped import shipped
+from watchdog.store import schema
+from watchdog.store.engine import open_engine, reading, writing
+from watchdog.store.tables import VERSION_TABLE, metadata
+from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
 
 VIEW_COLUMNS = [
     *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),
@@ -69,7 +71,7 @@ def objects(engine: sa.Engine) -> set[str]:
 
 def to_first_revision(engine: sa.Engine) -> None:
     config = Config()
-    config.set_main_option("script_location", str(schema.migrations_folder()))
+    config.set_main_option("script_location", str(shipped("migrations")))
     with writing(engine) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
@@ -100,7 +102,7 @@ class TestMigrate:
 
     def test_the_program_is_written_for_the_last_revision(self) -> None:
         config = Config()
-        config.set_main_option("script_location", str(schema.migrations_folder()))
+        config.set_main_option("script_location", str(shipped("migrations")))
         assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_VERSION
 
     def test_again_is_nothing(self, engine: sa.Engine) -> None:
@@ -153,7 +155,7 @@ class TestMigrate:
 
     def test_by_several_processes_at_once(self, database_url: str) -> None:
         program = (
-            "import sys; from watchdog import schema; from watchdog.database import open_engine;"
+            "import sys; from watchdog import schema; from watchdog.store.engine import open_engine;"
             " sys.stdin.readline();"
             " print(*schema.migrate(open_engine(sys.argv[1], must_exist=False)))"
         )
@@ -607,7 +609,7 @@ class TestDocumentation:
         assert all(status in diagram for status in Status)
 
     def test_every_constraint_and_index_that_is_named_exists(self) -> None:
-        folder = schema.migrations_folder()
+        folder = shipped("migrations")
         built = "".join(file.read_text() for file in (*folder.glob("versions/*.py"), *folder.glob("sql/*.sql")))
         for name in re.findall(r"zego_[a-z_0-9]+", self.PAGE):
             assert name in built or name == VERSION_TABLE, name

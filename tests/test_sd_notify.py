@@ -13,11 +13,11 @@ import pytest
 
 from tests.running import APP_ID, SECRET
 from tests.time_travel import World
-from watchdog.daemon import Service
+from watchdog.config.settings import Config
+from watchdog.daemon.lifecycle import Service
+from watchdog.daemon.liveness import EXTEND_SECONDS, STATUS_SECONDS, Supervision
+from watchdog.daemon.sd_notify import ServiceManager
 from watchdog.errors import DatabaseUnavailable
-from watchdog.sd_notify import ServiceManager
-from watchdog.settings import Config
-from watchdog.supervision import EXTEND_SECONDS, STATUS_SECONDS, Supervision
 
 
 class Ear:
@@ -92,7 +92,7 @@ def test_sockets_for_another_process_or_none_are_not_ours() -> None:
 
 PASSED = """
 import os, sys
-from watchdog.sd_notify import ServiceManager
+from watchdog.daemon.sd_notify import ServiceManager
 for number, descriptor in enumerate(map(int, sys.argv[1:]), 3):
     os.dup2(descriptor, number)
 passed = ServiceManager({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(sys.argv) - 1)}).listening_sockets()

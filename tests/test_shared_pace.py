@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from tests.time_travel import World
 from tests.virtual_loop import run_virtual
-from watchdog.database import writing
 from watchdog.errors import DatabaseUnavailable
-from watchdog.pace_store import FARTHEST_SECONDS, PaceStore
-from watchdog.pacing import Pace
-from watchdog.tables import paces
+from watchdog.store.engine import writing
+from watchdog.store.pace import FARTHEST_SECONDS, PaceStore
+from watchdog.store.tables import paces
+from watchdog.zego.pacing import Pace
 
 APP = 1
 CATCH_UP = 0.02

@@ -1,6 +1,6 @@
 import pytest
 
-from watchdog.signing import callback_signature, sign
+from watchdog.core.signing import callback_signature, sign
 
 # The vendor's own published example.
 APP_ID, NONCE, SECRET, TIMESTAMP = 12345, "4fd24687296dd9f3", "9193cc662a4c0ec135ec71fb57194b38", 1615186943

@@ -7,7 +7,7 @@ import pytest
 from simulation.__main__ import main
 from simulation.judge import Judge, Judgement, Watched
 from simulation.run import Result, Scenario, simulate
-from watchdog.model import Verify
+from watchdog.core.model import Verify
 from watchdog.sandbox.world import Event, World
 
 SMALL = Scenario(seed=1, rooms=150, hours=0.5)

@@ -18,13 +18,13 @@ import psycopg
 import pytest
 
 from tests.time_travel import Application, World
-from watchdog import policy
-from watchdog.callback_store import CallbackStore
-from watchdog.events import IDLE_AUTO_STOP
-from watchdog.model import Evidence, Outcome, Reason, Reply, Source
-from watchdog.outcomes import TASK_BECOMES
-from watchdog.policy import Policy, Rule
-from watchdog.store import Answer, Claim, Daemon, Intent, SetAside, Store
+from watchdog.core import policy
+from watchdog.core.callbacks import IDLE_AUTO_STOP
+from watchdog.core.model import Evidence, Outcome, Reason, Reply, Source
+from watchdog.core.outcomes import TASK_BECOMES
+from watchdog.core.policy import Policy, Rule
+from watchdog.store.callbacks import CallbackStore
+from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
 
 DOCUMENT = Path(__file__).parent.parent / "docs/sql.md"
 

@@ -14,17 +14,18 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from watchdog import checkup, schema
-from watchdog.checkup import Blame, Finding, Level
 from watchdog.cli import app
+from watchdog.cli.checks import examine as checkup
+from watchdog.cli.checks.examine import Blame, Finding, Level
 from watchdog.clock import SystemClock
-from watchdog.database import open_engine
 from watchdog.errors import DatabaseError
-from watchdog.privileges import NEEDED, privileges
-from watchdog.retention_store import RetentionStore
 from watchdog.sandbox import Limits, Sandbox
-from watchdog.store import Store
-from watchdog.tables import VERSION_TABLE, metadata
+from watchdog.store import schema
+from watchdog.store.engine import open_engine
+from watchdog.store.reports.privileges import NEEDED, privileges
+from watchdog.store.retention import RetentionStore
+from watchdog.store.tables import VERSION_TABLE, metadata
+from watchdog.store.tasks import Store
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROLES = DOCS / "roles.sql"

@@ -14,15 +14,15 @@ import pytest
 import structlog
 
 from tests.time_travel import World
-from watchdog.answer_journal import AnswerJournal, Closing
-from watchdog.answer_store import Written
 from watchdog.clock import SystemClock
-from watchdog.database import identify
+from watchdog.core.model import Evidence, Outcome, Reason, Reply, Source, Status
+from watchdog.core.policy import Plan
 from watchdog.errors import DatabaseError, DatabaseUnavailable, RowLocked
-from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status
-from watchdog.policy import Plan
-from watchdog.storage import JOURNAL_AFTER_SECONDS, GroupCommit, Storage
-from watchdog.store import Answer, Claim, Intent, Sent, Store
+from watchdog.store.aio.answer_journal import AnswerJournal, Closing
+from watchdog.store.aio.threads import JOURNAL_AFTER_SECONDS, GroupCommit, Storage
+from watchdog.store.attempts import Written
+from watchdog.store.engine import identify
+from watchdog.store.tasks import Answer, Claim, Intent, Sent, Store
 
 
 class Committer:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.time_travel import World
-from watchdog.answer_journal import Closing
-from watchdog.answer_store import Written
-from watchdog.model import Evidence, Outcome, Reason, Reply, Source, Status
-from watchdog.outcomes import TASK_BECOMES
-from watchdog.policy import LEAD_SECONDS, Plan
-from watchdog.statements import ALIVE_SECONDS, DETAIL_LEASE_EXPIRED, FORGET_DAEMON_SECONDS
-from watchdog.store import (
+from watchdog.core.model import Evidence, Outcome, Reason, Reply, Source, Status
+from watchdog.core.outcomes import TASK_BECOMES
+from watchdog.core.policy import LEAD_SECONDS, Plan
+from watchdog.store.aio.answer_journal import Closing
+from watchdog.store.attempts import Written
+from watchdog.store.statements import ALIVE_SECONDS, DETAIL_LEASE_EXPIRED, FORGET_DAEMON_SECONDS
+from watchdog.store.tasks import (
     Answer,
     Claim,
     Daemon,

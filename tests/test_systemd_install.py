@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from watchdog import config as configuration
-from watchdog.cli import app, units
+from watchdog.cli import app
+from watchdog.cli.commands import systemd as units
+from watchdog.core.model import Mode
 from watchdog.errors import InstallationError
-from watchdog.model import Mode
 
 PROGRAM = "/usr/lib/zego/bin/zego-watchdog"
 SERVICE = Path("etc/systemd/system/zego-watchdog.service")

@@ -17,18 +17,19 @@ import structlog
 
 from tests.running import APP_ID, SECRET, Application, eventually
 from tests.time_travel import World
-from watchdog import opening, wiring
 from watchdog.clock import SystemClock
-from watchdog.config import load
-from watchdog.daemon import Service
+from watchdog.config.loader import load
+from watchdog.config.settings import Config, HttpConfig
+from watchdog.core.callbacks import Fault
+from watchdog.core.signing import callback_signature
+from watchdog.daemon.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
+from watchdog.daemon.lifecycle import Service
 from watchdog.errors import ConfigError
-from watchdog.events import Fault
-from watchdog.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
 from watchdog.sandbox import CallbackEncoding, Join, Leave, Sandbox, SendCallbacks, Speak, Start
-from watchdog.settings import Config, HttpConfig
-from watchdog.signing import callback_signature
-from watchdog.store import Store
-from watchdog.webhook import STATUS_OF_FAULT, Webhook
+from watchdog.services.callbacks import STATUS_OF_FAULT, Webhook
+from watchdog.store.tasks import Store
+from watchdog.wiring import database as opening
+from watchdog.wiring import parts as wiring
 
 CALLBACK_SECRET = "not-a-real-callback-secret"
 JSON = "application/json"

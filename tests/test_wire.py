@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from watchdog.clock import SystemClock
-from watchdog.wire import Network, Wire
+from watchdog.zego.tcp import Network, Wire
 
 Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Call = Callable[[Conversation], Awaitable[Wire]]

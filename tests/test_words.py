@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from watchdog.cli import words
-from watchdog.model import Evidence, Mode, Source, Status, Task, Verify
-from watchdog.policy import Decision, Policy, Rule, Verdict, decide
+from watchdog.cli.view import words
+from watchdog.core.model import Evidence, Mode, Source, Status, Task, Verify
+from watchdog.core.policy import Decision, Policy, Rule, Verdict, decide
 
 DAY = timedelta(days=1)
 

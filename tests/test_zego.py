@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from tests.virtual_loop import run_virtual
+from watchdog.core.model import Reply, RoomCount
+from watchdog.core.signing import sign
 from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError
-from watchdog.model import Reply, RoomCount
-from watchdog.signing import sign
-from watchdog.zego import FATE, Counts, ZegoClient, read_reply
+from watchdog.zego.client import FATE, Counts, ZegoClient, read_reply
 
 APP_ID, SECRET = 1234567890, "9193cc662a4c0ec135ec71fb57194b38"
 NOW = 1_700_000_000.4

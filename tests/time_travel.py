@@ -26,10 +26,10 @@ import pytest
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
-from watchdog import schema
-from watchdog.database import open_engine, reading
-from watchdog.store import Store
-from watchdog.tables import attempts, metadata, tasks
+from watchdog.store import schema
+from watchdog.store.engine import open_engine, reading
+from watchdog.store.tables import attempts, metadata, tasks
+from watchdog.store.tasks import Store
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

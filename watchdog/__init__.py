@@ -1,3 +1,6 @@
 """zego-watchdog: stops abandoned ZEGO Cloud Realtime ASR tasks, and keeps the record in SQL."""
 
 __version__ = "0.1.0"
+
+SCHEMA_VERSION = "0003"
+"""The Alembic revision this program is written for; Debian's scripts read it here."""

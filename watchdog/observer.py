@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping
 
-from watchdog.model import Outcome, Reason
+from watchdog.core.model import Outcome, Reason
 
 Reading = float | Mapping[tuple[str, ...], float] | None
 """A number, or one for each combination of labels, or None for what is not known yet."""

@@ -22,8 +22,8 @@ import httpx2
 from benchmarks.peers import vendor
 from watchdog.clock import SystemClock
 from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
-from watchdog.storage import GroupCommit
-from watchdog.zego import ROOMS_PER_CALL, ZegoClient
+from watchdog.store.aio.threads import GroupCommit
+from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 
 from watchdog.clock import SystemClock
+from watchdog.core.signing import sign
 from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
-from watchdog.signing import sign
 
 CONCURRENCY = 64
 """Stops at a time, as many as the daemon is given where it has no pace."""

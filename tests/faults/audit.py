@@ -25,8 +25,8 @@ from typing import Any
 import psycopg
 
 from tests.running import Application
-from watchdog.model import Outcome
-from watchdog.outcomes import TASK_BECOMES
+from watchdog.core.model import Outcome
+from watchdog.core.outcomes import TASK_BECOMES
 from watchdog.sandbox.referee import judge
 from watchdog.sandbox.world import Event
 

@@ -46,18 +46,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.faults import terminator
-from watchdog import (  # noqa: F401 - so that no daemon has to import them
-    checkup,
-    cli,
-    config,
-    daemon,
-    http_server,
-    logs,
-    zego,
-)
-from watchdog.store import Store
-from watchdog.sweeper import Sweeper
-from watchdog.zego import ZegoClient
+from watchdog import cli
+from watchdog.services.sweeper import Sweeper
+from watchdog.store.tasks import Store
+from watchdog.zego import client as zego
+from watchdog.zego.client import ZegoClient
 
 _stopping: contextvars.ContextVar[bool] = contextvars.ContextVar("stopping", default=False)
 _in_store = threading.local()

@@ -18,7 +18,7 @@ import sys
 
 from watchdog.clock import SystemClock
 from watchdog.errors import NoAnswer
-from watchdog.zego import ZegoClient
+from watchdog.zego.client import ZegoClient
 
 VENDOR = "10.9.0.2"
 DEADLINE_SECONDS = 1.0

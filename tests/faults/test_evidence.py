@@ -15,9 +15,9 @@ from tests.faults.client import LISTEN, address, metric, request
 from tests.faults.harness import Daemon, Stage, fault
 from tests.running import APP_ID, SECRET
 from watchdog.clock import SystemClock
+from watchdog.core.signing import callback_signature
 from watchdog.sandbox import CallbackBehaviour, Join, Leave, SendCallbacks, Start
 from watchdog.sandbox.callbacks import CallbackEncoding
-from watchdog.signing import callback_signature
 
 CALLBACK_SECRET = "not-a-real-callback-secret"
 JSON = {"Content-Type": "application/json"}

@@ -14,12 +14,12 @@ import pytest
 
 from tests.faults.client import LISTEN, Pulse, address, hanging, request
 from tests.faults.harness import Daemon, Stage, fault
-from watchdog.tables import SCHEMA_VERSION
+from watchdog import SCHEMA_VERSION
 
 _WITH_JOURNAL = """
 import pathlib, sys
-import watchdog.journal
-watchdog.journal.SOCKET = pathlib.Path(sys.argv.pop(1))
+import watchdog.logs.journald
+watchdog.logs.journald.SOCKET = pathlib.Path(sys.argv.pop(1))
 from watchdog import cli
 cli.main()
 """

@@ -26,9 +26,9 @@ from psycopg.rows import dict_row
 from simulation.virtual import START, SqliteTime, VirtualClock
 from tests.invariants.timeline import Timeline
 from tests.time_travel import Application, PostgresqlTime
-from watchdog import schema
-from watchdog.database import open_engine
-from watchdog.tables import metadata
+from watchdog.store import schema
+from watchdog.store.engine import open_engine
+from watchdog.store.tables import metadata
 
 T = TypeVar("T")
 Row = Mapping[str, Any]

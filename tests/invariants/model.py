@@ -25,15 +25,15 @@ from simulation.virtual import START
 from tests.invariants.database import ACTIVE, SENT, Database, Driver, Row, Violation, moment
 from tests.invariants.timeline import ProcessLoop, Timeline
 from tests.invariants.vendor import APP_ID, BOTS, SECRET, ModelVendor
-from watchdog import wiring
-from watchdog.daemon import HEARTBEAT_SECONDS, REAP_SECONDS
+from watchdog.config.settings import Config
+from watchdog.daemon.lifecycle import HEARTBEAT_SECONDS, REAP_SECONDS
 from watchdog.errors import DatabaseError
-from watchdog.poller import TICK_SECONDS
 from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
 from watchdog.sandbox.outbox import Delivery, Outbox
 from watchdog.sandbox.vendor import Action
 from watchdog.sandbox.world import Event
-from watchdog.settings import Config
+from watchdog.services.poller import TICK_SECONDS
+from watchdog.wiring import parts as wiring
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class StoreThread(ThreadPoolExecutor):
 
 
 class Process:
-    """One daemon: its parts on a loop of its own, doing what ``watchdog.daemon``'s jobs do."""
+    """One daemon: its parts on a loop of its own, doing what ``watchdog.daemon.lifecycle``'s jobs do."""
 
     def __init__(self, town: "Town", number: int) -> None:
         self.town = town
@@ -232,7 +232,7 @@ class Process:
 
         self._jobs.append(self.loop.create_task(watched()))
 
-    # What the daemon's jobs do (watchdog.daemon), without a scheduler of real time.
+    # What the daemon's jobs do (watchdog.daemon.lifecycle), without a scheduler of real time.
 
     async def _run(self) -> None:
         try:

@@ -10,8 +10,7 @@ import pytest
 from tests.system.machine import CommandFailed, Machine, clock, until
 from tests.system.service import DATABASE, UNIT, configuration, configure, install, restarted
 from tests.system.vendor import Backend, Database, Vendor
-from watchdog import __version__
-from watchdog.tables import SCHEMA_VERSION
+from watchdog import SCHEMA_VERSION, __version__
 
 # What bash does when somebody types this and a tabulator.
 COMPLETION = """
@@ -33,7 +32,7 @@ def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = folder / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     (library,) = (tree / "opt/zego-watchdog/lib").glob("python3.*/site-packages")
-    tables = library / "watchdog/tables.py"
+    tables = library / "watchdog/store/tables.py"
     replace(tables, f'SCHEMA_VERSION = "{SCHEMA_VERSION}"', f'SCHEMA_VERSION = "{NEWER_SCHEMA}"')
     replace(library / "watchdog/__init__.py", f'"{__version__}"', f'"{NEWER}"')
     (library / f"watchdog/migrations/versions/{NEWER_SCHEMA}_newer.py").write_text(

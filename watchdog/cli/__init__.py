@@ -15,8 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 import watchdog
-from watchdog.cli import guard, history, systemd
-from watchdog.cli.options import AsJson, ConfigFile, Limit, TaskId
+from watchdog.cli.app import guard, history, systemd
+from watchdog.cli.app.options import AsJson, ConfigFile, Limit, TaskId
 from watchdog.errors import WatchdogError
 
 
@@ -133,7 +133,7 @@ def run(
     Ends on SIGTERM or Ctrl-C; a second one cuts short what is in flight. SIGHUP reads the configuration and the secrets
     again; what it cannot change without a restart is named in the log. Logs go to stderr.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     actions.run(config, first_migrate=migrate)
 
@@ -211,7 +211,7 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
     It checks signatures, keeps rooms and limits, ends idle tasks, and misbehaves when told to. Point zego.asr_url and
     zego.rtc_url at the address it prints.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
     from watchdog.sandbox.command import SandboxSettings, read_callback_secret, read_server_secret
     from watchdog.sandbox.vendor import Limits
 
@@ -244,7 +244,7 @@ def migrate(config: ConfigFile = None) -> None:
 
     One transaction: it succeeds, or nothing has changed. The application's own tables are left alone.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     actions.migrate(config)
 
@@ -267,7 +267,7 @@ def check(
     if nothing fails, whatever it warns of; with 78 if the configuration fails, with 75 if only something could not be
     reached, else with 1.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     raise typer.Exit(actions.check(config, as_json=as_json, offline=offline))
 
@@ -283,7 +283,7 @@ def status(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     Exits with 0 even when no daemon is alive; it says so in red, and as "alive": false in JSON.
     """
-    from watchdog.cli import reading
+    from watchdog.cli.commands import listing as reading
 
     reading.status(config, as_json=as_json)
 
@@ -314,7 +314,7 @@ def tasks(
       zego-watchdog tasks --room lecture-12 --status all
       zego-watchdog tasks --json --limit 1000
     """
-    from watchdog.cli import reading
+    from watchdog.cli.commands import listing as reading
 
     reading.tasks(config, status=status, room=room, due=due, limit=limit, as_json=as_json)
 
@@ -345,7 +345,7 @@ def room(
     This is how to find the ids of bots: whoever is no person belongs into zego.bot_user_ids. Writes nothing down. Exits
     with 75 if ZEGO cannot be reached.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     actions.room(config, room_id, app_id=app_id, as_json=as_json)
 
@@ -362,7 +362,7 @@ def explain(task: TaskId, *, as_json: AsJson = False, config: ConfigFile = None)
     Shows the evidence, the decision, the times and every attempt. Decides as the daemon does, from what is stored; it
     does not ask ZEGO.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     actions.explain(config, task, as_json=as_json)
 
@@ -379,7 +379,7 @@ def stop(task: TaskId, *, as_json: AsJson = False, config: ConfigFile = None) ->
     Waits for no grace, but refuses a room with people in it, one that nobody knows anything of, and a task on hold.
     In observe mode nothing is sent. Exits with 75 if it may succeed later; a daemon goes on with it.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     raise typer.Exit(actions.stop(config, task, as_json=as_json))
 
@@ -406,7 +406,7 @@ def hold(
 
     ZEGO knows nothing of the hold: it ends the task in an empty room after its own window all the same.
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     if sum((length is not None, until is not None, release)) != 1:
         raise typer.BadParameter("give one of --for, --until and --release")
@@ -422,6 +422,6 @@ def version(*, as_json: AsJson = False) -> None:
       zego-watchdog version
       zego-watchdog version --json
     """
-    from watchdog.cli import actions
+    from watchdog.cli.commands import actions
 
     actions.version(as_json=as_json)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from watchdog.clock import Clock
+from watchdog.core.model import Outcome
 from watchdog.demo.application import Application
 from watchdog.demo.screen import attempt_words
 from watchdog.demo.snapshot import ENDED, Snapshot, look
 from watchdog.demo.stage import DaemonEnded, DaemonProcess
 from watchdog.demo.story import Beat, Fate, Hold, People, Recorder, Release, Start, Story, Trouble
-from watchdog.model import Outcome
 from watchdog.sandbox import Join, Leave, Sandbox
 from watchdog.sandbox import Start as StartTask
 from watchdog.sandbox import Stop as StopTask

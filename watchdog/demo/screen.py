@@ -8,9 +8,9 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from watchdog.core.model import Outcome
 from watchdog.demo.application import Row
 from watchdog.demo.snapshot import Line, Snapshot, State
-from watchdog.model import Outcome
 
 WIDTH: Final = 80
 _WIDE: Final = 100

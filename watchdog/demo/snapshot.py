@@ -6,8 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from watchdog.core.model import Outcome, Status
 from watchdog.demo.application import Row, as_time
-from watchdog.model import Outcome, Status
 
 
 class State(StrEnum):

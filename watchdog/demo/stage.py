@@ -15,9 +15,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from watchdog import config, opening, schema
+from watchdog import config
 from watchdog.demo.story import Timing
 from watchdog.errors import ConfigError, WatchdogError
+from watchdog.store import schema
+from watchdog.wiring import database as opening
 
 APP_ID: Final = 1234567890
 SERVER_SECRET: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105  # known to nobody but this demo's own sandbox

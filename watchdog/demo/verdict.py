@@ -5,9 +5,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from watchdog.core.model import Outcome
 from watchdog.demo.application import Row
 from watchdog.demo.story import Fate
-from watchdog.model import Outcome
 from watchdog.sandbox import referee
 
 

@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Any, Final, assert_never
 from urllib.parse import quote_plus, urlencode
 
+from watchdog.core.signing import callback_signature
 from watchdog.sandbox.world import Event
-from watchdog.signing import callback_signature
 
 EXAMPLE_CALLBACK_SECRET: Final = "secret"  # noqa: S105  # the vendor's published example
 IDLE_AUTO_STOP: Final = 1202

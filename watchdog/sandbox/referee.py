@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from watchdog.model import Outcome
+from watchdog.core.model import Outcome
 from watchdog.sandbox.world import ADMIN_ROLE, Event
 
 Row = Mapping[str, Any]

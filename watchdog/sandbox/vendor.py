@@ -15,8 +15,8 @@ from enum import IntEnum, StrEnum
 from typing import Any, Final, Self, assert_never
 from urllib.parse import parse_qs
 
+from watchdog.core.signing import sign
 from watchdog.sandbox.world import ADMIN_ROLE, World
-from watchdog.signing import sign
 
 TIMESTAMP_TOLERANCE_SECONDS: Final = 600
 ROOM_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -1,0 +1,221 @@
+"""What the operator decided: read once, validated, frozen.
+
+    --config  >  $ZEGO_WATCHDOG_CONFIG  >  ./config.yaml  >  /etc/zego-watchdog/config.yaml      which file
+    ZEGO_WATCHDOG_<SECTION>__<KEY>  >  that file  >  the defaults in ``settings``                 which value
+
+In the file as in the environment every scalar is text, and the type of its key says how to read it. So ``verify: off``
+is a word and not YAML's false, and ``grace_seconds: yes`` is an error and not one second.
+"""
+
+import difflib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from watchdog.config.secret_files import OTHERS, Origin
+from watchdog.config.settings import AppConfig, Config, Section
+from watchdog.errors import ConfigError
+from watchdog.logs.redaction import scrub
+
+__all__ = ["Config", "find", "load"]
+
+PREFIX: Final = "ZEGO_WATCHDOG_"
+PATH_VARIABLE: Final = "ZEGO_WATCHDOG_CONFIG"
+DEFAULT_PATHS: Final = (Path("config.yaml"), Path("/etc/zego-watchdog/config.yaml"))
+
+
+def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the file that ``load`` would read.
+
+    Raises ConfigError that lists the places looked at, or names the one that was asked for and is not there.
+    """
+    if path is not None:
+        asked, by = path, "--config"
+    elif variable := environ.get(PATH_VARIABLE):
+        asked, by = Path(variable), f"${PATH_VARIABLE}"
+    else:
+        for candidate in DEFAULT_PATHS:
+            if candidate.exists():
+                return candidate
+        places = ", ".join(str(candidate) for candidate in DEFAULT_PATHS)
+        raise ConfigError(
+            f"no configuration: neither --config nor ${PATH_VARIABLE} is given, and there is none of: {places}; "
+            "copy the commented config.yaml of the distribution to one of these places"
+        )
+    if not asked.exists():
+        raise ConfigError(f"{asked}: there is no such file; it was asked for by {by}")
+    return asked
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration, with the environment's values over the file's.
+
+    Raises ConfigError with every problem found, one line each.
+    """
+    file = find(path, environ)
+    values = _read(file)
+    variables, problems = _variables(environ)
+    origin = Origin(file, environ, variables)
+    for (section, key), variable in variables.items():
+        if isinstance(inside := values.get(section) or {}, dict):
+            value: object = environ[variable]
+            if key == "apps":
+                value = _parse(environ[variable], variable)
+            values[section] = {**inside, key: value}
+    try:
+        config = Config.model_validate(values, context=origin)
+    except ValidationError as error:
+        for details in error.errors():
+            problems += _explain(details, origin)
+    else:
+        problems += _exposed_password(config, origin)
+        if not problems:
+            return config
+    raise ConfigError("\n".join(problems))
+
+
+class _Loader(yaml.BaseLoader):
+    """YAML whose scalars all are text, and whose mappings have each key once."""
+
+
+def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+        seen.add(key.value)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
+
+
+def _parse(text: str, name: str) -> object:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # a BaseLoader: it builds text, lists and mappings, nothing else
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        # Not chained: the exception quotes the line, which may hold a secret.
+        raise ConfigError(f"{place}: {error.problem or 'not YAML'}; correct this line") from None
+    except yaml.YAMLError:
+        raise ConfigError(f"{name}: holds characters that YAML does not allow; remove them") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}; correct its path or its permissions") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
+    values = _parse(text, str(file))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: must hold sections such as policy: and database:, see the commented example")
+    return values
+
+
+def _keys() -> dict[tuple[str, str], str]:
+    """Every key there is, and the variable that overrides it."""
+    return {
+        (section, key): f"{PREFIX}{section}__{key}".upper()
+        for section, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for key in field.annotation.model_fields
+    }
+
+
+def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """Which keys the environment overrides, and a line for each variable that overrides nothing."""
+    keys = {variable: key for key, variable in _keys().items()}
+    found: dict[tuple[str, str], str] = {}
+    problems: list[str] = []
+    for name in environ:
+        if name in keys:
+            found[keys[name]] = name
+        elif name.upper().startswith(PREFIX) and name != PATH_VARIABLE:
+            near = difflib.get_close_matches(name.upper(), (*keys, PATH_VARIABLE), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the form is {PREFIX}SECTION__KEY; unset it"
+            problems.append(f"{name}: unknown variable; {hint}")
+    return found, problems
+
+
+_UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "token", "apps"})
+"""Keys whose values may hold a secret."""
+
+
+def _explain(details: ErrorDetails, origin: Origin) -> list[str]:
+    """Put one of pydantic's findings into the operator's words: place, value, reason, next step."""
+    location = details["loc"]
+    label = _label(location, origin)
+    error = details.get("ctx", {}).get("error")
+    if details["type"] == "value_error" and error is not None:
+        return [f"{label}: {line}" for line in str(error).splitlines()]
+    if details["type"] == "extra_forbidden":
+        return [f"{label}: unknown key; {_nearest(location)}"]
+    if details["type"] == "missing":
+        return [f"{label}: is missing; add it"]
+    if details["type"] in {"model_type", "model_attributes_type"}:
+        return [f"{label}: must hold keys and values, indented below it"]
+    reason = details["msg"].removeprefix("Input ")
+    value = details["input"]
+    if isinstance(value, str | int | float) and isinstance(location[-1], str) and location[-1] not in _UNSHOWN:
+        return [f"{label}: {scrub(str(value))!r} is refused: it {reason}{_default(location)}"]
+    return [f"{label}: it {reason}"]
+
+
+def _label(location: tuple[str | int, ...], origin: Origin) -> str:
+    """``config.yaml: zego.apps[0].app_id``, or the variable that set it."""
+    variable = origin.variables.get((str(location[0]), str(location[1]))) if len(location) > 1 else None
+    rest = location[2:] if variable else location
+    dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
+    if variable:
+        return variable + dotted
+    return f"{origin.file}: {dotted.removeprefix('.')}" if dotted else str(origin.file)
+
+
+def _nearest(location: tuple[str | int, ...]) -> str:
+    *parents, key = location
+    match parents:
+        case []:
+            siblings = list(Config.model_fields)
+        case [str(section)]:
+            siblings = [name for parent, name in _keys() if parent == section]
+        case _:
+            siblings = list(AppConfig.model_fields)
+    if near := difflib.get_close_matches(str(key), siblings, n=1):
+        return f"did you mean {near[0]}?"
+    elsewhere = [f"{section}.{name}" for section, name in _keys() if name == key]
+    return f"did you mean {elsewhere[0]}?" if elsewhere else f"known here: {', '.join(siblings)}"
+
+
+def _default(location: tuple[str | int, ...]) -> str:
+    match location:
+        case (str(section), str(key)):
+            return f"; the default is {getattr(Config.model_fields[section].default, key)}"
+        case _:
+            return ""
+
+
+def _exposed_password(config: Config, origin: Origin) -> list[str]:
+    """Hold a file with a password in it to the rule for secret files."""
+    url = urlsplit(config.database.url.get_secret_value())
+    mode = origin.file.stat().st_mode
+    if ("database", "url") in origin.variables or not mode & OTHERS:
+        return []
+    if not url.password and "password" not in parse_qs(url.query):
+        return []
+    problem = (
+        f"{origin.file}: database.url: holds a password, and the file has mode {stat.S_IMODE(mode):o}, open to "
+        f"everybody on this machine; run: chmod 600 {origin.file}, or move the password to database.password_file"
+    )
+    return [problem]

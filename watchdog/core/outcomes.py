@@ -1,0 +1,144 @@
+"""What a reply means, what an attempt comes to, what then becomes of the task, and when to try again. Pure.
+
+Three steps, each one table or one function: return code → :class:`ReplyClass` → ``Outcome`` → ``Status``.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, assert_never
+
+from watchdog.core.model import Outcome, Reply, Status
+
+
+class ReplyClass(StrEnum):
+    """What a reply asks of us."""
+
+    STOPPED = "stopped"  # success; for another action than Stop: it was done
+    GONE = "gone"  # no such task: stopped already, or ended by itself
+    TRANSIENT = "transient"  # try again
+    THROTTLED = "throttled"  # slow down, then try again
+    CLOCK = "clock"  # our timestamp is off: measure the offset, sign again
+    CREDENTIALS = "credentials"  # concerns the whole AppId
+    CONFIGURATION = "configuration"  # concerns the whole AppId
+    REJECTED = "rejected"  # concerns this task only
+
+
+_CODES: Final[Mapping[ReplyClass, tuple[int, ...]]] = {
+    ReplyClass.STOPPED: (0,),
+    ReplyClass.GONE: (410001002,),
+    ReplyClass.TRANSIENT: (
+        *(410000001, 410000009, 410000010, 410000011),  # system, internal call, no resources, concurrency control
+        *(100000012, 100000015),  # gateway: HTTP body unreadable, internal error
+        410001003,  # start failed: not expected from Stop, so not a verdict on it either
+    ),
+    ReplyClass.THROTTLED: (206, 207),  # too many requests, per AppId and per room
+    ReplyClass.CLOCK: (100000004,),  # signature expired
+    ReplyClass.CREDENTIALS: (100000005, 410000005),  # signature wrong, gateway authentication failed
+    ReplyClass.CONFIGURATION: (
+        *(100000000, 100000001, 100000002, 100000003, 100000006, 100000007, 100000008, 100000009),
+        *(100000010, 100000011, 100000013, 100000014, 100000017),
+        *(410000002, 410000006),  # AppId unknown, service not enabled
+    ),
+    ReplyClass.REJECTED: (410000003, 410000004),  # parameter invalid, JSON invalid
+}
+
+RETURN_CODES: Final[Mapping[str, ReplyClass]] = MappingProxyType(
+    {str(code): reply_class for reply_class, codes in _CODES.items() for code in codes}
+)
+"""Every return code that has a meaning here, by its very characters (ZEGO, "Cloud Realtime ASR: return codes", and
+"Server APIs: global return codes"). Whatever is missing, "00" and "0.0" included, is transient."""
+
+
+def classify(reply: Reply) -> ReplyClass:
+    """Tell what ``reply`` asks of us; what is not understood is transient.
+
+    The HTTP status outranks the code where it says that the vendor's application did not speak: behind a 5xx stands a
+    broken gateway, and a success is believed only in a 2xx.
+    """
+    if reply.http_status == 429:
+        return ReplyClass.THROTTLED
+    if reply.http_status >= 500 or reply.code is None:
+        return ReplyClass.TRANSIENT
+    reply_class = RETURN_CODES.get(reply.code, ReplyClass.TRANSIENT)
+    if reply_class is ReplyClass.STOPPED and not 200 <= reply.http_status < 300:
+        return ReplyClass.TRANSIENT
+    return reply_class
+
+
+def conclude(
+    reply_class: ReplyClass, *, earlier_unknown: bool, at_or_after_auto_stop: bool, exhausted: bool
+) -> Outcome:
+    """Name the outcome of an attempt that was answered (design §3).
+
+    ``earlier_unknown``: an earlier request for this task may have reached the vendor, and its answer is not known.
+    ``at_or_after_auto_stop``: the answer came when the vendor's own auto-stop was already to be expected.
+    ``exhausted``: see :func:`is_exhausted`.
+
+    A request that was never sent (``NotSent``) concludes as ``TRANSIENT`` does; one that may have been (``NoAnswer``)
+    is ``Outcome.UNKNOWN`` and needs no rule.
+    """
+    match reply_class:
+        case ReplyClass.STOPPED:
+            return Outcome.STOPPED
+        case ReplyClass.GONE if at_or_after_auto_stop:
+            # Even if an earlier request may have done it: in doubt the miss is counted against ourselves.
+            return Outcome.AUTO_STOPPED
+        case ReplyClass.GONE:
+            return Outcome.STOPPED_EARLIER if earlier_unknown else Outcome.GONE
+        case ReplyClass.TRANSIENT | ReplyClass.THROTTLED | ReplyClass.CLOCK:
+            return Outcome.REJECTED if exhausted else Outcome.RETRY
+        case ReplyClass.CREDENTIALS | ReplyClass.CONFIGURATION:
+            return Outcome.BLOCKED
+        case ReplyClass.REJECTED:
+            return Outcome.REJECTED
+        case _:
+            assert_never(reply_class)
+
+
+TASK_BECOMES: Final[Mapping[Outcome, Status | None]] = MappingProxyType(
+    {
+        Outcome.SENT: None,
+        Outcome.STOPPED: Status.STOPPED,
+        Outcome.GONE: Status.GONE,
+        Outcome.STOPPED_EARLIER: Status.STOPPED,
+        Outcome.AUTO_STOPPED: Status.AUTO_STOPPED,
+        Outcome.RETRY: None,
+        Outcome.UNKNOWN: None,
+        Outcome.REJECTED: Status.FAILED,
+        Outcome.BLOCKED: None,
+        Outcome.SPARED: None,
+        Outcome.WITHHELD: None,
+        Outcome.WOULD_STOP: None,
+    }
+)
+"""The final status that an outcome gives its task; None leaves the task as it is."""
+
+
+_LONGEST_BEFORE_AUTO_STOP_SECONDS: Final = 10.0
+_LONGEST_AFTER_AUTO_STOP_SECONDS: Final = 60.0
+_JITTER_SHARE: Final = 0.2
+
+
+def backoff_seconds(attempts: int, seconds_to_auto_stop: float | None, jitter: float) -> float:
+    """How long to wait after the ``attempts``-th attempt (1, 2, …): 1, 2, 4, 8 … seconds, up to a ceiling.
+
+    The ceiling is 10 s while the vendor's auto-stop is ahead or unknown: with a request deadline of 8 s a try then
+    begins and ends within any 18 s, hence within the last 30 s of the window, as invariant I3 asks. Once the auto-stop
+    has passed nothing is left to win, and the ceiling is 60 s. ``jitter`` in [0, 1) shortens by up to a fifth, never
+    lengthens: daemons that failed together come back apart, and the ceiling stays one.
+    """
+    passed = seconds_to_auto_stop is not None and seconds_to_auto_stop <= 0
+    ceiling = _LONGEST_AFTER_AUTO_STOP_SECONDS if passed else _LONGEST_BEFORE_AUTO_STOP_SECONDS
+    # Beyond 2**6 the ceiling decides anyway, and a float would overflow in the end.
+    doubled = 2.0 ** min(max(attempts, 1) - 1, 6)
+    return min(doubled, ceiling) * (1 - _JITTER_SHARE * jitter)
+
+
+def is_exhausted(attempts: int, max_attempts: int, *, past_auto_stop: bool) -> bool:
+    """Whether to give a task up after ``attempts`` attempts.
+
+    Only once the vendor's own auto-stop has had its chance: with a MaxIdleTime of 1800 s an outage of four minutes
+    uses up twenty attempts and is no reason to leave the task running for half an hour.
+    """
+    return past_auto_stop and attempts >= max_attempts

@@ -1,0 +1,209 @@
+"""Every metric there is, and the page that shows them. ``docs/metrics.md`` explains each to operators.
+
+What happens is counted as it happens: ``Metrics`` is the daemon's ``Observer``. What has a state of its own is read
+when somebody looks: ``SHOWN``. What stands in the database is neither: ``gauges`` reads it from time to time, so that
+no scrape ever touches the database.
+"""
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from watchdog import __version__
+from watchdog.clock import Clock
+from watchdog.core.model import Outcome, Reason
+from watchdog.observer import Observer, Reading
+from watchdog.store.engine import SQLITE_VERSION
+
+PREFIX: Final = "zego_watchdog_"
+
+RENDER_SECONDS: Final = 1.0
+"""How old a page may be: however many ask, it is made no more often than this."""
+
+_OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0"
+
+_LATENESS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 60, 120)
+_MARGIN: Final = (0, 5, 10, 20, 30, 45, 60, 75, 90, 105, 120, 150, 300, 600, 1800)
+_REQUEST: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15)
+_SWEEP: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+_DAEMONS_REASONS: Final = tuple(reason for reason in Reason if reason is not Reason.MANUAL)
+"""What the daemon stops for by itself; an operator's order is rare enough to appear when it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A metric that is read rather than counted; ``counts`` says that it only ever grows."""
+
+    name: str
+    explanation: str
+    labels: tuple[str, ...] = ()
+    counts: bool = False
+
+
+SHOWN: Final = (
+    Shown("tasks", "Tasks in the table, by status.", ("status",)),
+    Shown("oldest_empty_room_seconds", "For how long the room of an active task has been empty, at most."),
+    Shown("oldest_evidence_seconds", "Age of the oldest evidence of who is in the room of an active task."),
+    Shown("unknown_rooms", "Active tasks of whose rooms nothing is known."),
+    Shown("due_tasks", "Active tasks whose time has come and that no daemon holds; counted up to 10000."),
+    Shown("due_lag_seconds", "For how long the longest of the due tasks has been waiting."),
+    Shown("rejoined_stops", "Stops of the last 24 hours after which people came back to the room."),
+    Shown("daemons_alive", "Daemons on this database, this one included."),
+    Shown("feed_dead", "1 while tasks are active and no evidence of any kind arrives."),
+    Shown("database_refreshed_timestamp_seconds", "When the figures of active tasks were last read to the end."),
+    Shown("sqlite_wal_bytes", "Size of SQLite's write-ahead log; a reader that does not end lets it grow."),
+    Shown("guard_tripped", "1 while nothing is stopped on hints alone, because too many rooms read empty at once."),
+    Shown("guard_held_tasks", "Tasks that the guard has held back within the last minute."),
+    Shown("apps_blocked", "AppIds whose credentials or configuration ZEGO refuses at present."),
+    Shown("pace_requests_per_second", "Requests that may leave at present, by AppId.", ("pace", "app_id")),
+    Shown("last_sweep_timestamp_seconds", "When the last sweep was over."),
+    Shown("database_up", "0 while the database is away, as the daemon's jobs see it."),
+    Shown("database_errors", "Statements that the database failed or refused.", counts=True),
+    Shown("callbacks", "Callbacks, by what they were answered.", ("answer",), counts=True),
+    Shown("log_lines_dropped", "Log lines lost because nobody took them.", counts=True),
+    Shown("log_lines_suppressed", "Repetitions of warnings and errors, counted instead of written.", counts=True),
+    Shown("config_last_reload_successful", "0 when the last reload of the configuration was refused."),
+)
+
+
+class Metrics(Observer):
+    """One process's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        # When each series began: as many series again, and nobody's question.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
+        self.registry = CollectorRegistry()
+        self._shown: dict[str, Reading | Callable[[], Reading]] = {shown.name: None for shown in SHOWN}
+        self._attempts = Counter(
+            PREFIX + "attempts",
+            "Rows of the ledger that this daemon wrote or closed, by final outcome.",
+            ["outcome", "reason"],
+            registry=self.registry,
+        )
+        self._lateness = self._histogram(
+            "stop_lateness_seconds", "From a task's due time to its first request.", _LATENESS
+        )
+        self._margin = self._histogram(
+            "stop_margin_seconds", "From a successful stop to ZEGO's own; 0 when it came later.", _MARGIN
+        )
+        self._requests = self._histogram(
+            "vendor_request_seconds", "From a request to its answer, or to giving up.", _REQUEST, "operation"
+        )
+        self._replies = Counter(
+            PREFIX + "vendor_replies",
+            "ZEGO's answers, by what they mean; not_sent and no_answer are those that did not come.",
+            ["operation", "class"],
+            registry=self.registry,
+        )
+        self._sweep = self._histogram("sweep_seconds", "How long a sweep took.", _SWEEP)
+        self._reloads = Counter(
+            PREFIX + "config_reloads", "Reloads of the configuration.", ["result"], registry=self.registry
+        )
+        Info(PREFIX + "build", "What is running.", registry=self.registry).info(
+            {"version": __version__, "python": platform.python_version(), "sqlite": SQLITE_VERSION}
+        )
+        # A rate needs a beginning: a series that appears with its first event has lost it.
+        for outcome, reason in product(Outcome, _DAEMONS_REASONS):
+            if outcome is not Outcome.SENT:
+                self._attempts.labels(outcome, reason)
+        for result in ("ok", "refused"):
+            self._reloads.labels(result)
+        self.show("config_last_reload_successful", 1)
+        self.registry.register(_Live(self._shown))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(PREFIX + name, explanation, labels, buckets=buckets, registry=self.registry)
+
+    def attempt(self, outcome: Outcome, reason: Reason) -> None:
+        self._attempts.labels(outcome, reason).inc()
+
+    def sent(self, seconds_after_due: float) -> None:
+        self._lateness.observe(seconds_after_due)
+
+    def stopped(self, seconds_before_auto_stop: float) -> None:
+        # A histogram with a sum has no negative values.
+        self._margin.observe(max(0.0, seconds_before_auto_stop))
+
+    def request(self, operation: str, reply_class: str, seconds: float) -> None:
+        self._requests.labels(operation).observe(seconds)
+        self._replies.labels(operation, reply_class).inc()
+
+    def swept(self, seconds: float, at: float) -> None:
+        self._sweep.observe(seconds)
+        self.show("last_sweep_timestamp_seconds", at)
+
+    def reloaded(self, *, successful: bool) -> None:
+        """The configuration was read again, and taken or refused."""
+        self._reloads.labels("ok" if successful else "refused").inc()
+        self.show("config_last_reload_successful", float(successful))
+
+    def show(self, name: str, value: Reading | Callable[[], Reading]) -> None:
+        if name not in self._shown:
+            raise KeyError(f"there is no metric {name} to be shown")
+        self._shown[name] = value
+
+
+class _Live(Collector):
+    """Reads what is shown at the moment of the scrape."""
+
+    def __init__(self, shown: dict[str, Reading | Callable[[], Reading]]) -> None:
+        self._shown = shown
+
+    def collect(self) -> Iterator[Metric]:
+        for shown in SHOWN:
+            value = self._shown[shown.name]
+            reading = value() if callable(value) else value
+            kind = CounterMetricFamily if shown.counts else GaugeMetricFamily
+            family = kind(PREFIX + shown.name, shown.explanation, labels=shown.labels)
+            if isinstance(reading, float | int):
+                family.add_metric([], reading)
+            elif reading is not None:
+                for labels, number in sorted(reading.items()):
+                    family.add_metric(labels, number)
+            yield family
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One format of the metrics, as of a moment of the monotonic clock."""
+
+    content_type: str
+    body: bytes
+    made_at: float
+
+
+class Exposition:
+    """The metrics as scrapers read them, in the format they ask for; the event loop's own work, and little of it."""
+
+    def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._pages: dict[str, Page] = {}
+
+    def page(self, accept: str) -> Page:
+        """The page for an Accept header, at most ``RENDER_SECONDS`` old: OpenMetrics, or the older text format."""
+        # Two formats and no more: what the asker writes there in detail would be echoed, and kept.
+        encode, content_type = choose_encoder(_OPEN_METRICS if _OPEN_METRICS.partition(";")[0] in accept else "")
+        now = self._clock.monotonic()
+        page = self._pages.get(content_type)
+        if page is None or now - page.made_at >= RENDER_SECONDS:
+            page = self._pages[content_type] = Page(content_type, encode(self._registry), now)
+        return page

@@ -1,0 +1,192 @@
+"""The tables as SQLAlchemy sees them; ``migrations/`` builds them, a test holds the two against each other.
+
+What every column means, for those who read and write them, is in ``docs/schema.md``.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+VERSION_TABLE = "zego_schema_version"
+"""Our own, so that the application's ``alembic_version`` in the same database is left alone."""
+
+# On SQLite times are text that sorts and that SQLite's own date functions read.
+SQLITE_TIME_FORMAT = "%Y-%m-%d %H:%M:%f000"
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """An aware UTC datetime: ``timestamptz`` on PostgreSQL, ``YYYY-MM-DD HH:MM:SS.ffffff`` text on SQLite."""
+
+    impl = sa.TIMESTAMP(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(sa.Text())
+        return dialect.type_descriptor(sa.TIMESTAMP(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        if value is None:
+            return None
+        moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class utcnow(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock at the start of the statement, moved by ``plus_seconds``."""
+
+    type = UtcTime()
+    inherit_cache = True
+
+    def __init__(self, plus_seconds: float | sa.BindParameter[float] = 0.0) -> None:
+        super().__init__(
+            plus_seconds if isinstance(plus_seconds, sa.BindParameter) else sa.literal(plus_seconds, sa.Float())
+        )
+
+
+@compiles(utcnow, "sqlite")
+def _utcnow_sqlite(element: utcnow, compiler: Any, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('{SQLITE_TIME_FORMAT}', 'now', {seconds} || ' seconds')"
+
+
+@compiles(utcnow, "postgresql")
+def _utcnow_postgresql(element: utcnow, compiler: Any, **kw: Any) -> str:
+    # Not clock_timestamp(): it is volatile, and a comparison with it cannot use an index.
+    seconds = compiler.process(element.clauses, **kw)
+    return f"(statement_timestamp() + make_interval(secs => {seconds}))"
+
+
+metadata = sa.MetaData()
+
+tasks = sa.Table(
+    "zego_tasks",
+    metadata,
+    sa.Column("task_id", sa.Text, primary_key=True),
+    sa.Column("room_id", sa.Text, nullable=False),
+    sa.Column("app_id", sa.BigInteger),
+    sa.Column("kind", sa.Text, nullable=False, server_default="asr"),
+    sa.Column("max_idle_seconds", sa.Integer),
+    sa.Column("grace_seconds", sa.Integer),
+    sa.Column("hold_until", UtcTime),
+    sa.Column("started_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("user_count", sa.Integer),
+    sa.Column("user_count_at", UtcTime),
+    sa.Column("user_count_source", sa.Text),
+    sa.Column("last_occupied_at", UtcTime),
+    sa.Column("empty_since", UtcTime),
+    sa.Column("due_at", UtcTime),
+    sa.Column("auto_stop_at", UtcTime),
+    sa.Column("wake_at", UtcTime),
+    sa.Column("claimed_by", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("status", sa.Text, nullable=False, server_default="active"),
+    sa.Column("ended_at", UtcTime),
+    sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("vendor_occupied_at", UtcTime),
+)
+
+attempts = sa.Table(
+    "zego_stop_attempts",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("task_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("app_id", sa.BigInteger),
+    sa.Column("room_id", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence_source", sa.Text),
+    sa.Column("evidence_at", UtcTime),
+    sa.Column("empty_since", UtcTime),
+    sa.Column("due_at", UtcTime),
+    sa.Column("auto_stop_at", UtcTime),
+    sa.Column("sent_at", UtcTime),
+    sa.Column("replied_at", UtcTime),
+    sa.Column("http_status", sa.Integer),
+    sa.Column("code", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text),
+    sa.Column("instance", sa.Text, nullable=False),
+    sa.Column("recorded_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+)
+
+daemons = sa.Table(
+    "zego_daemons",
+    metadata,
+    sa.Column("instance", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("watching_since", UtcTime, nullable=False),
+    sa.Column("seen_at", UtcTime, nullable=False),
+    sa.Column("in_flight", sa.Integer),
+    sa.Column("requests", sa.BigInteger),
+    sa.Column("guard_tripped_at", UtcTime),
+    sa.Column("guard_held", sa.Integer),
+    sa.Column("guard_released_until", UtcTime),
+)
+
+paces = sa.Table(
+    "zego_pace",
+    metadata,
+    sa.Column("app_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("next_at", UtcTime, nullable=False),
+)
+
+room_sessions = sa.Table(
+    "zego_room_sessions",
+    metadata,
+    sa.Column("app_id", sa.BigInteger, primary_key=True),
+    sa.Column("room_id", sa.Text, primary_key=True),
+    sa.Column("room_session_id", sa.Text, primary_key=True),
+    sa.Column("created_at", UtcTime),
+    sa.Column("closed_at", UtcTime),
+    sa.Column("first_seen_at", UtcTime),
+    sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+)
+
+room_users = sa.Table(
+    "zego_room_users",
+    metadata,
+    sa.Column("app_id", sa.BigInteger, primary_key=True),
+    sa.Column("room_id", sa.Text, primary_key=True),
+    sa.Column("room_session_id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("session_id", sa.Text, primary_key=True),
+    sa.Column("login_at", UtcTime),
+    sa.Column("logout_at", UtcTime),
+    sa.Column("role", sa.Integer),
+)
+
+callbacks_seen = sa.Table(
+    "zego_callbacks_seen",
+    metadata,
+    sa.Column("replay_key", sa.Text, primary_key=True),
+    sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+)
+
+rejoins = sa.Table(
+    "zego_rejoins",
+    metadata,
+    sa.Column("task_id", sa.Text, primary_key=True),
+    sa.Column("app_id", sa.BigInteger),
+    sa.Column("room_id", sa.Text, nullable=False),
+    sa.Column("stopped_at", UtcTime, nullable=False),
+    sa.Column("watch_until", UtcTime, nullable=False),
+    sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("rejoined_at", UtcTime),
+)

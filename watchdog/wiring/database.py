@@ -1,0 +1,33 @@
+"""Opens the database that a configuration names; without anything that only a daemon needs, for commands are short."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from watchdog.config.settings import Config, DatabaseConfig
+from watchdog.store import schema
+from watchdog.store.engine import open_engine
+from watchdog.store.tasks import Store
+
+
+def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
+    """An engine as configured; nothing is connected yet. Raises ConfigError."""
+    return open_engine(
+        config.sqlalchemy_url.get_secret_value(),
+        statement_timeout_seconds=config.statement_timeout_seconds,
+        connect_timeout_seconds=config.connect_timeout_seconds,
+        pool_size=config.pool_size,
+        must_exist=must_exist,
+    )
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Store]:
+    """The database, at this program's schema version. Raises ConfigError, DatabaseError."""
+    database = engine(config.database)
+    try:
+        schema.require(database)
+        yield Store(database, "")
+    finally:
+        database.dispose()
