@@ -24,7 +24,7 @@ from typing import Any
 
 import psycopg
 
-from tests.running import Application
+from tests.support.running import Application
 from watchdog.core.model import Outcome
 from watchdog.core.outcomes import TASK_BECOMES
 from watchdog.sandbox.referee import judge

@@ -51,7 +51,7 @@ import yaml
 
 from tests.faults.audit import Case, inspect, install
 from tests.faults.proxy import Proxy, Target
-from tests.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Join, Limits, Sandbox, Start
 from watchdog.sandbox.world import Event

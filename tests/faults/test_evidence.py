@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.client import LISTEN, address, metric, request
 from tests.faults.harness import Daemon, Stage, fault
-from tests.running import APP_ID, SECRET
+from tests.support.running import APP_ID, SECRET
 from watchdog.clock import SystemClock
 from watchdog.core.signing import callback_signature
 from watchdog.sandbox import CallbackBehaviour, Join, Leave, SendCallbacks, Start

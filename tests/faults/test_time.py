@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.clocks import WallClock
 from tests.faults.harness import Nursery, Stage, fault
-from tests.running import Application
+from tests.support.running import Application
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Join, Misbehaviour, Start
 

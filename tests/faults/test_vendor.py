@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.harness import REQUEST_SECONDS, ROOT, Daemon, Stage, fault
 from tests.faults.proxy import Mode
-from tests.running import APP_ID, SECRET
+from tests.support.running import APP_ID, SECRET
 from watchdog.sandbox import Action, Behave, Body, Drop, Misbehaviour, RequestIdStyle
 from watchdog.sandbox.world import Event
 

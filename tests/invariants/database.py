@@ -25,7 +25,7 @@ from psycopg.rows import dict_row
 
 from simulation.virtual import START, SqliteTime, VirtualClock
 from tests.invariants.timeline import Timeline
-from tests.time_travel import Application, PostgresqlTime
+from tests.support.time_travel import Application, PostgresqlTime
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
 from watchdog.store.tables import metadata

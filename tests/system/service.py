@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.running import APP_ID
+from tests.support.running import APP_ID
 from tests.system.machine import Machine, until
 from tests.system.vendor import CALLBACK_SECRET, SERVER_SECRET, URL
 

@@ -1,6 +1,6 @@
 """docs/operations.md: what it has root type, on one machine and in the page's order.
 
-tests/test_operations_docs.py has the rest of the page, test_roads.py what is typed where there is no package.
+tests/docs/test_operations_docs.py has the rest of the page, test_roads.py what is typed where there is no package.
 """
 
 import shutil
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.running import APP_ID
+from tests.docs.test_operations_docs import BLOCKS, Block
+from tests.support.running import APP_ID
 from tests.system.machine import Machine
 from tests.system.service import DATABASE, UNIT, configuration
 from tests.system.vendor import SERVER_SECRET, Backend, Vendor
-from tests.test_operations_docs import BLOCKS, Block
 
 TYPED = [block for block in BLOCKS if "root" in block.words and block.heading != "Without the package"]
 HERE = "/srv/here"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_operations_docs import BLOCKS
 from tests.system.machine import Machine, until
 from tests.system.service import DATABASE, UNIT, configuration, configure
 from tests.system.vendor import Backend, Vendor
-from tests.test_operations_docs import BLOCKS
 
 ROOT = Path(__file__).parent.parent.parent
 # What the package was built from.

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.running import APP_ID
+from tests.support.running import APP_ID
 from tests.system.machine import Machine, until, wait
 from tests.system.service import DATABASE, UNIT, configuration, configure, install
 from tests.system.vendor import CALLBACK_SECRET, SERVER_SECRET, Backend, Vendor, fetch

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import APP_ID
+from tests.support.running import APP_ID
 from tests.system.machine import Machine, clock, until, wait
 from tests.system.service import SOCKET_ADDRESS, UNIT, configuration, configure, install
 from tests.system.vendor import SERVER_SECRET, Backend, Vendor, fetch

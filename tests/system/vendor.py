@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from tests.running import APP_ID
+from tests.support.running import APP_ID
 from tests.system.machine import until
 from watchdog.sandbox.referee import Verdict, judge
 

@@ -1,0 +1,605 @@
+"""Where the configuration comes from, what is refused, and that every refusal says what to do."""
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import sqlalchemy as sa
+import yaml
+from pydantic import SecretStr
+from pydantic_core import to_jsonable_python
+
+from watchdog import config
+from watchdog.config import loader
+from watchdog.config.loader import Config, load
+from watchdog.config.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
+from watchdog.core.model import Mode, Verify
+from watchdog.core.policy import Policy
+from watchdog.errors import ConfigError
+from watchdog.logs.redaction import scrub
+
+EXAMPLE = Path(__file__).parents[2] / "config.yaml"
+SECRET = "9193cc662a4c0ec135ec71fb57194b38"  # the vendor's published example
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a directory with nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+def problems(text: str, environ: dict[str, str] | None = None) -> list[str]:
+    """Return every line of the refusal of a ./config.yaml with this text."""
+    write(Path("config.yaml"), text)
+    with pytest.raises(ConfigError) as caught:
+        load(None, environ or {})
+    assert caught.value.exit_code == 78
+    return str(caught.value).splitlines()
+
+
+def observed(text: str = "", environ: dict[str, str] | None = None) -> Config:
+    """Return the configuration of a ./config.yaml with this text, in observe mode, which needs no app."""
+    write(Path("config.yaml"), text)
+    return load(None, {"ZEGO_WATCHDOG_POLICY__MODE": "observe", **(environ or {})})
+
+
+# Where it is looked for
+
+
+def test_the_places_are_looked_at_in_order(here: Path) -> None:
+    given = write(here / "given.yaml", "policy: {mode: observe, grace_seconds: 1}")
+    named = write(here / "named.yaml", "policy: {mode: observe, grace_seconds: 2}")
+    write(here / "config.yaml", "policy: {mode: observe, grace_seconds: 3}")
+    environ = {"ZEGO_WATCHDOG_CONFIG": str(named)}
+    assert load(given, environ).policy.grace_seconds == 1
+    assert load(None, environ).policy.grace_seconds == 2
+    assert load(None, {"ZEGO_WATCHDOG_CONFIG": ""}).policy.grace_seconds == 3
+    assert config.find(None, {}) == Path("config.yaml")
+    assert loader.DEFAULT_PATHS[1] == Path("/etc/zego-watchdog/config.yaml")
+
+
+@pytest.mark.skipif(loader.DEFAULT_PATHS[1].exists(), reason="this machine has a configuration")
+@pytest.mark.usefixtures("here")
+def test_without_any_file_the_places_are_listed() -> None:
+    with pytest.raises(ConfigError, match=r"--config.*\$ZEGO_WATCHDOG_CONFIG.*config\.yaml.*/etc/zego-watchdog/config"):
+        load(None, {})
+
+
+def test_a_file_that_was_asked_for_and_is_missing_says_who_asked(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml: there is no such file; it was asked for by --config"):
+        load(here / "x.yaml", {})
+    with pytest.raises(ConfigError, match=r"asked for by \$ZEGO_WATCHDOG_CONFIG"):
+        load(None, {"ZEGO_WATCHDOG_CONFIG": str(here / "x.yaml")})
+
+
+def test_a_directory_is_no_file(here: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(here, {})
+
+
+# The file
+
+
+@pytest.mark.usefixtures("here")
+def test_empty_files_and_sections_mean_the_defaults() -> None:
+    assert observed("").stop == Config.model_fields["stop"].default
+    assert observed("stop:\nlog:\n  #level: info\n").log.level == "info"
+    assert observed("zego:\n  apps:\n").zego.apps == ()
+
+
+@pytest.mark.usefixtures("here")
+def test_off_is_a_word_and_yes_is_no_number() -> None:
+    assert observed("policy: {verify: off}").policy.verify is Verify.OFF
+    (line,) = problems("policy: {mode: observe, grace_seconds: yes}")
+    assert line.startswith("config.yaml: policy.grace_seconds: 'yes' is refused: it should be a valid number")
+    assert line.endswith("the default is 45")
+
+
+@pytest.mark.usefixtures("here")
+def test_every_problem_is_told_at_once() -> None:
+    text = """
+    policy: {grace_secnds: 45, max_idle_seconds: 10, mode: enforced}
+    database: {url: "mysql://u:hunter22@h/d"}
+    loging: {}
+    stop: {lease_seconds: 5}
+    """
+    environ = {"ZEGO_WATCHDOG_LOG__LEVEL": "loud", "ZEGO_WATCHDOG_LOG__FROMAT": "json"}
+    assert sorted(problems(text, environ)) == [
+        "ZEGO_WATCHDOG_LOG__FROMAT: unknown variable; did you mean ZEGO_WATCHDOG_LOG__FORMAT?",
+        (
+            "ZEGO_WATCHDOG_LOG__LEVEL: 'loud' is refused: it should be 'debug', 'info', 'warning' or 'error'; "
+            "the default is info"
+        ),
+        (
+            "config.yaml: database.url: must begin with sqlite:/// (three slashes, then a path) "
+            "or postgresql://user@host/database"
+        ),
+        "config.yaml: loging: unknown key; did you mean log?",
+        "config.yaml: policy.grace_secnds: unknown key; did you mean grace_seconds?",
+        (
+            "config.yaml: policy.max_idle_seconds: '10' is refused: it should be greater than or equal to 30; "
+            "the default is 150"
+        ),
+        (
+            "config.yaml: policy.mode: 'enforced' is refused: it should be 'enforce' or 'observe'; "
+            "the default is enforce"
+        ),
+        (
+            "config.yaml: stop: lease_seconds 5 must exceed request_timeout_seconds 8 by more than 2, "
+            "or another daemon could repeat a request in flight; raise lease_seconds above 10"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("grace_seconds: 5", "config.yaml: grace_seconds: unknown key; did you mean policy.grace_seconds?"),
+        ("log: {zzz: 5}", "config.yaml: log.zzz: unknown key; known here: format, level"),
+        ("policy: 5", "config.yaml: policy: must hold keys and values, indented below it"),
+        ("policy: [5]", "config.yaml: policy: must hold keys and values, indented below it"),
+        ("- 5", "config.yaml: must hold sections such as policy: and database:, see the commented example"),
+        ("zego: {apps: [{server_secret_file: x}]}", "config.yaml: zego.apps[0].app_id: is missing; add it"),
+        ("zego: {apps: 7}", "config.yaml: zego.apps: it should be a valid tuple"),
+        ("policy: {\n  mode: observe,\n  a: b: c}", "config.yaml:3:7: "),
+        ("policy:\n  mode: observe\n  mode: enforce", "config.yaml:3:3: mode is there twice; correct this line"),
+        ("log: {}\nlog: {}", "config.yaml:2:1: log is there twice; correct this line"),
+        ("policy: {gap_seconds: .inf}", "config.yaml: policy.gap_seconds: '.inf' is refused: "),
+        ("policy: {gap_seconds: inf}", "config.yaml: policy.gap_seconds: 'inf' is refused: "),
+        ("policy: {gap_seconds: nan}", "config.yaml: policy.gap_seconds: 'nan' is refused: "),
+        ("stop: {concurrency: 1.5}", "config.yaml: stop.concurrency: '1.5' is refused: "),
+        ("a\x00b: 1", "config.yaml: holds characters that YAML does not allow; remove them"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_is_wrong_in_the_file_is_named(text: str, line: str) -> None:
+    assert any(problem.startswith(line) for problem in problems(text)), problems(text)
+
+
+def test_a_file_in_another_encoding_is_named(here: Path) -> None:
+    (here / "config.yaml").write_bytes("log: {level: \xe9}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"config\.yaml: is not UTF-8 text"):
+        load(None, {})
+
+
+# The environment
+
+
+@pytest.mark.usefixtures("here")
+def test_the_environment_wins_over_the_file() -> None:
+    environ = {
+        "ZEGO_WATCHDOG_DATABASE__URL": "sqlite:////var/lib/w.db",
+        "ZEGO_WATCHDOG_POLICY__GRACE_SECONDS": "50",
+        "ZEGO_WATCHDOG_ZEGO__RTC_URL": "",
+        "ZEGO_WATCHDOG_POLICY__VERIFY": "off",
+        "HOME": "/nowhere",
+    }
+    loaded = observed("policy: {grace_seconds: 40, confirm_seconds: 3}", environ)
+    assert loaded.database.sqlalchemy_url.get_secret_value() == "sqlite:////var/lib/w.db"
+    assert (loaded.policy.grace_seconds, loaded.policy.confirm_seconds) == (50, 3)
+    assert (loaded.zego.rtc_url, loaded.policy.verify) == ("", Verify.OFF)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ZEGO_WATCHDOG_POLICY_GRACE_SECONDS", "did you mean ZEGO_WATCHDOG_POLICY__GRACE_SECONDS?"),
+        ("zego_watchdog_database__url", "did you mean ZEGO_WATCHDOG_DATABASE__URL?"),
+        ("ZEGO_WATCHDOG_CONFIGURATION", "did you mean ZEGO_WATCHDOG_CONFIG?"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_variable_that_would_do_nothing_is_refused(name: str, hint: str) -> None:
+    assert problems("policy: {mode: observe}", {name: "x"}) == [f"{name}: unknown variable; {hint}"]
+
+
+@pytest.mark.usefixtures("here")
+def test_apps_may_come_from_the_environment_with_their_secrets() -> None:
+    apps = [{"app_id": 12345, "server_secret": SECRET}, {"app_id": 7, "server_secret": "other-é"}]
+    loaded = observed("zego: {apps: [{app_id: 1}]}", {"ZEGO_WATCHDOG_ZEGO__APPS": json.dumps(apps)})
+    assert [(app.app_id, app.secret.get_secret_value()) for app in loaded.zego.apps] == [
+        (12345, SECRET),
+        (7, "other-é"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f'[{{"app_id": 0, "server_secret": "{SECRET}"}}]',
+        f'[{{"app_id": 1, "server_secret": "{SECRET}"',
+        f'[{{"app_id": 1, "secret": "{SECRET}"}}]',
+        f'["{SECRET}"]',
+        SECRET,
+        f'{{"app_id": 1, "server_secret": "{SECRET}"}}',
+        f'[{{"app_id": 1, "server_secret": ["{SECRET}"]}}]',
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_broken_apps_in_the_environment_are_named_without_their_secrets(value: str) -> None:
+    lines = problems("policy: {mode: observe}", {"ZEGO_WATCHDOG_ZEGO__APPS": value})
+    assert all(line.startswith("ZEGO_WATCHDOG_ZEGO__APPS") for line in lines)
+    assert SECRET not in "".join(lines)
+
+
+# Secrets
+
+
+APP = "zego: {apps: [{app_id: 12345, server_secret_file: secret}]}"
+
+
+def test_a_secret_is_read_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    write(tmp_path / "secret", SECRET + "\n")
+    loaded = load(write(tmp_path / "config.yaml", APP, mode=0o644), {})
+    (app,) = loaded.zego.apps
+    assert app.secret.get_secret_value() == SECRET
+    assert app.server_secret_file is not None
+    assert app.server_secret_file.path == tmp_path / "secret"
+    assert loaded.policy.mode is Mode.ENFORCE
+
+
+def test_a_secret_is_read_from_systemds_credentials(tmp_path: Path) -> None:
+    write(tmp_path / "zego", SECRET)
+    text = "zego: {apps: [{app_id: 1, server_secret_file: '${CREDENTIALS_DIRECTORY}/zego'}]}"
+    path = write(tmp_path / "config.yaml", text)
+    loaded = load(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert loaded.zego.apps[0].secret.get_secret_value() == SECRET
+    with pytest.raises(ConfigError, match=r"server_secret_file: .* needs \$CREDENTIALS_DIRECTORY.*LoadCredential"):
+        load(path, {})
+
+
+@pytest.mark.parametrize(("config", "folder"), [("config.yaml", "secrets"), ("north.yaml", "north.secrets")])
+def test_a_command_reads_the_secret_where_the_units_credentials_come_from(
+    tmp_path: Path, config: str, folder: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    source = write(tmp_path / folder / "server_secret", SECRET)
+    text = "zego: {apps: [{app_id: 1, server_secret_file: '${CREDENTIALS_DIRECTORY}/zego_server_secret'}]}"
+    (app,) = load(write(tmp_path / config, text), {}).zego.apps
+    assert app.server_secret_file is not None
+    assert app.server_secret_file.path == source
+    with pytest.raises(ConfigError, match="LoadCredential"):
+        load(write(tmp_path / "another.yaml", text), {})
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [("a secret", "a secret"), ("a secret\n", "a secret"), ("a\r\n", "a"), ("a \n\n", "a \n"), (" a", " a")],
+)
+def test_only_one_newline_is_stripped_from_a_secret(tmp_path: Path, content: str, kept: str) -> None:
+    (tmp_path / "secret").write_bytes(content.encode())
+    (tmp_path / "secret").chmod(0o400)
+    loaded = load(write(tmp_path / "config.yaml", APP), {})
+    assert loaded.zego.apps[0].secret.get_secret_value() == kept
+
+
+@pytest.mark.usefixtures("here")
+def test_unusable_secret_files_are_named_and_their_content_is_not() -> None:
+    file = Path("secret")
+    assert problems(APP) == [
+        (
+            "config.yaml: zego.apps[0].server_secret_file: secret cannot be read: No such file or directory; "
+            "create it, or correct the path"
+        ),
+    ]
+    for mode in (0o604, 0o602, 0o644):
+        write(file, SECRET, mode)
+        assert problems(APP) == [
+            (
+                f"config.yaml: zego.apps[0].server_secret_file: secret has mode {mode:o}, "
+                "open to everybody on this machine; run: chmod 600 secret"
+            ),
+        ]
+    write(file, "\n")
+    assert problems(APP) == ["config.yaml: zego.apps[0].server_secret_file: secret is empty; write the secret into it"]
+    file.write_bytes(SECRET.encode() + b"\xff")
+    assert "is not UTF-8 text" in problems(APP)[0]
+    write(file, SECRET * 200)
+    assert "is larger than 4096 bytes" in problems(APP)[0]
+    file.unlink()
+    file.mkdir(mode=0o700)
+    assert "secret cannot be read: Is a directory" in problems(APP)[0]
+    file.rmdir()
+    os.mkfifo(file, 0o600)
+    assert "secret is not a regular file" in problems(APP)[0]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_secret_in_the_file_itself_is_refused_and_not_repeated() -> None:
+    lines = problems(f"zego: {{apps: [{{app_id: 1, server_secret: {SECRET}}}]}}")
+    assert lines == [
+        (
+            "config.yaml: zego.apps[0].server_secret: a secret does not belong in this file; "
+            "put it into a file of its own with mode 600 and name that as server_secret_file"
+        ),
+    ]
+
+
+@pytest.mark.usefixtures("here")
+def test_an_app_has_exactly_one_secret_and_one_entry() -> None:
+    write(Path("secret"), SECRET)
+    assert problems("zego: {apps: [{app_id: 7}]}") == [
+        "config.yaml: zego.apps[0]: app 7 needs its secret once: set server_secret_file to the path of a file"
+    ]
+    one = "{app_id: 7, server_secret_file: secret}"
+    assert problems(f"zego: {{apps: [{one}, {one}]}}") == [
+        "config.yaml: zego.apps: app_id 7 is there twice; keep one of the two"
+    ]
+    for app_id in ("0", "-1", "4294967296", "x"):
+        (line,) = problems(f"zego: {{apps: [{{app_id: {app_id}, server_secret_file: secret}}]}}")
+        assert line.startswith(f"config.yaml: zego.apps[0].app_id: '{app_id}' is refused: ")
+
+
+def test_secrets_appear_nowhere(tmp_path: Path) -> None:
+    write(tmp_path / "secret", SECRET)
+    write(tmp_path / "password", "correct horse/battery")
+    text = f"database: {{url: postgresql://watch@db/zego, password_file: password}}\n{APP}"
+    loaded = load(write(tmp_path / "config.yaml", text), {})
+    shown = f"{loaded!r} {loaded} {loaded.model_dump()} {loaded.model_dump_json()} {to_jsonable_python(loaded)}"
+    shown += f" {loaded.database.safe_url} {loaded.database.sqlalchemy_url!r} {loaded.zego.apps[0].secret}"
+    assert SECRET not in shown
+    assert "correct horse" not in shown
+    assert "correct%20horse" not in shown
+    # From here on no text that is scrubbed holds them either.
+    assert scrub(f"{SECRET} correct horse/battery correct%20horse%2Fbattery") == "*** *** ***"
+
+
+# The database
+
+
+@pytest.mark.parametrize(
+    ("url", "result"),
+    [
+        ("sqlite:///zego-watchdog.db", "sqlite:///zego-watchdog.db"),
+        ("sqlite:////var/lib/w.db", "sqlite:////var/lib/w.db"),
+        ("postgresql://watch@db/zego", "postgresql+psycopg://watch@db/zego"),
+        ("postgres://watch@db:5433/zego?sslmode=require", "postgresql+psycopg://watch@db:5433/zego?sslmode=require"),
+        ("postgresql+psycopg://watch@db/zego", "postgresql+psycopg://watch@db/zego"),
+        ("postgresql://watch@/zego?host=/run/postgresql", "postgresql+psycopg://watch@/zego?host=/run/postgresql"),
+    ],
+)
+def test_database_urls_get_their_driver(url: str, result: str) -> None:
+    database = DatabaseConfig(url=SecretStr(url))
+    assert database.sqlalchemy_url.get_secret_value() == result
+    assert database.is_sqlite == url.startswith("sqlite")
+    assert unquote(sa.make_url(result).render_as_string()) == result
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite://watch.db", "three slashes"),
+        ("sqlite://", "three slashes"),
+        ("sqlite:///", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("watch.db", "must begin with sqlite"),
+        ("", "must begin with sqlite"),
+        ("mysql://u:hunter22@h/d", "must begin with sqlite"),
+        ("postgresql+asyncpg://u:hunter22@h/d", "must begin with sqlite"),
+        ("postgresql://u:hunter22/x@h/d", "percent-encode"),
+        ("postgresql://u:hunter22@[h/d", "percent-encode"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_other_databases_are_refused_without_showing_a_password(url: str, reason: str) -> None:
+    (line,) = problems(f"policy: {{mode: observe}}\ndatabase: {{url: '{url}'}}")
+    assert line.startswith("config.yaml: database.url: ")
+    assert reason in line
+    assert "hunter22" not in line
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://watch@db/zego", "postgresql://watch:@db/zego", "postgresql://watch@/zego?host=/run/pg"]
+)
+def test_the_password_file_goes_into_the_url(tmp_path: Path, url: str) -> None:
+    password = "p@ss:w/ör?d %"
+    write(tmp_path / "password", password + "\n")
+    text = f"policy: {{mode: observe}}\ndatabase: {{url: '{url}', password_file: password}}"
+    loaded = load(write(tmp_path / "config.yaml", text), {})
+    parsed = sa.make_url(loaded.database.sqlalchemy_url.get_secret_value())
+    assert (parsed.password, parsed.username, parsed.database) == (password, "watch", "zego")
+    assert parsed.host == "db" or parsed.query == {"host": "/run/pg"}
+
+
+@pytest.mark.parametrize("url", ["sqlite:///w.db", "postgresql://db/zego", "postgresql://watch:hunter22@db/zego"])
+@pytest.mark.usefixtures("here")
+def test_a_password_file_needs_a_user_and_no_other_password(url: str) -> None:
+    write(Path("password"), "correct horse")
+    (line,) = problems(f"policy: {{mode: observe}}\ndatabase: {{url: '{url}', password_file: password}}")
+    assert line.startswith("config.yaml: database: password_file needs a url with a user and without a password")
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hunter22@h/d", "postgresql://u@h/d?password=hunter22"])
+@pytest.mark.usefixtures("here")
+def test_a_file_with_a_password_in_it_is_a_secret_file(url: str) -> None:
+    text = f"policy: {{mode: observe}}\ndatabase: {{url: '{url}'}}"
+    path = write(Path("config.yaml"), text, mode=0o600)
+    assert load(None, {}).database.safe_url == "postgresql+psycopg://" + url.removeprefix("postgresql://").replace(
+        "hunter22", "***"
+    )
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"database\.url: holds a password, and the file has mode 644.*chmod 600"):
+        load(None, {})
+    # In the environment it is nobody else's to read.
+    assert load(None, {"ZEGO_WATCHDOG_DATABASE__URL": url}).database.safe_url
+
+
+def test_the_test_databases_are_reachable_through_the_configuration(database_url: str) -> None:
+    url = DatabaseConfig(url=SecretStr(database_url)).sqlalchemy_url.get_secret_value()
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 1 + 1")) == 2
+        assert not sa.inspect(connection).get_table_names()
+    engine.dispose()
+
+
+# The vendor
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:1", "[::1]:9", "127.3.4.5"])
+def test_plain_http_is_for_this_machine(host: str) -> None:
+    assert ZegoConfig(asr_url=f"http://{host}").asr_url == f"http://{host}/"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://rtc-api.zego.im/",
+        "http://127.0.0.1.example.com/",
+        "ftp://127.0.0.1/",
+        "https://user:hunter22@h/",
+        "https://h/?a=b",
+        "rtc-api.zego.im",
+        "https://",
+        "https://[h",
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_other_addresses_are_refused(url: str) -> None:
+    (line,) = problems(f"policy: {{mode: observe}}\nzego: {{rtc_url: '{url}'}}")
+    assert line.startswith("config.yaml: zego.rtc_url: ")
+    assert "hunter22" not in line
+
+
+@pytest.mark.usefixtures("here")
+def test_the_stop_api_cannot_be_left_out() -> None:
+    (line,) = problems("policy: {mode: observe}\nzego: {asr_url: ''}")
+    assert line.startswith("config.yaml: zego.asr_url: '' is refused")
+
+
+# Rules between keys
+
+
+@pytest.mark.usefixtures("here")
+def test_enforcing_needs_an_app_and_both_ways_out_are_told() -> None:
+    (line,) = problems("")
+    assert line == (
+        "config.yaml: policy.mode is enforce, but zego.apps is empty, so no stop could be signed; "
+        "add an app with its server_secret_file to zego.apps, or set policy.mode to observe"
+    )
+
+
+@pytest.mark.parametrize("verify", ["required", "when_possible"])
+@pytest.mark.usefixtures("here")
+def test_verification_needs_somebody_to_ask(verify: str) -> None:
+    (line,) = problems(f"policy: {{mode: observe, verify: {verify}}}\nzego: {{rtc_url: ''}}")
+    assert line.startswith(f"config.yaml: policy.verify is {verify}, but zego.rtc_url is empty")
+    assert "set zego.rtc_url, or set policy.verify to off" in line
+
+
+@pytest.mark.usefixtures("here")
+def test_a_policy_that_would_always_be_too_late_is_refused() -> None:
+    (line,) = problems("policy: {mode: observe, grace_seconds: 45, safety_margin_seconds: 20, max_idle_seconds: 60}")
+    assert line == (
+        "config.yaml: policy: grace_seconds 45 + safety_margin_seconds 20 = 65 is more than max_idle_seconds 60: "
+        "ZEGO would always be first; lower grace_seconds to 40 or less"
+    )
+    assert (
+        observed("policy: {grace_seconds: 40, safety_margin_seconds: 20, max_idle_seconds: 60}").policy.grace_seconds
+        == 40
+    )
+    (line,) = problems("policy: {mode: observe, grace_seconds: 5, max_idle_seconds: 30}\nschedule: {poll_seconds: 6}")
+    assert "schedule.poll_seconds 6 + policy.confirm_seconds 5 + policy.safety_margin_seconds 20 = 31" in line
+
+
+@pytest.mark.usefixtures("here")
+def test_sweeps_must_come_more_often_than_gaps_begin() -> None:
+    (line,) = problems("policy: {mode: observe, gap_seconds: 19}\nschedule: {poll_seconds: 10}")
+    assert line.endswith("raise policy.gap_seconds to 20 or more")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_policy_too_slow_for_the_newer_window_is_warned_of() -> None:
+    assert observed("policy: {grace_seconds: 100}").warnings == ()
+    (warning,) = observed("policy: {grace_seconds: 101}").warnings
+    assert "policy.grace_seconds 101 + policy.safety_margin_seconds 20 = 121 is more than 120" in warning
+
+
+def test_it_is_frozen() -> None:
+    section = PolicyConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(section, "grace_seconds", 1)  # noqa: B010  # a plain assignment is refused before it runs
+
+
+def test_an_app_may_be_built_directly() -> None:
+    app = AppConfig(app_id=1, server_secret=SecretStr(SECRET))
+    assert app.secret.get_secret_value() == SECRET
+
+
+# The example
+
+
+def uncommented(text: str) -> str:
+    """Return the example with every default set: a line that begins with # and no space is one."""
+    return re.sub(r"^(\s*)#(?=\w+:)", r"\1", text, flags=re.MULTILINE)
+
+
+def keys(values: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(section, key) for section, inside in values.items() for key in inside}
+
+
+def test_the_example_works_as_it_is(here: Path) -> None:
+    write(here / "config.yaml", EXAMPLE.read_text(encoding="utf-8"), stat.S_IMODE(EXAMPLE.stat().st_mode))
+    loaded = load(None, {})
+    assert loaded.policy.mode is Mode.OBSERVE
+    assert loaded.warnings == ()
+    assert loaded == Config(policy=PolicyConfig(mode=Mode.OBSERVE))
+
+
+def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:
+    text = uncommented(EXAMPLE.read_text(encoding="utf-8"))
+    path = write(tmp_path / "config.yaml", text)
+    assert load(path, {}) == load(EXAMPLE, {})
+    shown = keys(yaml.load(text, yaml.BaseLoader))  # noqa: S506  # text only
+    assert shown == {
+        (section, key) for section, field in Config.model_fields.items() for key in type(field.default).model_fields
+    } - {("http", "token")}, "a secret is for the environment alone"
+
+
+def test_the_example_of_an_app_works(tmp_path: Path) -> None:
+    write(tmp_path / "server_secret", SECRET)
+    text = EXAMPLE.read_text(encoding="utf-8")
+    text = re.sub(r"^  apps: \[\]$", "  apps:", text, flags=re.MULTILINE)
+    text = re.sub(r"^  #(?= +(- app_id|server_secret_file):)", "  ", text, flags=re.MULTILINE)
+    text = text.replace("/etc/zego-watchdog/server_secret", "server_secret").replace("mode: observe", "mode: enforce")
+    loaded = load(write(tmp_path / "config.yaml", text), {})
+    assert [app.app_id for app in loaded.zego.apps] == [1234567890]
+
+
+def test_the_policys_defaults_are_the_cores() -> None:
+    assert Policy(**PolicyConfig().model_dump()) == Policy()
+
+
+@pytest.mark.parametrize(
+    ("named", "state", "url", "folder"),
+    [
+        ("/srv/journal", "/var/lib/one", "sqlite:////data/watchdog.db", "/srv/journal"),
+        ("", "/var/lib/one:/var/lib/two", "sqlite:////data/watchdog.db", "/var/lib/one"),
+        ("", "", "sqlite:////data/watchdog.db", "/data"),
+        ("", "", "postgresql://me@host/db", None),
+        ("", "/var/lib/one", "postgresql://me@host/db", "/var/lib/one"),
+    ],
+)
+def test_where_answers_wait_for_the_database(named: str, state: str, url: str, folder: str | None) -> None:
+    config = Config.model_validate(
+        {"database": {"url": url}, "policy": {"mode": "observe"}, "stop": {"journal_directory": named}}
+    )
+    found = config.journal({"STATE_DIRECTORY": state} if state else {})
+    assert found == (None if folder is None else Path(folder))
+
+
+def test_the_journals_directory_means_the_same_to_everybody() -> None:
+    with pytest.raises(ValueError, match="no absolute path"):
+        Config.model_validate({"policy": {"mode": "observe"}, "stop": {"journal_directory": "journal"}})

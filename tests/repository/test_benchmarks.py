@@ -1,0 +1,192 @@
+"""The benchmark still runs, on both databases and with every peer that can run here, and its document is one of its."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import charts, contenders, lateness, pace, report, rooms
+from benchmarks.exodus import LIMITS
+from benchmarks.parts import FULL, PARTS, SMALL
+from benchmarks.rooms import What
+
+ROOT = Path(__file__).parents[2]
+SCALE = [
+    "sweep, nothing due",
+    "its statement alone",
+    "sweep, 10 newly empty planned",
+    "sweep, 5 due claimed",
+    "sweep, nothing due, after those",
+    "hint for one room, alone",
+    "hint for one room, alone, a second",
+    "hint for one room, of 10 at once",
+    "hint for one room, of 10 at once, a second",
+    "table, bytes per task",
+    "indexes, bytes per task",
+    "idle daemon, of one core",
+    "a bare event loop, woken once a second",
+    "idle daemon, resident memory",
+]
+needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+COMPETITORS = [pytest.param(name, marks=needs_redis if name == "celery" else ()) for name in contenders.ENTRIES]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def rows(table: str) -> list[list[str]]:
+    """Of the tables, what is below a header."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
+    rules = [index for index, row in enumerate(cells) if row[0] == "---"]
+    return [row for index, row in enumerate(cells) if index not in rules and index + 1 not in rules]
+
+
+def measured(*arguments: str) -> list[list[str]]:
+    done = bench(*arguments, "--size", "small")
+    assert done.returncode == 0, done.stderr
+    return rows(done.stdout)
+
+
+@pytest.mark.parametrize("name", COMPETITORS)
+def test_every_contender_stops_what_it_should_and_nothing_else(name: str) -> None:
+    (row,) = measured("lateness", "--contenders", name)
+    assert row[0] == contenders.ENTRIES[name].name
+    *late, wrong, left, cpu, memory = row[1:]
+    assert all(re.fullmatch(r"-?[\d,]+\.\d ms", one) for one in late)
+    assert left == "0"
+    assert wrong == "0" or contenders.ENTRIES[name].is_peer
+    assert re.fullmatch(r"\d+\.\d\d s", cpu)
+    assert re.fullmatch(r"\d+ MB", memory)
+
+
+def test_contenders_stop_all_at_once() -> None:
+    names = ["sqlite", "apscheduler", "procrastinate"]
+    found = measured("exodus", "--contenders", ",".join(names))
+    assert len(found) == len(SMALL.exodus) * (len(LIMITS) + len(names))
+    for row in found:
+        assert float(row[1].replace(",", "")) > 0
+        assert row[4:6] == ["0", "0"]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_scale_compares_two_sizes(database: str) -> None:
+    found = measured("scale", "--databases", database)
+    assert [row[0] for row in found] == SCALE
+    for row in found:
+        assert len(row) == 2 + len(SMALL.tasks)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_callbacks_stand_beside_stops(database: str) -> None:
+    done = bench("callbacks", "--databases", database, "--size", "small")
+    assert done.returncode == 0, done.stderr
+    (rate, refused) = re.findall(r"Callbacks: (\d+) a second over 8 connections, (\d+) refused", done.stdout)[0]
+    assert int(rate) > 0
+    assert int(refused) == 0
+    stops = [int(re.findall(r"\((\d+)\)", row[0])[0]) for row in rows(done.stdout)[1:]]
+    assert stops == [10, 10], "a stop was lost under the load"
+
+
+def test_pace_counts_what_the_vendor_refuses() -> None:
+    ((name, used, stops, *throttled),) = measured("pace", "--databases", "sqlite")
+    assert name == "zego-watchdog, SQLite: 20 a second"
+    assert 0 < float(used.rstrip("%")) < 110
+    assert stops == "60"
+    assert all(one.isdecimal() for one in throttled)
+
+
+def test_several_daemons_stop_nothing_twice() -> None:
+    found = measured("daemons")
+    assert [(row[0], row[3], row[4]) for row in found] == [("1 daemon", "0", "0"), ("2 daemons", "0", "0")]
+
+
+def test_commands_are_timed() -> None:
+    found = measured("commands", "--databases", "sqlite")
+    assert [row[0] for row in found] == ["`--help`", "`status`", "`history`", "`history --json`"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["scale", "--databases", "sqlite,oracle"], "--databases: oracle is not one of sqlite, postgresql"),
+        (["lateness", "--contenders", "cron"], "--contenders: cron is not one of sqlite, postgresql, script"),
+        (["speed"], "PART: speed is not one of lateness, exodus"),
+    ],
+)
+def test_it_refuses_what_it_cannot_measure(arguments: list[str], complaint: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_script_of_the_rooms_is_the_same_every_time() -> None:
+    def script(seed: int) -> list[rooms.Move]:
+        return rooms.script(rooms=200, seconds=10, grace_seconds=3, refill=0.1, seed=seed)
+
+    moves = script(1)
+    assert moves == script(1) != script(2)
+    emptied = {move.room: move.at for move in moves if move.what is What.EMPTIES}
+    back = {move.room: move.at for move in moves if move.what is What.REFILLS}
+    assert len(emptied) == 200
+    assert len(back) == 20
+    assert all(emptied[room] <= at <= emptied[room] + 3 for room, at in back.items())
+
+
+def test_lateness_is_by_the_sandboxs_log_alone() -> None:
+    def entry(event: str, room: str, at: float, **more: object) -> rooms.Event:
+        return {"event": event, "room_id": room, "at": at, **more}
+
+    def stop(room: str, at: float, *, accepted: bool = True) -> rooms.Event:
+        return entry("stop_requested", room, at + 1, received_at=at, accepted=accepted)
+
+    log = [
+        entry("leave", "a", 100.0, people=0),
+        entry("leave", "b", 101.0, people=0),
+        entry("join", "b", 105.0, people=1),
+        entry("leave", "c", 102.0, people=0),
+        stop("a", 109.0, accepted=False),
+        stop("a", 110.5),
+        stop("b", 111.0),
+        stop("c", 112.25),
+    ]
+    assert lateness.lateness(log, 10) == [0.25, 0.5]
+
+
+def test_utilisation_is_of_the_steady_state() -> None:
+    # Ten at once, then one every 0.2 s: the first second does not count.
+    stops = [{"received_at": 0.0}] * 10 + [{"received_at": number / 5} for number in range(1, 51)]
+    assert pace.utilisation(stops, 10) == pytest.approx(0.5)
+
+
+def test_plots_are_the_same_for_the_same_figures() -> None:
+    late = [("a <b>", [0.001 * number for number in range(1, 100)]), ("c", [5.0])]
+    plot = charts.distributions("title", "ms", late)
+    assert plot == charts.distributions("title", "ms", late)
+    assert "a &lt;b&gt;" in plot
+    assert charts.bars("title", "/s", [("a", 10.0), ("b", 0.0)]).count("<rect") == 3
+
+
+def test_a_part_is_written_between_its_markers(tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text("before\n<!-- pace: begin -->\nold\n<!-- pace: end -->\nafter\n")
+    report.write(document, "pace", report.Section(["new"], {"plot.svg": "<svg/>"}))
+    assert document.read_text() == (
+        "before\n<!-- pace: begin -->\nnew\n\n![pace](plot.svg)\n<!-- pace: end -->\nafter\n"
+    )
+    assert (tmp_path / "plot.svg").read_text() == "<svg/>"
+    with pytest.raises(ValueError, match="no place for scale"):
+        report.write(document, "scale", report.Section([]))
+
+
+def test_the_document_has_a_place_for_every_part() -> None:
+    document = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    assert re.findall(r"<!-- (\w+): begin -->", document) == list(PARTS)
+    assert re.findall(r"<!-- (\w+): end -->", document) == list(PARTS)
+    assert max(FULL.tasks) == FULL.attempts == 1_000_000

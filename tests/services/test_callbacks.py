@@ -1,0 +1,369 @@
+"""The callback endpoint over real HTTP: what the sandbox sends arrives in the table, and nothing else does."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import httpx2
+import pytest
+import structlog
+
+from tests.support.running import APP_ID, SECRET, Application, eventually
+from tests.support.time_travel import World
+from watchdog.clock import SystemClock
+from watchdog.config.loader import load
+from watchdog.config.settings import Config, HttpConfig
+from watchdog.core.callbacks import Fault
+from watchdog.core.signing import callback_signature
+from watchdog.daemon.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
+from watchdog.daemon.lifecycle import Service
+from watchdog.errors import ConfigError
+from watchdog.sandbox import CallbackEncoding, Join, Leave, Sandbox, SendCallbacks, Speak, Start
+from watchdog.services.callbacks import STATUS_OF_FAULT, Webhook
+from watchdog.store.tasks import Store
+from watchdog.wiring import database as opening
+from watchdog.wiring import parts as wiring
+
+CALLBACK_SECRET = "not-a-real-callback-secret"
+JSON = "application/json"
+
+
+def configured(url: str, sandbox: Sandbox | None = None, **zego: Any) -> Config:
+    app = {"app_id": APP_ID, "server_secret": SECRET, "callback_secret": CALLBACK_SECRET}
+    vendor = {} if sandbox is None else {"asr_url": sandbox.url, "rtc_url": sandbox.url}
+    return Config.model_validate(
+        {
+            "database": {"url": url, "statement_timeout_seconds": 0.3},
+            "zego": {"apps": [app]} | vendor | zego,
+            "schedule": {"poll_seconds": 0.2, "occupancy_poll_seconds": 0},
+            "http": {"listen": "127.0.0.1:0"},
+        }
+    )
+
+
+class Bench:
+    """The endpoint alone, on SQLite; ``healthy`` and ``ready`` are what it is told."""
+
+    def __init__(self, webhook: Webhook, application: Application) -> None:
+        self.webhook = webhook
+        self.application = application
+        self.healthy = self.ready = True
+        self.server = HttpServer(
+            ("127.0.0.1", 0),
+            webhook,
+            is_healthy=lambda: self.healthy,
+            is_ready=lambda: self.ready,
+            read_seconds=0.3,
+        )
+        self.http = httpx2.AsyncClient(trust_env=False, timeout=10)
+
+    async def post(self, body: bytes, content_type: str | None = JSON, path: str = CALLBACK_PATH) -> tuple[int, str]:
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        reply = await self.http.post(self.server.url + path, content=body, headers=headers)
+        return reply.status_code, reply.text.strip()
+
+    async def connect(self, head: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        port = int(self.server.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head.encode())
+        await writer.drain()
+        return reader, writer
+
+
+@pytest.fixture
+async def bench(sqlite_url: str) -> AsyncIterator[Bench]:
+    application = Application(sqlite_url)
+    config = configured(sqlite_url)
+    engine = opening.engine(config.database)
+    clock = SystemClock()
+    parts = wiring.build(config, clock, engine, Store(engine, "").now())
+    bench = Bench(parts.webhook, application)
+    bench.server.bind()
+    await bench.server.start()
+    yield bench
+    await bench.http.aclose()
+    await bench.server.stop()
+    await parts.close()
+
+
+def login(*, nonce: str = "123456", ago: float = 0, app_id: int = APP_ID, **fields: Any) -> dict[str, Any]:
+    now = SystemClock().time() - ago
+    timestamp = str(int(now))
+    return {
+        "event": "room_login",
+        "appid": str(app_id),
+        "timestamp": timestamp,
+        "nonce": nonce,
+        "signature": callback_signature(CALLBACK_SECRET, timestamp, nonce),
+        "room_id": "room",
+        "room_seq": "1",
+        "user_account": "alice",
+        "session_id": "7",
+        "login_time": str(int(now * 1000)),
+        "user_role": "1",
+    } | fields
+
+
+def body_of(callback: dict[str, Any]) -> bytes:
+    return json.dumps(callback).encode()
+
+
+# What the vendor sends
+
+
+@pytest.mark.parametrize("encoding", CallbackEncoding)
+async def test_what_happens_at_the_vendor_arrives_in_the_table(sqlite_url: str, encoding: CallbackEncoding) -> None:
+    application = Application(sqlite_url)
+    async with Sandbox({APP_ID: SECRET}, callback_secrets={APP_ID: CALLBACK_SECRET}) as sandbox:
+        config = configured(sqlite_url, sandbox)
+        service = Service(config, SystemClock(), opening.engine(config.database))
+        await service.start()
+        assert service.http is not None
+        sandbox.perform(SendCallbacks(url=service.http.url + CALLBACK_PATH, encoding=encoding))
+        task = await application.start(sandbox, "room")
+
+        def says(count: int | None, source: str | None = "callback", task: str = task) -> bool:
+            rows = application.rows(f"SELECT * FROM zego_tasks WHERE task_id = '{task}'")
+            return [(row["user_count"], row["user_count_source"]) for row in rows] == [(count, source)]
+
+        try:
+            sandbox.perform(Join(room="room", user="alice"))
+            await eventually("alice has come", lambda: says(1))
+            sandbox.perform(Join(room="room", user="bob"))
+            await eventually("bob has come", lambda: says(2))
+            sandbox.perform(Leave(room="room", user="alice"))
+            sandbox.perform(Leave(room="room", user="bob"))
+            await eventually("both have left", lambda: says(0))
+            # This one is never registered by the application.
+            lost = str(sandbox.perform(Start(room="lost"))["task_id"])
+            sandbox.perform(Join(room="lost", user="carol"))
+            sandbox.perform(Speak(room="lost", user="carol", text="Hello?"))
+            await eventually("the lost task is found", lambda: says(1, task=lost))
+            async with httpx2.AsyncClient(trust_env=False) as http:
+                for path in ("/healthz", "/readyz"):
+                    assert (await http.get(service.http.url + path)).status_code == 200
+            assert set(service.parts.webhook.answers) == {"accepted"}
+        finally:
+            hurry = asyncio.Event()
+            hurry.set()
+            await service.stop(hurry)
+
+
+async def test_1202_is_taken_in_and_other_exceptions_are_not(bench: Bench) -> None:
+    bench.application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room')")
+
+    def exception(code: int, nonce: str) -> bytes:
+        timestamp = str(round(SystemClock().time() * 1000))
+        signature = callback_signature(CALLBACK_SECRET, timestamp, nonce)
+        seal = {"AppId": APP_ID, "Event": "Exception", "Nonce": nonce, "Timestamp": timestamp, "Signature": signature}
+        return body_of(seal | {"TaskId": "t", "RoomId": "room", "Data": {"Code": code, "Message": "idle"}})
+
+    assert await bench.post(exception(1001, "1")) == (200, "ignored")
+    assert bench.application.statuses() == {"t": "active"}
+    assert await bench.post(exception(1202, "2")) == (200, "accepted")
+    assert bench.application.statuses() == {"t": "auto_stopped"}
+    assert await bench.post(exception(1202, "3")) == (200, "ignored")
+
+
+# What is refused
+
+
+async def test_a_copy_and_a_forged_body_under_the_same_signature(bench: Bench) -> None:
+    bench.application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room')")
+    genuine = login()
+    assert await bench.post(body_of(genuine)) == (200, "accepted")
+    assert await bench.post(body_of(genuine)) == (200, "replayed")
+    forged = genuine | {"event": "room_logout", "logout_time": str(int(genuine["login_time"]) + 1)}
+    assert await bench.post(body_of(forged)) == (200, "suspicious")
+    assert bench.application.rows("SELECT user_count FROM zego_tasks") == [{"user_count": 1}]
+    assert bench.webhook.answers == {"accepted": 1, "replayed": 1, "suspicious": 1}
+
+
+# Made when the test runs, for they expire.
+REFUSED: dict[str, tuple[Callable[[], bytes], str | None, tuple[int, str]]] = {
+    "forged": (lambda: body_of(login(signature="0" * 40)), JSON, (401, "bad_signature")),
+    "of another app": (lambda: body_of(login(app_id=99)), JSON, (401, "unknown_app")),
+    "old": (lambda: body_of(login(ago=400)), JSON, (401, "expired")),
+    "from the future": (lambda: body_of(login(ago=-400)), JSON, (401, "expired")),
+    "empty": (lambda: b"", JSON, (400, "missing_field")),
+    "half of it": (lambda: b"{", JSON, (400, "malformed")),
+    "without a seal": (lambda: b'{"event": "room_login"}', JSON, (400, "missing_field")),
+    "with a NUL": (lambda: body_of(login(user_account="a\0b")), JSON, (400, "out_of_range")),
+    "a picture": (lambda: body_of(login()), "image/png", (400, "wrong_encoding")),
+    "not UTF-8": (lambda: b'{"event": "\xff"}', JSON, (400, "wrong_encoding")),
+    "large": (lambda: b" " * 70_000, JSON, (413, "too_large")),
+    "huge": (lambda: b" " * 3_000_000, JSON, (413, "too_large")),
+    "of a new type": (lambda: body_of(login(event="room_sneeze")), None, (200, "ignored")),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_is_refused_is_counted_and_changes_nothing(bench: Bench, what: str) -> None:
+    make, content_type, expected = REFUSED[what]
+    # Who is cut off while writing may not get to read the answer.
+    with contextlib.suppress(httpx2.TransportError) if what == "huge" else contextlib.nullcontext():
+        assert await bench.post(make(), content_type) == expected
+    assert bench.webhook.answers == {expected[1]: 1}
+    assert bench.application.rows("SELECT * FROM zego_callbacks_seen") == []
+    assert bench.application.rows("SELECT * FROM zego_room_users") == []
+
+
+def test_every_fault_has_a_status() -> None:
+    assert set(STATUS_OF_FAULT) == set(Fault)
+
+
+async def test_the_three_encodings_are_understood(bench: Bench) -> None:
+    for nonce, encode, content_type in (
+        ("1", json.dumps, JSON),
+        ("2", lambda fields: quote_plus(json.dumps(fields)), JSON),
+        ("3", urlencode, "application/x-www-form-urlencoded"),
+    ):
+        assert await bench.post(encode(login(nonce=nonce)).encode(), content_type) == (200, "accepted")
+
+
+async def test_a_body_without_a_length_is_bounded_too(bench: Bench) -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        for _ in range(70):
+            yield b" " * 1000
+
+    reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=drip(), headers={"Content-Type": JSON})
+    assert (reply.status_code, reply.text) == (413, "too_large\n")
+
+
+SLOW = f"POST {CALLBACK_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{{"
+
+
+async def test_a_slow_body_is_not_waited_for(bench: Bench) -> None:
+    reader, writer = await bench.connect(SLOW)
+    async with asyncio.timeout(5):
+        reply = await reader.read()
+    writer.close()
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert bench.webhook.answers == {"too_slow": 1}
+
+
+@pytest.mark.parametrize("head", ["", "POST / HTTP/1.1\r\nHost:", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nPOST"])
+async def test_a_slow_head_is_not_waited_for(bench: Bench, head: str) -> None:
+    reader, writer = await bench.connect(head)
+    async with asyncio.timeout(5):
+        await reader.read()
+    writer.close()
+
+
+async def test_a_sender_who_leaves_is_counted(bench: Bench) -> None:
+    _, writer = await bench.connect(SLOW)
+    writer.transport.abort()
+    await eventually("it is noticed", lambda: bench.webhook.answers["disconnected"] == 1, seconds=5)
+
+
+async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
+    connections = [await bench.connect(SLOW) for _ in range(CONCURRENT)]
+    reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body_of(login()))
+    assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "busy\n", "2")
+    # Health is answered all the same.
+    assert (await bench.http.get(bench.server.url + "/healthz")).status_code == 200
+    for _, writer in connections:
+        writer.close()
+    await eventually("all have gone", lambda: bench.webhook.answers["disconnected"] >= CONCURRENT, seconds=5)
+    assert await bench.post(body_of(login())) == (200, "accepted")
+
+
+async def test_without_its_database_it_asks_for_another_try(bench: Bench) -> None:
+    body = body_of(login())
+    with closing(sqlite3.connect(bench.application.url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body)
+        assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "database_away\n", "2")
+    assert await bench.post(body) == (200, "accepted")
+
+
+async def test_health_and_other_paths(bench: Bench) -> None:
+    async def status(method: str, path: str) -> int:
+        return (await bench.http.request(method, bench.server.url + path)).status_code
+
+    assert [await status("GET", path) for path in ("/healthz", "/readyz", "/", CALLBACK_PATH)] == [200, 200, 404, 405]
+    bench.healthy = bench.ready = False
+    assert [await status("GET", path) for path in ("/healthz", "/readyz")] == [503, 503]
+
+
+async def test_nothing_of_a_request_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    await bench.post(body_of(login()), path=f"{CALLBACK_PATH}?signature=hush")
+    assert "hush" not in caplog.text
+
+
+async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = taken.getsockname()
+        server = HttpServer(address, bench.webhook, is_healthy=lambda: True, is_ready=lambda: True)
+        with pytest.raises(ConfigError, match=rf"http\.listen: cannot listen on 127\.0\.0\.1 port {address[1]}"):
+            server.bind()
+
+
+# In virtual time
+
+
+async def test_a_refusal_is_logged_once_and_then_once_a_minute(world: World) -> None:
+    config = configured("sqlite:///unused.db")
+    parts = wiring.build(config, world.clock, world.engine, world.store.now())
+    bad = body_of(login(signature="0" * 40))
+    with structlog.testing.capture_logs() as logs:
+        for seconds in (0, 1, 58, 1, 30, 31):
+            world.advance(seconds)
+            await parts.webhook.receive(JSON, bad)
+    assert [(event["event"], event["kind"], event["status"], event["count"]) for event in logs] == [
+        ("callback_refused", "bad_signature", 401, 1),
+        ("callback_refused", "bad_signature", 401, 3),
+        ("callback_refused", "bad_signature", 401, 2),
+    ]
+    assert CALLBACK_SECRET not in str(logs)
+    await parts.zego.aclose()
+    parts.storage.close()
+
+
+# Its configuration
+
+
+def test_the_secret_comes_from_a_file_of_its_own(tmp_path: Path) -> None:
+    for name, content in (("server", SECRET), ("callback", CALLBACK_SECRET)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    app = {"app_id": APP_ID, "server_secret_file": "server", "callback_secret_file": "callback"}
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"zego": {"apps": [app], "discover": "off"}}))
+    zego = load(file, {}).zego
+    assert [secret.get_secret_value() for secret in zego.apps[0].callback_secrets] == [CALLBACK_SECRET]
+    assert zego.discover is False
+
+    file.write_text(json.dumps({"zego": {"apps": [app | {"callback_secret": CALLBACK_SECRET}]}}))
+    with pytest.raises(ConfigError, match=r"callback_secret: .* name that as callback_secret_file") as caught:
+        load(file, {})
+    assert CALLBACK_SECRET not in str(caught.value)
+    environ = {"ZEGO_WATCHDOG_ZEGO__APPS": json.dumps([app | {"callback_secret": CALLBACK_SECRET}])}
+    with pytest.raises(ConfigError, match=f"app {APP_ID} has its callback secret twice"):
+        load(file, environ)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("", None),
+        ("127.0.0.1:8765", ("127.0.0.1", 8765)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:65535", ("localhost", 65535)),
+    ],
+)
+def test_addresses(listen: str, address: tuple[str, int] | None) -> None:
+    assert HttpConfig(listen=listen).address == address
+
+
+@pytest.mark.parametrize("listen", ["8765", ":8765", "127.0.0.1", "::1:80", "[1.2.3.4]:80", "h:65536", "http://h:80"])
+def test_no_addresses(listen: str) -> None:
+    with pytest.raises(ValueError, match=r"is no host and port; write 127\.0\.0\.1:8765"):
+        HttpConfig(listen=listen)

@@ -1,0 +1,716 @@
+"""Every active room is known without a single hint: what is asked when, what is made of it, and who comes back."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import httpx2
+import pytest
+import structlog
+
+from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.stopping_bench import reply
+from tests.support.time_travel import World
+from tests.support.virtual_loop import run_virtual
+from watchdog.config.settings import Config
+from watchdog.core.model import Evidence, Source, Status
+from watchdog.core.policy import Rule, decide
+from watchdog.daemon.lifecycle import Service
+from watchdog.sandbox import Join, Leave, Limits, Sandbox
+from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
+from watchdog.services.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
+from watchdog.store.aio.threads import Storage
+from watchdog.store.polling import PollStore
+from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
+from watchdog.zego.client import ZegoClient
+from watchdog.zego.pacing import Pace
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Vendor:
+    """Who is in which room, by user id; answers both questions about it."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, list[str]] = {}
+        self.asked: list[list[str]] = []
+        self.refusal: httpx2.Response | None = None
+        self.stops: list[str] = []
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        parameters = request.url.params
+        match parameters["Action"]:
+            case "DescribeUserNum":
+                rooms = parameters.get_list("RoomId[]")
+                self.asked.append(rooms)
+                if self.refusal is not None:
+                    return self.refusal
+                counts = [
+                    {"RoomId": room, "UserCount": len(self.rooms.get(room, ())), "AdminUserCount": 0} for room in rooms
+                ]
+                return reply(0, Data={"UserCountList": counts})
+            case "DescribeUserList":
+                users = self.rooms.get(parameters["RoomId"], ())
+                listed = [{"UserId": user, "UserName": "", "UserRole": 2} for user in users]
+                return reply(0, Data={"Marker": "", "UserList": listed})
+            case _:
+                self.stops.append(request.content.decode())
+                return reply(0)
+
+
+class Bench:
+    def __init__(self, world: World, parts: Parts, vendor: Vendor) -> None:
+        self.world = world
+        self.parts = parts
+        self.vendor = vendor
+
+    async def poll(self) -> Polled:
+        self.parts.storage.synchronise(self.world.now)
+        assert self.parts.poller is not None
+        return await self.parts.poller.run_once()
+
+    async def sweep(self) -> None:
+        while (await self.parts.sweeper.run_once()).claimed:
+            await self.parts.stopper.drain()
+
+
+@asynccontextmanager
+async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench]:
+    config = Config.model_validate(
+        {
+            "zego": {
+                "apps": [{"app_id": 1, "server_secret": SECRET}, {"app_id": 2, "server_secret": SECRET}],
+                **sections.get("zego", {}),
+            },
+            "policy": sections.get("policy", {}),
+            "schedule": sections.get("schedule", {}),
+            "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0},
+        }
+    )
+    vendor = Vendor()
+    parts = wiring.build(config, world.clock, world.engine, world.store.now(), transport=httpx2.MockTransport(vendor))
+    try:
+        yield Bench(world, parts, vendor)
+    finally:
+        await parts.zego.aclose()
+        parts.storage.close()
+
+
+def rejoins(world: World) -> list[Mapping[str, Any]]:
+    return world.app.rows("SELECT * FROM zego_rejoins ORDER BY task_id")
+
+
+async def test_without_a_single_hint_an_abandoned_task_is_stopped_in_time(world: World) -> None:
+    async with bench(world) as it:
+        world.app.start("t", "room")
+        it.vendor.rooms["room"] = ["alice"]
+        assert await it.poll() == Polled(asked=1, answered=1, changed=1)
+        task = world.task("t")
+        assert (task["user_count"], task["user_count_source"], task["user_count_at"]) == (1, "api", world.now)
+        assert task["vendor_occupied_at"] == task["last_occupied_at"] == world.now
+
+        world.advance(20)
+        it.vendor.rooms["room"] = []
+        assert (await it.poll()).changed == 1
+        emptied = world.now
+        for _ in range(12):
+            await it.sweep()
+            await it.poll()
+            world.advance(5)
+        (row,) = world.attempts("t")
+        assert (row["outcome"], row["reason"], row["empty_since"]) == ("stopped", "empty_room", emptied)
+        assert (row["sent_at"] - emptied).total_seconds() == 45
+
+
+async def test_a_room_is_asked_about_once_in_a_while_and_by_one_daemon(world: World) -> None:
+    async with bench(world) as it:
+        for number in range(25):
+            world.app.start(f"t{number}", f"room-{number}")
+        world.app.start("second", "room-3")
+        assert (await it.poll()).asked == 25
+        assert sorted(map(len, it.vendor.asked)) == [5, 10, 10]
+        assert await it.poll() == Polled()
+        world.advance(14)
+        assert await it.poll() == Polled()
+        assert PollStore(world.engine).take(100, 15, 1, 1) == []
+        world.advance(2)
+        assert len(PollStore(world.engine).take(10, 15, 1, 1)) == 10
+        # A room with two tasks counts once.
+        assert (await it.poll()).asked in {15, 16}
+
+
+async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite there is one connection: hundreds of answers in its queue kept each stop waiting for a second."""
+    waiting = [0]
+
+    async def call(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if method.__name__ != "observe":
+            return await real(method, *args, **kwargs)
+        waiting.append(waiting[-1] + 1)
+        try:
+            return await real(method, *args, **kwargs)
+        finally:
+            waiting.append(waiting[-1] - 1)
+
+    async with bench(world) as it:
+        real = it.parts.storage.call
+        for number in range(200):
+            world.app.start(f"t{number}", f"room-{number}")
+        monkeypatch.setattr(it.parts.storage, "call", call)
+        assert (await it.poll()).changed == 200
+        assert max(waiting) == 1
+
+
+class CountingClock:
+    """Each look at it takes a second."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.rests: list[float] = []
+
+    def time(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        self.at += 1.0
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.rests.append(seconds)
+
+
+async def test_after_each_transaction_the_database_is_left_to_others_for_as_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has no queue for its lock: the application found no gap between those of a round, for a second."""
+    clock = CountingClock()
+    async with bench(world) as it:
+        assert it.parts.poller is not None
+        monkeypatch.setattr(it.parts.poller, "_clock", clock)
+        for number in range(60):
+            world.app.start(f"t{number}", f"room-{number}")
+        assert (await it.poll()).changed == 60
+    # Three takes of the first AppId, the last of which finds nothing, one of the other; six answers in three groups.
+    assert len(clock.rests) == 7
+    assert min(clock.rests) >= 1.0
+
+
+async def test_apps_are_asked_about_their_own_rooms_and_foreign_ones_not_at_all(world: World) -> None:
+    async with bench(world) as it:
+        world.app.start("a", "room", app_id=1)
+        world.app.start("b", "room", app_id=2)
+        world.app.start("c", "room", app_id=3)
+        world.app.start("d", "other")
+        assert (await it.poll()).answered == 3
+        assert sorted(it.vendor.asked) == [["other", "room"], ["room"]]
+        assert {task: world.task(task)["user_count"] for task in "abcd"} == {"a": 0, "b": 0, "c": None, "d": 0}
+
+
+async def test_what_is_not_known_is_not_written(world: World) -> None:
+    async with bench(world) as it:
+        world.app.start("t", "room")
+        it.vendor.refusal = reply(0, Data={"UserCountList": []})
+        assert await it.poll() == Polled(asked=1, answered=1)
+        assert world.task("t")["user_count"] is None
+
+
+async def test_a_later_word_of_the_application_stands(world: World) -> None:
+    world.app.start("t", "room")
+    at = world.now
+    world.advance(1)
+    world.app.people("room", 2)
+    seen = PollStore(world.engine).observe(1, 1, {"room": Evidence(0, at, Source.API)})
+    assert (seen.changed, seen.contradicted) == (0, ())
+    assert (world.task("t")["user_count"], world.task("t")["user_count_source"]) == (2, "app")
+
+
+async def test_zegos_zero_is_not_believed_of_a_room_it_has_never_seen_anybody_in(world: World) -> None:
+    async with bench(world) as it:
+        world.app.start("t", "mistyped", user_count=3)
+        world.advance(1)
+        with structlog.testing.capture_logs() as logs:
+            assert (await it.poll()).contradicted == 1
+            world.advance(20)
+            assert (await it.poll()).contradicted == 1
+        assert [event["room_id"] for event in logs if event["event"] == "hint_contradicted"] == ["mistyped"]
+        assert (world.task("t")["user_count"], world.task("t")["empty_since"]) == (3, None)
+
+        it.vendor.rooms["mistyped"] = ["alice"]
+        world.advance(20)
+        await it.poll()
+        it.vendor.rooms["mistyped"] = []
+        world.advance(20)
+        assert (await it.poll()).contradicted == 0
+        assert world.task("t")["user_count"] == 0
+
+
+async def test_a_room_with_bots_only_is_empty_and_its_task_is_stopped_for_that(world: World) -> None:
+    async with bench(world, zego={"bot_user_ids": ["asr-*"]}) as it:
+        world.app.start("t", "room")
+        it.vendor.rooms["room"] = ["asr-1", "alice"]
+        await it.poll()
+        assert world.task("t")["user_count"] == 1
+        it.vendor.rooms["room"] = ["asr-1"]
+        world.advance(20)
+        await it.poll()
+        assert world.task("t")["user_count"] == 0
+        await it.sweep()
+        world.advance(45)
+        await it.sweep()
+        assert [(row["outcome"], row["reason"]) for row in world.attempts("t")] == [("stopped", "bots_only")]
+
+
+async def test_who_comes_back_after_a_stop_is_noticed(world: World) -> None:
+    async with bench(world) as it:
+        for task in ("back", "gone"):
+            world.app.start(task, task, user_count=1)
+            world.app.people(task, 0)
+        await it.sweep()
+        world.advance(45)
+        await it.sweep()
+        stopped = world.now
+        assert [(row["task_id"], row["room_id"], row["rejoined_at"]) for row in rejoins(world)] == [
+            ("back", "back", None),
+            ("gone", "gone", None),
+        ]
+        world.advance(30)
+        assert (await it.poll()).asked == 2
+        it.vendor.rooms["back"] = ["alice"]
+        world.advance(30)
+        with structlog.testing.capture_logs() as logs:
+            await it.poll()
+        assert [(event["task_id"], event["after_seconds"]) for event in logs if event["event"] == "rejoined"] == [
+            ("back", 60)
+        ]
+        assert world.history("back")["rejoined_after_seconds"] == 60
+        assert world.history("gone")["rejoined_after_seconds"] is None
+        assert (world.now - stopped).total_seconds() == 60
+
+        # Noticed once, and not after the watch.
+        it.vendor.rooms["gone"] = ["bob"]
+        world.advance(541)
+        it.vendor.asked.clear()
+        assert await it.poll() == Polled()
+        assert world.history("gone")["rejoined_after_seconds"] is None
+
+
+def test_only_what_is_seen_after_the_stop_and_within_the_watch_is_a_return(world: World) -> None:
+    store = PollStore(world.engine)
+    world.app.execute(
+        "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until) VALUES ('t', 'room', ?, ?)",
+        world.now,
+        world.ahead(600),
+    )
+    for seconds, people in ((-1, 1), (0, 1), (601, 1), (10, 0)):
+        seen = store.observe(1, 1, {"room": Evidence(people, world.ahead(seconds), Source.API)})
+        assert seen.returned == ()
+    assert store.observe(2, 1, {"room": Evidence(1, world.ahead(10), Source.API)}).returned == ()
+    (returned,) = store.observe(1, 1, {"room": Evidence(1, world.ahead(10), Source.API)}).returned
+    assert (returned.task_id, returned.after_seconds) == ("t", 10)
+    assert store.observe(1, 1, {"room": Evidence(1, world.ahead(20), Source.API)}).returned == ()
+
+
+@pytest.mark.parametrize(("seconds", "watched"), [(600, 1), (0, 0)])
+async def test_only_stops_are_watched_and_nothing_is_by_zero_seconds(
+    world: World, seconds: float, watched: int
+) -> None:
+    async with bench(world, policy={"rejoin_watch_seconds": seconds}) as it:
+        world.app.start("released", "released")
+        world.app.release("released")
+        world.app.start("t", "room", user_count=1)
+        world.app.people("room", 0)
+        await it.sweep()
+        world.advance(45)
+        await it.sweep()
+        assert world.task("t")["status"] == Status.STOPPED
+        assert len(rejoins(world)) == watched
+
+
+def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) -> None:
+    store = PollStore(world.engine)
+    for task, rejoined_at in (("back", world.now), ("gone", None)):
+        world.app.execute(
+            "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until, rejoined_at) VALUES (?, ?, ?, ?, ?)",
+            task,
+            task,
+            world.now,
+            world.ahead(600),
+            rejoined_at,
+        )
+    world.advance(86_400)
+    assert store.prune() == 0
+    world.advance(601)
+    assert store.prune() == 1
+    assert [row["task_id"] for row in rejoins(world)] == ["back"]
+
+
+def test_the_age_of_evidence(world: World) -> None:
+    store = PollStore(world.engine)
+    assert (store.evidence_age().oldest_seconds, store.evidence_age().unknown) == (None, 0)
+    assert (store.active(), store.newest_hint()) == (0, None)
+    world.app.start("a", "a", user_count=1)
+    world.advance(10)
+    world.app.start("b", "b", user_count=0)
+    newest = world.now
+    world.app.start("c", "c")
+    world.app.start("ended", "ended", user_count=1)
+    world.app.release("ended")
+    world.advance(5)
+    age = store.evidence_age()
+    assert (age.oldest_seconds, age.unknown) == (15, 1)
+    assert (store.active(), store.newest_hint()) == (3, newest)
+
+
+async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complained_of_once(world: World) -> None:
+    async with bench(world, schedule={"occupancy_poll_seconds": 1}) as it:
+        for number in range(30):
+            world.app.start(f"t{number}", f"room-{number}")
+        it.vendor.refusal = reply(100000005)
+        asked: list[int] = []
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(60):
+                before = len(it.vendor.asked)
+                await it.poll()
+                asked.append(len(it.vendor.asked) - before)
+                world.advance(1.001)
+            it.vendor.refusal = None
+            for _ in range(30):
+                await it.poll()
+                world.advance(1.001)
+        assert asked[0] == 3
+        assert max(asked[1:]) == 1
+        assert sum(asked) <= 12
+        assert [event["event"] for event in logs if event["log_level"] != "debug"] == [
+            "polling_unanswered",
+            "polling_answered_again",
+        ]
+        assert all(world.task(f"t{number}")["user_count"] == 0 for number in range(30))
+
+
+# The feed of hints
+
+
+async def test_silence_is_said_once_and_its_end_too(world: World) -> None:
+    async with bench(world) as it:
+        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
+        with structlog.testing.capture_logs() as logs:
+            world.advance(1000)
+            assert not await feed.check()  # no task, no hints
+            world.app.start("t", "room", user_count=1)
+            for _ in range(13):
+                assert not await feed.check()
+                world.advance(5)
+            assert await feed.check()
+            assert await feed.check()
+            # ZEGO's answers, too, are words.
+            assert not await feed.check(world.clock.monotonic() - 1)
+            world.advance(70)
+            assert await feed.check()
+            world.app.people("room", 1)
+            assert not await feed.check()
+        assert [event["event"] for event in logs] == ["hints_have_died", "hints_are_back"] * 2
+
+
+@pytest.mark.parametrize("who", ["application", "ZEGO"])
+async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(world: World, who: str) -> None:
+    """A look is ten thousand rows, and while ZEGO answers it says nothing new."""
+    looks = 0
+
+    class Counting(PollStore):
+        def newest_hint(self) -> datetime | None:
+            nonlocal looks
+            looks += 1
+            return super().newest_hint()
+
+    world.app.start("t", "room", user_count=1)
+    last = world.clock.monotonic()
+    async with bench(world) as it:
+        feed = Feed(Counting(world.engine), it.parts.storage, world.clock, silence_seconds=300)
+        for second in range(0, 3000, 5):
+            assert not await feed.check(world.clock.monotonic() if who == "ZEGO" else -math.inf)
+            if second % 290 == 0:
+                last = world.clock.monotonic()
+                world.app.people("room", 1)
+            world.advance(5)
+        assert looks == 0 if who == "ZEGO" else LOOKS <= looks <= LOOKS * 3000 / 300
+        if who == "application":
+            while not await feed.check():
+                world.advance(5)
+            assert 300 <= world.clock.monotonic() - last <= 300 + 300 / LOOKS + 5
+
+
+async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
+    async with bench(world) as it:
+        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
+        counted = []
+        for number in range(5):
+            await feed.check()
+            counted.append(feed.active)
+            world.app.start(f"t{number}")
+            world.advance(5)
+        assert COUNT_SECONDS == 15
+        assert counted == [0, 1, 1, 1, 4], "at once where there were none"
+
+
+async def test_the_word_of_the_last_moment_counts(world: World) -> None:
+    world.app.start("t", "room", user_count=1)
+    async with bench(world) as it:
+        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=300)
+        for second in range(0, 305, 5):
+            assert not await feed.check(), second
+            world.advance(5)
+        # The last regular look was five seconds ago.
+        world.app.people("room", 1)
+        assert not await feed.check()
+
+
+async def test_where_nothing_is_active_any_more_nothing_has_died(world: World) -> None:
+    world.app.start("t", "room")
+    async with bench(world) as it:
+        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=301)
+        for second in range(0, 305, 5):
+            assert not await feed.check(), second
+            world.advance(5)
+        # They were last counted five seconds ago.
+        world.app.release("t")
+        assert not await feed.check()
+
+
+async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world: World) -> None:
+    config = Config.model_validate(
+        {
+            "zego": {"apps": [{"app_id": 1, "server_secret": SECRET}], "rtc_url": ""},
+            "policy": {"verify": "off", "hint_max_age_seconds": 60},
+        }
+    )
+    service = Service(config, world.clock, world.engine)
+    try:
+        await service._beat(first=True)
+        began = world.now
+        world.app.start("t", "room", user_count=1)
+        world.app.people("room", 0)
+        for _ in range(12):
+            await service._beat(first=False)
+            world.advance(5)
+        assert service.parts.watch.watching_since == began
+        for _ in range(2):
+            await service._beat(first=False)
+            world.advance(5)
+        dead = service.parts.watch.watching_since
+        assert dead == world.ago(5)
+        task = world.store.newly_empty(1)[1][0]
+        rules = wiring.rules(config)
+        assert decide(task, None, rules, world.now, watching_since=began).rule is not Rule.HINT_BEFORE_GAP
+        fresh = replace(rules, hint_max_age_seconds=3600)
+        assert decide(task, None, fresh, world.now, watching_since=dead).rule is Rule.HINT_BEFORE_GAP
+
+        # A hint that comes now is trusted, and the silence is over.
+        world.app.people("room", 0)
+        world.advance(5)
+        await service._beat(first=False)
+        assert service.parts.watch.watching_since == dead
+    finally:
+        await service.parts.close()
+
+
+# Virtual time: three thousand rooms, the vendor's own limit
+
+
+class LoopClock:
+    """The event loop's time, and the database's with it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def monotonic(self) -> float:
+        now = asyncio.get_running_loop().time()
+        self._world.clock.advance(max(0.0, now - self._world.clock.monotonic()))
+        return now
+
+    def time(self) -> float:
+        self.monotonic()
+        return self._world.clock.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await pause(seconds)
+
+
+class InlineStorage(Storage):
+    """No threads: virtual time would run ahead of them."""
+
+    async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        self._clock.monotonic()
+        return method(*args, **kwargs)
+
+
+async def pause(seconds: float) -> None:
+    waiting = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(seconds, waiting.set_result, None)
+    await waiting
+
+
+class Limited:
+    """A vendor that takes its time and counts requests a second."""
+
+    def __init__(self, latency: float) -> None:
+        self.latency = latency
+        self.arrivals: list[float] = []
+        self.throttling = False
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.arrivals.append(asyncio.get_running_loop().time())
+        await pause(self.latency)
+        if self.throttling:
+            return reply(206)
+        rooms = request.url.params.get_list("RoomId[]")
+        return reply(0, Data={"UserCountList": [{"RoomId": r, "UserCount": 2, "AdminUserCount": 0} for r in rooms]})
+
+    def most_in_a_second(self) -> int:
+        return max(sum(start <= time < start + 1 for time in self.arrivals) for start in self.arrivals)
+
+
+class Many:
+    """A poller for many rooms at the vendor's pace, ticking like the daemon's job."""
+
+    def __init__(self, world: World, vendor: Limited) -> None:
+        clock = LoopClock(world)
+        self.store = PollStore(world.engine)
+        storage = InlineStorage(world.store, clock)
+        storage.synchronise(world.now)
+        self.zego = ZegoClient(
+            {1: SECRET},
+            asr_url="http://zego/",
+            rtc_url="http://zego/",
+            timeout_seconds=8,
+            clock=clock,
+            transport=httpx2.MockTransport(vendor),
+        )
+        self.occupancy = Occupancy(self.zego, Pace(10), storage, background=Pace(10 * BACKGROUND_SHARE))
+        self.poller = Poller(
+            storage=storage, store=self.store, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock
+        )
+        self.clock = clock
+
+
+def many_rooms(world: World, number: int, stopped: int = 0) -> None:
+    world.app.execute("BEGIN")
+    for room in range(number):
+        world.app.start(f"t{room}", f"room-{room}")
+    for room in range(stopped):
+        world.app.execute(
+            "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until) VALUES (?, ?, ?, ?)",
+            f"s{room}",
+            f"stopped-{room}",
+            world.now,
+            world.ahead(600),
+        )
+    world.app.execute("COMMIT")
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.8])
+def test_with_three_thousand_rooms_no_evidence_is_older_than_45_seconds(sqlite_world: World, latency: float) -> None:
+    vendor = Limited(latency)
+    many_rooms(sqlite_world, 3000, stopped=500)
+    ages: list[float] = []
+    delays: list[float] = []
+
+    async def scenario() -> None:
+        many = Many(sqlite_world, vendor)
+        for second in range(140):
+            await many.poller.begin()
+            if second % 3 == 0:
+                # The poller's calls are in line by now.
+                await pause(0.01)
+                before = many.clock.monotonic()
+                assert len(await many.occupancy.ask(1, ["due"])) == 1
+                delays.append(many.clock.monotonic() - before - latency)
+                await pause(max(0.0, 0.99 - latency - delays[-1]))
+            else:
+                await pause(1)
+            many.clock.monotonic()
+            age = many.store.evidence_age()
+            if second >= 50:
+                assert age.unknown == 0
+                assert age.oldest_seconds is not None
+                ages.append(age.oldest_seconds)
+        await many.poller.close()
+        await many.zego.aclose()
+
+    run_virtual(scenario())
+    assert max(ages) <= 45
+    assert vendor.most_in_a_second() <= 10
+    # A verification waits behind one question of the poller's, not behind all of them.
+    assert max(delays) <= 0.35
+    # And the rooms whose tasks were stopped had their turn as well.
+    asked = sqlite_world.app.rows("SELECT count(*) AS n FROM zego_rejoins WHERE asked_at > '2000'")
+    assert asked[0]["n"] == 500
+
+
+def test_throttling_slows_polling_down_and_starves_no_verification(sqlite_world: World) -> None:
+    vendor = Limited(0.02)
+    many_rooms(sqlite_world, 3000)
+
+    async def scenario() -> None:
+        many = Many(sqlite_world, vendor)
+        vendor.throttling = True
+        for _ in range(40):
+            await many.poller.begin()
+            await pause(1)
+        assert many.occupancy.background_rate(1) <= 0.8 * 10 / 4
+        vendor.throttling = False
+        before = many.clock.monotonic()
+        assert len(await many.occupancy.ask(1, ["due"])) == 1
+        assert many.clock.monotonic() - before <= 2 / many.occupancy.background_rate(1) + 1
+        for _ in range(60):
+            await many.poller.begin()
+            await pause(1)
+        assert many.occupancy.background_rate(1) == pytest.approx(8)
+        await many.poller.close()
+        await many.zego.aclose()
+
+    run_virtual(scenario())
+    assert len([at for at in vendor.arrivals if at < 40]) < 60
+    assert math.isclose(vendor.arrivals[-1], 100, abs_tol=20)
+
+
+# A real daemon
+
+
+async def test_a_daemon_needs_no_hint(database_url: str, tmp_path: Path) -> None:
+    application = Application(database_url)
+    async with Sandbox(
+        {APP_ID: SECRET}, seed=7, limits=Limits(start=0, stop=0, user_num=100), concurrent_tasks=0, max_idle_seconds=30
+    ) as sandbox:
+        daemon = DaemonProcess(tmp_path, database_url, sandbox, schedule={"occupancy_poll_seconds": 0.5})
+        tasks = {room: await application.start(sandbox, room) for room in ("talk", "left")}
+        for room in tasks:
+            sandbox.perform(Join(room=room, user="alice"))
+        await daemon.start()
+        try:
+            await eventually(
+                "both rooms are known",
+                lambda: [row["user_count"] for row in application.rows("SELECT * FROM zego_tasks")] == [1, 1],
+            )
+            sandbox.perform(Leave(room="left", user="alice"))
+            await eventually("it was stopped", lambda: application.statuses()[tasks["left"]] == "stopped")
+            sandbox.perform(Join(room="left", user="alice"))
+            await eventually(
+                "her return was noticed",
+                lambda: any(
+                    row["rejoined_after_seconds"] is not None
+                    for row in application.rows("SELECT * FROM zego_stop_history")
+                ),
+            )
+            assert application.statuses()[tasks["talk"]] == "active"
+            assert await daemon.end() == 0
+        finally:
+            if daemon.alive:
+                await daemon.end()
+        assert application.judge(sandbox, [tasks["left"]]).wrong_stops == ()

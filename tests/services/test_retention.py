@@ -1,0 +1,536 @@
+"""Retention: what is removed and what stays, on both databases, in virtual time; and that it never takes long."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from structlog.testing import capture_logs
+
+from tests.support.time_travel import FakeClock, World
+from watchdog.clock import SystemClock
+from watchdog.config.loader import load
+from watchdog.config.settings import Config, PolicyConfig
+from watchdog.core.model import Evidence, Mode, Outcome, Reason, Reply, Source, Status
+from watchdog.errors import ConfigError
+from watchdog.services import retention
+from watchdog.services.retention import Keep, Retention
+from watchdog.store import schema
+from watchdog.store.aio.threads import Storage
+from watchdog.store.engine import open_engine, writing
+from watchdog.store.retention import RetentionStore
+from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
+from watchdog.wiring import parts as wiring
+
+DAY = 86_400.0
+TASKS_DAYS, ATTEMPTS_DAYS = 90, 400
+
+
+def no_callbacks() -> int:
+    return 0
+
+
+def made(
+    world: World,
+    *,
+    tasks: int = TASKS_DAYS,
+    attempts: int = ATTEMPTS_DAYS,
+    instance: str = "host/1",
+    clock: FakeClock | None = None,
+) -> Retention:
+    store = Store(world.engine, instance)
+    return Retention(
+        storage=Storage(store, clock or world.clock),
+        store=RetentionStore(world.engine),
+        keep=Keep.of_days(tasks, attempts),
+        prune_callbacks=no_callbacks,
+        instance=instance,
+        clock=clock or world.clock,
+    )
+
+
+def beat(world: World, instance: str = "host/1") -> None:
+    Store(world.engine, instance).pulse(Daemon(instance, "host", 1, "0", "enforce"), 60, fresh=False)
+
+
+async def one_pass(service: Retention, world: World) -> list[float]:
+    """Run batches until there is nothing to do for a long while; return the waits that were asked for."""
+    waits: list[float] = []
+    while not waits or waits[-1] < retention.ASK_AGAIN_SECONDS:
+        beat(world)
+        waits.append(await service.run_once())
+    return waits
+
+
+async def whole(world: World, *, tasks: int = TASKS_DAYS, attempts: int = ATTEMPTS_DAYS) -> None:
+    """A daemon starts, and goes through the tables once."""
+    service = made(world, tasks=tasks, attempts=attempts)
+    beat(world)
+    world.advance(retention.FIRST_PASS_SECONDS)
+    assert (await one_pass(service, world))[-1] == retention.PASS_SECONDS
+
+
+def claimed(task_id: str, store: Store) -> Claim:
+    claim = store.claim_one(task_id, "token", lease_seconds=20)
+    assert claim is not None
+    return claim
+
+
+def sent(world: World, task_id: str, store: Store | None = None) -> Intent:
+    """A request is on its way."""
+    store = store or world.store
+    world.app.people(world.task(task_id)["room_id"], 0)
+    claim = claimed(task_id, store)
+    evidence = Evidence(0, world.now, Source.APP)
+    intent = Intent(claim, 1, Reason.EMPTY_ROOM, evidence, world.ahead(100))
+    store.intend([intent])
+    return intent
+
+
+def stopped(world: World, task_id: str, *, watch_seconds: float = 0.0) -> None:
+    """A task is started and stopped, with one attempt on record."""
+    store = Store(world.engine, "host/1", rejoin_watch_seconds=watch_seconds)
+    world.app.start(task_id, f"room of {task_id}")
+    world.app.people(f"room of {task_id}", 0)
+    claim = claimed(task_id, store)
+    (request,) = store.intend(
+        [Intent(claim, 1, Reason.EMPTY_ROOM, Evidence(0, world.now, Source.APP), world.ahead(100))]
+    )
+    assert request is not None
+    reply = Reply(200, "0", "Success", "request", None, None, 0.0)
+    store.record([Answer(claim, request, Outcome.STOPPED, world.now, reply, None, Status.STOPPED, 0)])
+
+
+def spared(world: World, task_id: str, detail: str) -> None:
+    """A line in the ledger about a task that goes on."""
+    claim = claimed(task_id, world.store)
+    evidence = Evidence(3, world.now, Source.API)
+    world.store.set_aside([SetAside(claim, 1, Outcome.SPARED, Reason.EMPTY_ROOM, detail, evidence, None, 60)])
+
+
+def known(world: World, table: str) -> list[str]:
+    return [str(row["task_id"]) for row in world.app.rows(f"SELECT task_id FROM {table} ORDER BY task_id")]
+
+
+async def test_what_ended_long_ago_goes_and_its_history_stays(world: World) -> None:
+    stopped(world, "old")
+    world.advance(TASKS_DAYS * DAY - 3600)
+    stopped(world, "young")
+    world.advance(3600)
+    await whole(world)
+    assert known(world, "zego_tasks") == ["young"]
+    assert world.history("old")["outcome"] == "stopped"
+    assert len(world.attempts("old")) == 1
+
+
+async def test_the_moment_is_the_end_of_the_task_and_not_its_start(world: World) -> None:
+    world.app.start("long")
+    world.advance(TASKS_DAYS * DAY + 10)
+    world.app.release("long")
+    await whole(world)
+    assert known(world, "zego_tasks") == ["long"]
+
+
+@pytest.mark.parametrize("people", [None, 0, 3])
+async def test_an_active_task_stays_however_old(world: World, people: int | None) -> None:
+    world.app.start("task")
+    if people is not None:
+        world.app.people("room", people)
+    world.advance(3000 * DAY)
+    await whole(world)
+    assert world.task("task")["status"] == "active"
+
+
+async def test_what_the_application_wrote_as_its_end_does_not_end_a_task(world: World) -> None:
+    world.app.start("task")
+    world.app.change("task", ended_at=world.ago(1000 * DAY))
+    await whole(world)
+    assert world.task("task")["ended_at"] is not None
+
+
+async def test_the_attempts_of_an_active_task_stay_however_old(world: World) -> None:
+    world.app.start("task")
+    world.app.people("room", 0)
+    spared(world, "task", "one")
+    world.advance(3000 * DAY)
+    await whole(world)
+    assert len(world.attempts("task")) == 1
+
+
+async def test_attempts_go_when_the_last_of_their_task_is_old(world: World) -> None:
+    stopped(world, "old")
+    world.advance(DAY)
+    stopped(world, "younger")
+    world.advance(ATTEMPTS_DAYS * DAY - 3600)
+    await whole(world)
+    assert known(world, "zego_stop_history") == ["younger"]
+    assert world.attempts("old") == []
+
+
+async def test_the_attempts_of_one_task_go_together_or_not_at_all(world: World) -> None:
+    world.app.start("task")
+    world.app.people("room", 0)
+    spared(world, "task", "long ago")
+    world.advance(ATTEMPTS_DAYS * DAY)
+    spared(world, "task", "yesterday")
+    world.app.release("task")
+    world.advance(DAY)
+    await whole(world)
+    assert [row["detail"] for row in world.attempts("task")] == ["long ago", "yesterday"]
+    world.advance(ATTEMPTS_DAYS * DAY)
+    await whole(world)
+    assert world.attempts("task") == []
+
+
+async def test_an_attempt_without_an_answer_stays_with_all_of_its_task(world: World) -> None:
+    world.app.start("task")
+    world.app.people("room", 0)
+    spared(world, "task", "before")
+    sent(world, "task") if world.task("task")["claimed_by"] is None else None
+    world.app.release("task")
+    assert [row["outcome"] for row in world.attempts("task")] == ["spared", "sent"]
+    world.advance(3000 * DAY)
+    await whole(world)
+    assert [row["outcome"] for row in world.attempts("task")] == ["spared", "sent"]
+
+
+async def test_the_ledger_of_a_task_whose_row_is_gone_is_kept_as_long(world: World) -> None:
+    stopped(world, "task")
+    world.app.execute("DELETE FROM zego_tasks")
+    world.advance((ATTEMPTS_DAYS - 1) * DAY)
+    await whole(world)
+    assert known(world, "zego_stop_history") == ["task"]
+    world.advance(DAY)
+    await whole(world)
+    assert known(world, "zego_stop_history") == []
+
+
+async def test_a_return_is_forgotten_with_the_attempts_it_belongs_to(world: World) -> None:
+    stopped(world, "task", watch_seconds=600)
+    world.app.execute("UPDATE zego_rejoins SET rejoined_at = stopped_at")
+    world.advance((ATTEMPTS_DAYS - 1) * DAY)
+    await whole(world)
+    assert world.history("task")["rejoined_after_seconds"] == 0
+    world.advance(DAY)
+    await whole(world)
+    assert known(world, "zego_rejoins") == known(world, "zego_stop_attempts") == []
+
+
+async def test_nothing_goes_while_its_room_is_watched(world: World) -> None:
+    # Longer than the settings allow: what is asked is whether the watch itself is respected.
+    stopped(world, "task", watch_seconds=500 * DAY)
+    world.advance(450 * DAY)
+    await whole(world)
+    assert known(world, "zego_rejoins") == known(world, "zego_stop_attempts") == ["task"]
+
+
+async def test_0_is_for_ever(world: World) -> None:
+    stopped(world, "task")
+    world.advance(3000 * DAY)
+    await whole(world, tasks=0, attempts=0)
+    assert known(world, "zego_tasks") == known(world, "zego_stop_attempts") == ["task"]
+
+
+async def test_a_pass_goes_in_small_batches_with_pauses_and_says_one_word(world: World) -> None:
+    for number in range(25):
+        stopped(world, f"old {number:02}")
+    world.app.start("active")
+    world.advance(500 * DAY)
+    beat(world)
+    service = made(world)
+    service._rows = 10
+    waits: list[float] = []
+    with capture_logs() as logs:
+        world.advance(retention.FIRST_PASS_SECONDS)
+        waits = await one_pass(service, world)
+    # 26 tasks are three slices, which grow by ten; 25 attempts then fit into one.
+    assert len(waits) == 4
+    assert set(waits[:-1]) == {retention.PAUSE_SECONDS}
+    assert logs == [{"event": "pruned", "log_level": "info", "tasks": 25, "attempts": 25, "rejoins": 0, "callbacks": 0}]
+    assert known(world, "zego_tasks") == ["active"]
+    with capture_logs() as logs:
+        world.advance(retention.PASS_SECONDS)
+        await one_pass(service, world)
+    assert logs == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+async def test_batches_of_any_size_come_to_the_same(world: World, limit: int) -> None:
+    for number in range(7):
+        world.app.start(f"task {number}", f"room {number}")
+        world.app.people(f"room {number}", 0)
+    for turn in range(3):
+        for number in range(7):
+            spared(world, f"task {number}", f"turn {turn}")
+            world.advance(21)
+    for number in (0, 1, 3, 4, 6):
+        world.app.release(f"task {number}")
+    world.advance(500 * DAY)
+    store = RetentionStore(world.engine)
+    before = world.ago(ATTEMPTS_DAYS * DAY)
+    after: int | None = 0
+    total = rounds = 0
+    while after is not None:
+        batch = store.prune_attempts(after, limit, before)
+        after, total, rounds = batch.after, total + batch.attempts, rounds + 1
+        assert batch.attempts <= limit
+        assert rounds < 50
+    assert total == 15
+    assert set(known(world, "zego_stop_attempts")) == {"task 2", "task 5"}
+    task_id: str | None = ""
+    ended = 0
+    while task_id is not None:
+        tasks = store.prune_tasks(task_id, limit, before)
+        task_id, ended = tasks.after, ended + tasks.tasks
+        assert tasks.tasks <= limit
+    assert ended == 5
+    assert known(world, "zego_tasks") == ["task 2", "task 5"]
+
+
+async def test_nothing_is_done_in_the_first_minutes(world: World) -> None:
+    stopped(world, "old")
+    world.advance(500 * DAY)
+    beat(world)
+    service = made(world)
+    assert await service.run_once() == retention.FIRST_PASS_SECONDS
+    world.advance(60)
+    assert await service.run_once() == retention.FIRST_PASS_SECONDS - 60
+    assert known(world, "zego_tasks") == ["old"]
+
+
+async def test_one_daemon_does_it_and_another_when_that_is_gone(world: World) -> None:
+    stopped(world, "old")
+    world.advance(500 * DAY)
+    elder, younger = made(world, instance="z/1"), made(world, instance="a/2")
+    beat(world, "z/1")
+    world.advance(1)
+    beat(world, "a/2")
+    world.advance(retention.FIRST_PASS_SECONDS)
+    beat(world, "z/1")
+    beat(world, "a/2")
+    assert await younger.run_once() == retention.ASK_AGAIN_SECONDS
+    assert known(world, "zego_tasks") == ["old"]
+    world.advance(retention.ASK_AGAIN_SECONDS)
+    beat(world, "a/2")
+    assert await younger.run_once() < 1
+    assert known(world, "zego_tasks") == []
+    assert await elder.run_once() == retention.ASK_AGAIN_SECONDS
+
+
+async def test_two_at_once_do_no_harm(postgresql_world: World) -> None:
+    world = postgresql_world
+    for number in range(60):
+        stopped(world, f"old {number:02}")
+    stopped(world, "locked")
+    world.advance(500 * DAY)
+    before = world.ago(DAY)
+
+    def through(_: int) -> tuple[int, int]:
+        store = RetentionStore(world.another_store("x").engine)
+        tasks = attempts = 0
+        task_id: str | None = ""
+        while task_id is not None:
+            one = store.prune_tasks(task_id, 5, before)
+            task_id, tasks = one.after, tasks + one.tasks
+        attempt_id: int | None = 0
+        while attempt_id is not None:
+            batch = store.prune_attempts(attempt_id, 5, before)
+            attempt_id, attempts = batch.after, attempts + batch.attempts
+        return tasks, attempts
+
+    # Somebody else has his hand on one of the rows: nobody waits for him.
+    with world.engine.connect() as other, ThreadPoolExecutor(3) as threads:
+        other.execute(sa.text("SELECT 1 FROM zego_tasks WHERE task_id = 'locked' FOR UPDATE"))
+        results = list(threads.map(through, range(3)))
+    assert sum(tasks for tasks, _ in results) == 60
+    assert sum(attempts for _, attempts in results) == 61
+    assert known(world, "zego_tasks") == ["locked"]
+
+
+@pytest.mark.parametrize("days", [4000, -4000])
+async def test_a_clock_that_jumps_makes_nothing_old(world: World, days: int) -> None:
+    stopped(world, "task")
+    process = FakeClock()
+    service = made(world, clock=process)
+
+    async def passes(seconds: float) -> float:
+        """Time goes on, for the database and the process alike."""
+        world.advance(seconds)
+        process.advance(seconds)
+        return (await one_pass(service, world))[-1]
+
+    assert await passes(retention.FIRST_PASS_SECONDS) == retention.PASS_SECONDS
+    world.advance(days * DAY)
+    with capture_logs() as logs:
+        assert await passes(retention.PASS_SECONDS) == retention.ASK_AGAIN_SECONDS
+    assert [entry["event"] for entry in logs] == ["not_pruned"]
+    assert known(world, "zego_tasks") == known(world, "zego_stop_attempts") == ["task"]
+    world.advance(-days * DAY)
+    with capture_logs() as logs:
+        assert await passes(retention.ASK_AGAIN_SECONDS) == retention.PASS_SECONDS
+    assert logs == []
+
+
+async def test_a_database_that_is_away_ends_the_pass_and_not_the_job(sqlite_world: World) -> None:
+    world = sqlite_world
+    stopped(world, "old")
+    world.advance(500 * DAY)
+    service = made(world)
+    beat(world)
+    world.advance(retention.FIRST_PASS_SECONDS)
+    beat(world)
+    world.app.execute("ALTER TABLE zego_tasks RENAME TO elsewhere")
+    with capture_logs() as logs:
+        assert await service.run_once() == retention.ASK_AGAIN_SECONDS
+    assert [(entry["event"], entry["next_step"]) for entry in logs] == [("not_pruned", "zego-watchdog check")]
+    world.app.execute("ALTER TABLE elsewhere RENAME TO zego_tasks")
+    await one_pass(service, world)
+    assert known(world, "zego_tasks") == []
+
+
+async def test_what_callbacks_told_goes_too_without_a_server_for_them(sqlite_world: World) -> None:
+    left = [500, 3, 0]
+    world = sqlite_world
+    service = Retention(
+        storage=Storage(world.store, world.clock),
+        store=RetentionStore(world.engine),
+        keep=Keep.of_days(0, 0),
+        prune_callbacks=lambda: left.pop(0),
+        instance="host/1",
+        clock=world.clock,
+    )
+    beat(world)
+    world.advance(retention.FIRST_PASS_SECONDS)
+    with capture_logs() as logs:
+        assert len(await one_pass(service, world)) == 3
+    assert [(entry["event"], entry["callbacks"]) for entry in logs] == [("pruned", 503)]
+
+
+class Stopwatch(FakeClock):
+    """A clock that goes on by ``step`` seconds each time it is read."""
+
+    step = 0.0
+
+    def monotonic(self) -> float:
+        self.advance(self.step)
+        return super().monotonic()
+
+
+def test_a_slow_database_gets_smaller_batches(sqlite_world: World) -> None:
+    clock = Stopwatch()
+    service = made(sqlite_world, clock=clock)
+    service._pass = iter([None] * 100)
+    for step, batches, rows in (
+        (retention.BATCH_SECONDS * 0.9, 1, retention.MOST_ROWS),
+        (retention.BATCH_SECONDS * 1.1, 20, retention.LEAST_ROWS),
+        (retention.BATCH_SECONDS * 0.9, 40, retention.MOST_ROWS),
+    ):
+        clock.step = step
+        for _ in range(batches):
+            service._batch()
+        assert service._rows == rows
+
+
+# As configured
+
+
+def test_by_default_months_of_history_are_kept() -> None:
+    assert Config(policy=PolicyConfig(mode=Mode.OBSERVE)).retention.model_dump() == {
+        "tasks_days": 90,
+        "attempts_days": 400,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{tasks_days: -1}", "retention.tasks_days: '-1' is refused: it should be greater than or equal to 0"),
+        ("{attempts_days: 6}", "retention.attempts_days: 6 is too few: the last 7 days are read by status and check"),
+        ("{tasks_days: 1.5}", "retention.tasks_days: '1.5' is refused"),
+        ("{task_days: 1}", "retention.task_days: unknown key; did you mean tasks_days?"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"policy: {{mode: observe}}\nretention: {text}\n")
+    with pytest.raises(ConfigError, match=said.replace("(", r"\(").replace("?", r"\?")):
+        load(file, {})
+
+
+async def test_a_daemon_has_the_job_and_the_ages_that_were_configured(sqlite_world: World, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("policy: {mode: observe}\nretention: {tasks_days: 3, attempts_days: 0}\n")
+    world = sqlite_world
+    stopped(world, "old")
+    world.advance(4 * DAY)
+    parts = wiring.build(load(file, {}), world.clock, world.engine, world.now)
+    parts.storage.store.pulse(parts.daemon, 60, fresh=True)
+    world.advance(retention.FIRST_PASS_SECONDS)
+    parts.storage.store.pulse(parts.daemon, 60, fresh=False)
+    while await parts.retention.run_once() < retention.ASK_AGAIN_SECONDS:
+        pass
+    assert known(world, "zego_tasks") == []
+    assert known(world, "zego_stop_attempts") == ["old"]
+
+
+# What it costs
+
+
+@pytest.fixture
+def crowded(database_url: str) -> Iterator[tuple[sa.Engine, int]]:
+    """Thirty thousand tasks in real time, every second of them ended and old, each with two attempts."""
+    engine = open_engine(database_url, must_exist=False)
+    schema.migrate(engine)
+    number = 30_000
+    with writing(engine) as connection:
+        for statement in crowd(engine.dialect.name, number):
+            connection.exec_driver_sql(statement)
+    yield engine, number
+    engine.dispose()
+
+
+def crowd(dialect: str, number: int) -> Sequence[str]:
+    """Statements that fill the tables with old rows."""
+    if dialect == "sqlite":
+        series = f"WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {number})"
+        old, source = "'2020-01-01 00:00:00.000000'", "s"
+    else:
+        series, old, source = "", "'2020-01-01 00:00Z'::timestamptz", f"generate_series(1, {number}) AS s (n)"
+    # No percent sign: PostgreSQL's driver takes it for a parameter.
+    task = "'task-' || (n * 7919 - n * 7919 / 1000003 * 1000003)"
+    status = "CASE WHEN n / 2 * 2 = n THEN 'active' ELSE 'stopped' END"
+    columns = f"{series} SELECT {task}, 'room-' || n, {status}, {old} FROM {source}"
+    return [
+        f"INSERT INTO zego_tasks (task_id, room_id, status, ended_at) {columns}",
+        *(
+            "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance, recorded_at)"
+            f" {series} SELECT {task}, 'asr', 'room-' || n, 'empty_room', '{outcome}', 'x', {old} FROM {source}"
+            for outcome in ("retry", "stopped")
+        ),
+    ]
+
+
+async def test_a_crowded_database_is_pruned_in_short_batches(crowded: tuple[sa.Engine, int]) -> None:
+    engine, number = crowded
+    clock = SystemClock()
+    store = RetentionStore(engine)
+    before = Store(engine, "").now() - timedelta(days=500)
+    took: list[float] = []
+    tasks = attempts = 0
+    task_id: str | None = ""
+    while task_id is not None:
+        began = clock.monotonic()
+        batch = store.prune_tasks(task_id, retention.MOST_ROWS, before)
+        took.append(clock.monotonic() - began)
+        task_id, tasks = batch.after, tasks + batch.tasks
+    attempt_id: int | None = 0
+    while attempt_id is not None:
+        began = clock.monotonic()
+        ledger = store.prune_attempts(attempt_id, retention.MOST_ROWS, before)
+        took.append(clock.monotonic() - began)
+        attempt_id, attempts = ledger.after, attempts + ledger.attempts
+    assert (tasks, attempts) == (number // 2, number)
+    # The median, and much more than the bound: these machines are shared.
+    assert sorted(took)[len(took) // 2] < 5 * retention.BATCH_SECONDS

@@ -1,0 +1,460 @@
+"""The callbacks' store on both databases: whatever the order and the repetition, one state, and no stop too early."""
+
+import random
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.time_travel import START, World
+from watchdog.core.callbacks import Event, RoomClosed, RoomCreated, Seal, UserJoined, UserLeft
+from watchdog.core.presence import facts_of
+from watchdog.store.callbacks import CallbackStore, Received, replay_key, turn
+from watchdog.store.engine import reading, writing
+from watchdog.store.tables import callbacks_seen, metadata, rejoins, room_sessions, room_users
+
+APP, OTHER_APP, ROOM = 1, 2, "room"
+SEAL = Seal(APP, START.timestamp(), "1772366400", "123456", "signature")
+BOTS = ("bot-*",)
+
+
+def at(seconds: float) -> datetime:
+    """Return a moment in seconds from START."""
+    return START + timedelta(seconds=seconds)
+
+
+def created(seconds: float, session: str = "1", room: str = ROOM) -> RoomCreated:
+    return RoomCreated(SEAL, room, session, at(seconds))
+
+
+def closed(seconds: float, session: str = "1", room: str = ROOM) -> RoomClosed:
+    return RoomClosed(SEAL, room, session, at(seconds), 0)
+
+
+def joined(seconds: float, user: str, role: int = 1, room: str = ROOM, session: str | None = None) -> UserJoined:
+    return UserJoined(SEAL, room, "1", user, session or str(ord(user[0])), at(seconds), role)
+
+
+def left(seconds: float, user: str, login: float, room: str = ROOM, session: str | None = None) -> UserLeft:
+    return UserLeft(SEAL, room, "1", user, session or str(ord(user[0])), at(login), at(seconds), None)
+
+
+def callbacks_of(world: World, instance: str = "host/1") -> CallbackStore:
+    return CallbackStore(world.another_store(instance).engine, instance, APP)
+
+
+@pytest.fixture
+def store(world: World) -> CallbackStore:
+    return callbacks_of(world)
+
+
+def receive(store: CallbackStore, *events: Event, key: str | None = None) -> Received:
+    result = Received()
+    for event in events:
+        facts = facts_of(event)
+        assert facts is not None
+        result = store.receive(facts, key, BOTS)
+    return result
+
+
+def hint(world: World, task: str = "t") -> tuple[Any, ...]:
+    row = world.task(task)
+    return row["user_count"], row["user_count_at"], row["user_count_source"]
+
+
+def rows(world: World, table: sa.Table) -> list[tuple[Any, ...]]:
+    columns = [column for column in table.c if column.name != "seen_at"]
+    with reading(world.engine) as connection:
+        return sorted((tuple(row) for row in connection.execute(sa.select(*columns))), key=repr)
+
+
+def empty(world: World) -> None:
+    with writing(world.engine) as connection:
+        for table in metadata.sorted_tables:
+            connection.execute(sa.delete(table))
+
+
+def watch_for_rejoin(world: World, task: str, stopped: float, until: float, room: str = ROOM) -> None:
+    with writing(world.engine) as connection:
+        connection.execute(
+            sa.insert(rejoins).values(
+                task_id=task, app_id=None, room_id=room, stopped_at=at(stopped), watch_until=at(until)
+            )
+        )
+
+
+def rejoined_at(world: World) -> dict[str, datetime | None]:
+    with reading(world.engine) as connection:
+        return {row.task_id: row.rejoined_at for row in connection.execute(sa.select(rejoins))}
+
+
+# Facts and hints
+
+
+def test_people_come_and_go(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.advance(100)
+    assert receive(store, created(1), joined(1, "alice"), joined(2, "bob")).hinted == 1
+    assert hint(world) == (2, at(2), "callback")
+    assert world.task("t")["vendor_occupied_at"] == at(2)
+    receive(store, left(50, "alice", 1))
+    assert hint(world) == (1, at(50), "callback")
+    received = receive(store, left(60, "bob", 2))
+    assert hint(world) == (0, at(60), "callback")
+    assert received.occupancy is not None
+    assert received.occupancy.people == set()
+    row = world.task("t")
+    assert (row["empty_since"], row["last_occupied_at"]) == (at(60), at(50))
+    receive(store, closed(60))
+    assert hint(world) == (0, at(60), "callback")
+
+
+def test_admins_and_bots_are_nobody(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.advance(10)
+    receive(store, created(1), joined(1, "recorder", role=4), joined(2, "bot-asr"))
+    assert hint(world) == (0, at(2), "callback")
+    row = world.task("t")
+    assert (row["last_occupied_at"], row["vendor_occupied_at"]) == (None, None)
+
+
+def test_only_the_rooms_active_tasks_of_that_app_are_told(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.app.start("same-app", ROOM, app_id=APP)
+    world.app.start("other-app", ROOM, app_id=OTHER_APP)
+    world.app.start("other-room", "elsewhere")
+    world.app.start("ended", ROOM)
+    world.app.release("ended")
+    world.advance(10)
+    assert receive(store, created(1), joined(1, "alice")).hinted == 2
+    assert [hint(world, task)[0] for task in ("t", "same-app", "other-app", "other-room", "ended")] == [
+        *(1, 1),
+        *(None, None, None),
+    ]
+
+
+def test_nobody_in_a_room_that_was_not_seen_to_begin_is_no_evidence(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM, user_count=3)
+    world.advance(10)
+    before = world.task("t")
+    received = receive(store, left(5, "alice", 1))
+    assert (received.hinted, received.occupancy is not None and received.occupancy.complete) == (0, False)
+    assert world.task("t") == before
+    # Somebody is, however incomplete the rest.
+    receive(store, joined(6, "bob"))
+    assert hint(world) == (1, at(6), "callback")
+
+
+def test_the_newest_observation_stands_whoever_made_it(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.advance(20)
+    world.app.people(ROOM, 5)
+    receive(store, created(1), joined(1, "alice"), left(10, "alice", 1))
+    assert hint(world) == (5, at(20), "app")
+    world.advance(20)
+    receive(store, joined(30, "bob"))
+    assert hint(world) == (1, at(30), "callback")
+
+
+def test_a_vendor_whose_clock_is_ahead_tells_of_now(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.advance(10)
+    receive(store, created(12), joined(12, "alice"))
+    assert hint(world) == (1, at(10), "callback")
+    receive(store, left(13, "alice", 12))
+    assert hint(world) == (0, at(10), "callback")
+    assert world.task("t")["empty_since"] == at(10)
+
+
+STORY: tuple[Event, ...] = (created(1), joined(1, "alice"), joined(2, "bob"), left(30, "alice", 1), left(40, "bob", 2))
+
+
+def state(world: World) -> tuple[Any, ...]:
+    return hint(world), rows(world, room_sessions), rows(world, room_users)
+
+
+def tell(world: World, store: CallbackStore, story: Iterable[Event]) -> tuple[Any, ...]:
+    empty(world)
+    world.app.start("t", ROOM, started_at=START)
+    receive(store, *story)
+    row = world.task("t")
+    if row["user_count"] == 0:
+        # It cannot be told in every order when the last one left, but never an earlier time is taken for it.
+        assert at(40) <= row["empty_since"] <= at(90)
+        assert row["last_occupied_at"] is not None
+        assert row["vendor_occupied_at"] is not None
+    return state(world)
+
+
+def test_any_order_of_a_rooms_callbacks_comes_to_the_same(world: World, store: CallbackStore) -> None:
+    world.advance(100)
+    expected = tell(world, store, STORY)
+    assert expected[0] == (0, at(40), "callback")
+    for story in permutations(STORY):
+        assert tell(world, store, story) == expected
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_any_order_and_any_repetition_come_to_the_same(world: World, store: CallbackStore, seed: int) -> None:
+    world.advance(100)
+    story: list[Event] = [
+        *STORY,
+        joined(50, "alice", session="7"),
+        joined(60, "recorder", role=4),
+        left(80, "alice", 50, session="7"),
+        left(90, "recorder", 60),
+    ]
+    expected = tell(world, store, story)
+    chance = random.Random(seed)  # noqa: S311 - shuffles a test
+    many = [*story, *chance.choices(story, k=6)]
+    chance.shuffle(many)
+    assert tell(world, store, many) == expected
+
+
+def test_a_late_login_makes_no_stop_early(world: World, store: CallbackStore) -> None:
+    """The room's beginning is known at once, its only visitor when he leaves: it is empty since then, not all along."""
+    world.app.start("t", ROOM)
+    world.advance(1)
+    receive(store, created(1))
+    assert world.task("t")["empty_since"] == at(1)
+    world.app.change("t", due_at=at(46), wake_at=at(46))
+    world.advance(99)
+    receive(store, left(99, "alice", 2))
+    row = world.task("t")
+    assert (row["user_count"], row["empty_since"]) == (0, at(99))
+    assert (row["due_at"], row["wake_at"]) == (None, None)
+    assert row["vendor_occupied_at"] is not None
+
+
+def test_a_later_observation_does_not_hide_that_the_room_was_occupied(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.advance(10)
+    world.app.people(ROOM, 0)
+    world.advance(90)
+    world.app.people(ROOM, 0)
+    assert world.task("t")["empty_since"] == at(10)
+    receive(store, created(20), left(60, "alice", 20))
+    assert hint(world) == (0, at(100), "app")
+    assert world.task("t")["empty_since"] == at(60)
+
+
+def test_callbacks_of_one_room_take_turns(world: World) -> None:
+    """Two daemons with half of the facts each: whoever is second sees all of them."""
+    users = 12
+    world.app.start("t", ROOM)
+    world.advance(100)
+    stores = [callbacks_of(world, f"host/{number}") for number in range(4)]
+    receive(stores[0], created(1))
+    events: list[Event] = [joined(2 + number, chr(97 + number)) for number in range(users)]
+    events += [left(40 + number, chr(97 + number), 2 + number) for number in range(users - 1)]
+    random.Random(1).shuffle(events)  # noqa: S311 - shuffles a test
+    with ThreadPoolExecutor(len(stores)) as threads:
+        list(threads.map(lambda pair: receive(stores[pair[0] % 4], pair[1]), enumerate(events)))
+    assert hint(world) == (1, at(40 + users - 2), "callback")
+
+
+# Replays
+
+
+def test_a_copy_of_a_callback_changes_nothing(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.advance(10)
+    event = joined(1, "alice")
+    key = replay_key(event, b"body")
+    assert receive(store, event, key=key).hinted == 1
+    world.advance(10)
+    world.app.people(ROOM, 0)
+    before = world.task("t")
+    assert receive(store, event, key=key) == Received(replayed=True)
+    assert world.task("t") == before
+
+
+def test_another_body_under_the_same_signature_may_only_say_that_somebody_is_there(
+    world: World, store: CallbackStore
+) -> None:
+    world.app.start("t", ROOM)
+    world.advance(50)
+    receive(store, created(1), key=replay_key(SEALED, b"captured"))
+    receive(store, joined(1, "alice"))
+    before = state(world)
+    for forged in (closed(40), left(40, "alice", 1), created(45, session="2")):
+        assert receive(store, forged, key=replay_key(SEALED, repr(forged).encode())) == Received(suspicious=True)
+        assert state(world) == before
+    received = receive(store, joined(41, "bob"), key=replay_key(SEALED, b"forged, or chance"))
+    assert (received.suspicious, received.hinted) == (True, 1)
+    assert hint(world) == (2, at(41), "callback")
+
+
+def test_a_login_under_a_used_signature_does_not_empty_a_room(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM, user_count=1)
+    world.advance(50)
+    receive(store, created(1), left(2, "alice", 1))
+    world.app.people(ROOM, 1)
+    before = world.task("t")
+    receive(store, joined(45, "carol", role=4), key=replay_key(SEALED, b"captured"))
+    assert world.task("t") == before
+    world.advance(50)
+    received = receive(store, joined(90, "recorder", role=4), key=replay_key(SEALED, b"forged"))
+    assert (received.suspicious, received.hinted) == (True, 0)
+    assert world.task("t") == before
+
+
+SEALED = created(1)
+
+
+def test_old_keys_and_rooms_are_forgotten(world: World, store: CallbackStore) -> None:
+    receive(store, created(1), key=replay_key(SEALED, b"body"))
+    receive(store, joined(1, "alice"))
+    world.advance(899)
+    assert store.prune() == 0
+    world.advance(2)
+    assert store.prune() == 2
+    assert rows(world, callbacks_seen) == []
+    world.advance(80_000)
+    receive(store, created(1, room="kept"), joined(1, "bob", room="kept"))
+    world.advance(6_400)
+    # Not what the vendor last did there, but when we last heard of it, counts.
+    assert store.prune() == 2
+    assert [row[1] for row in rows(world, room_sessions)] == ["kept"]
+    assert [row[1] for row in rows(world, room_users)] == ["kept"]
+
+
+# Speech
+
+
+def test_somebody_who_speaks_is_there(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.app.start("neighbour", ROOM, user_count=3)
+    world.advance(10)
+    heard = store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True)
+    assert (heard.discovered, heard.hinted) == (False, 2)
+    assert hint(world) == (1, at(5), "callback")
+    assert hint(world, "neighbour") == (3, at(5), "callback")
+    before = world.task("t")
+    store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True)
+    assert world.task("t") == before
+    store.heard(APP, ROOM, "t", at(7), is_person=False, discover=True)
+    assert world.task("t") == before
+
+
+def test_late_words_interrupt_a_spell_but_do_not_outrank_what_is_newer(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.app.people(ROOM, 0)
+    world.advance(60)
+    world.app.people(ROOM, 0)
+    store.heard(APP, ROOM, "t", at(30), is_person=True, discover=True)
+    assert hint(world) == (0, at(60), "app")
+    row = world.task("t")
+    assert row["empty_since"] == at(60)
+    assert row["last_occupied_at"] is not None
+
+
+def test_an_unknown_task_that_recognises_somebody_is_watched(world: World, store: CallbackStore) -> None:
+    world.advance(10)
+    assert not store.heard(APP, ROOM, "t", at(9), is_person=True, discover=False).discovered
+    heard = store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True)
+    assert (heard.discovered, heard.hinted) == (True, 1)
+    row = world.task("t")
+    assert (row["status"], row["room_id"], row["app_id"]) == ("active", ROOM, APP)
+    assert hint(world) == (1, at(9), "callback")
+    assert not store.heard(APP, ROOM, "t", at(10), is_person=True, discover=True).discovered
+    # A bot's words discover a task, too, and say nothing of people.
+    assert store.heard(APP, ROOM, "u", at(10), is_person=False, discover=True).discovered
+    assert hint(world, "u") == (None, None, None)
+
+
+def test_an_ended_task_is_not_resurrected(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.app.release("t")
+    world.advance(10)
+    before = world.task("t")
+    assert store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True).hinted == 0
+    assert world.task("t") == before
+
+
+def test_a_used_signature_discovers_nothing(world: World, store: CallbackStore) -> None:
+    world.advance(10)
+    first, second = (replay_key(SEALED, body) for body in (b"captured", b"forged"))
+    assert store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True, replay_key=first).discovered
+    assert store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True, replay_key=first).replayed
+    assert hint(world) == (1, at(5), "callback")
+    heard = store.heard(APP, ROOM, "fake", at(9), is_person=True, discover=True, replay_key=second)
+    assert (heard.suspicious, heard.discovered) == (True, False)
+    assert not store.auto_stopped(APP, ROOM, "t", at(9), 1202, "forged", replay_key=replay_key(SEALED, b"again"))
+    assert world.task("t")["status"] == "active"
+
+
+# What the vendor ended
+
+
+def test_1202_ends_the_task_with_the_idle_time_that_we_measured(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM, user_count=1)
+    world.advance(10)
+    world.app.people(ROOM, 0)
+    world.advance(125)
+    assert store.auto_stopped(APP, ROOM, "t", at(130), 1202, "RTC room has been idle")
+    row = world.task("t")
+    assert (row["status"], row["ended_at"]) == ("auto_stopped", at(130))
+    (noted,) = world.attempts("t")
+    assert (noted["outcome"], noted["code"], noted["attempt"]) == ("auto_stopped", "1202", None)
+    assert (noted["reason"], noted["evidence_source"], noted["detail"]) == ("empty_room", "callback", "callback")
+    assert noted["evidence_at"] - noted["empty_since"] == timedelta(seconds=120)
+    assert (noted["room_id"], noted["app_id"], noted["instance"]) == (ROOM, APP, "host/1")
+    assert not store.auto_stopped(APP, ROOM, "t", at(130), 1202, "RTC room has been idle")
+    assert len(world.attempts("t")) == 1
+
+
+def test_1202_for_what_is_not_ours_ends_nothing(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM, app_id=OTHER_APP)
+    world.advance(10)
+    assert not store.auto_stopped(APP, ROOM, "t", at(9), 1202, "")
+    assert not store.auto_stopped(APP, ROOM, "unknown", at(9), 1202, "")
+    assert world.task("t")["status"] == "active"
+
+
+# Who came back
+
+
+def test_people_who_come_back_are_noted_once(world: World, store: CallbackStore) -> None:
+    world.advance(1000)
+    watch_for_rejoin(world, "t", 100, 700)
+    watch_for_rejoin(world, "elsewhere", 100, 700, room="elsewhere")
+    receive(store, created(1), joined(1, "alice"), joined(150, "recorder", role=4), joined(160, "bot-asr"))
+    assert rejoined_at(world) == {"t": None, "elsewhere": None}
+    receive(store, joined(200, "bob"))
+    assert rejoined_at(world) == {"t": at(200), "elsewhere": None}
+    receive(store, joined(300, "carol"))
+    assert rejoined_at(world)["t"] == at(200)
+
+
+def test_a_return_is_seen_when_it_is_already_over_and_words_are_one_too(world: World, store: CallbackStore) -> None:
+    world.advance(1000)
+    watch_for_rejoin(world, "t", 100, 700)
+    watch_for_rejoin(world, "late", 100, 150)
+    receive(store, created(200), left(210, "alice", 201))
+    assert rejoined_at(world) == {"t": at(201), "late": None}
+    watch_for_rejoin(world, "u", 300, 900)
+    assert store.rejoined(APP, ROOM, at(300)) == 0
+    store.heard(APP, ROOM, "u", at(350), is_person=True, discover=False)
+    assert rejoined_at(world)["u"] == at(350)
+
+
+def test_on_postgresql_two_sessions_of_one_room_take_turns_too(postgresql_world: World) -> None:
+    """They have no row in common that would make the second wait, and each would decide which one is current."""
+    world = postgresql_world
+    store = callbacks_of(world)
+    world.app.start("t", ROOM)
+    world.advance(10)
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with ThreadPoolExecutor(1) as threads:
+        with writing(world.engine) as first:
+            first.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": turn(APP, ROOM)})
+            second = threads.submit(receive, store, joined(5, "alice"))
+            while not first.execute(waiting).scalar_one():
+                assert not second.done()
+            assert receive(callbacks_of(world), joined(5, "alice", room="another")).occupancy is not None
+        assert second.result().hinted == 1

@@ -1,0 +1,615 @@
+"""The migrations: what they build, how they may be run, and that the plans of the store's statements use it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from tests.support.time_travel import START, World
+from watchdog import SCHEMA_VERSION
+from watchdog.core.model import Evidence, Outcome, Reason, Source, Status
+from watchdog.core.outcomes import TASK_BECOMES
+from watchdog.core.policy import Plan
+from watchdog.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
+from watchdog.shipped import shipped
+from watchdog.store import schema
+from watchdog.store.engine import open_engine, reading, writing
+from watchdog.store.tables import VERSION_TABLE, metadata
+from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
+
+VIEW_COLUMNS = [
+    *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),
+    *("empty_since", "due_at", "stopped_at", "auto_stop_at", "reaction_seconds", "seconds_before_auto_stop"),
+    "rejoined_after_seconds",
+]
+INDEXES = {
+    "zego_tasks": {
+        "zego_tasks_newly_empty": ["empty_since"],
+        "zego_tasks_wake": ["wake_at"],
+        "zego_tasks_room": ["room_id"],
+        "zego_tasks_asked": ["asked_at"],
+    },
+    "zego_stop_attempts": {"zego_stop_attempts_task": ["task_id", "id"], "zego_stop_attempts_in_flight": ["sent_at"]},
+    "zego_daemons": {},
+    "zego_pace": {},
+    "zego_room_sessions": {"zego_room_sessions_seen_at": ["seen_at"]},
+    "zego_room_users": {},
+    "zego_callbacks_seen": {"zego_callbacks_seen_at": ["seen_at"]},
+    "zego_rejoins": {
+        "zego_rejoins_watched": ["watch_until"],
+        "zego_rejoins_asked": ["asked_at"],
+        "zego_rejoins_room": ["room_id"],
+    },
+}
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    """An engine on an empty database."""
+    engine = open_engine(database_url, must_exist=False)
+    yield engine
+    engine.dispose()
+
+
+def objects(engine: sa.Engine) -> set[str]:
+    with reading(engine) as connection:
+        found = sa.inspect(connection)
+        return {*found.get_table_names(), *found.get_view_names()}
+
+
+def to_first_revision(engine: sa.Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(shipped("migrations")))
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+
+class TestMigrate:
+    def test_builds_what_the_code_declares(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        with reading(engine) as connection:
+            found = sa.inspect(connection)
+            for table in metadata.sorted_tables:
+                keys = found.get_pk_constraint(table.name)["constrained_columns"]
+                assert keys == [column.name for column in table.primary_key]
+                assert [
+                    (
+                        column["name"],
+                        column["type"].compile(engine.dialect),
+                        column["nullable"] and column["name"] not in keys,
+                    )
+                    for column in found.get_columns(table.name)
+                ] == [(column.name, column.type.compile(engine.dialect), column.nullable) for column in table.columns]
+                defaults = {column["name"] for column in found.get_columns(table.name) if column["default"] is not None}
+                assert defaults == {column.name for column in table.columns if column.server_default is not None}
+                indexes = {index["name"]: index["column_names"] for index in found.get_indexes(table.name)}
+                assert indexes == INDEXES[table.name]
+            assert [column["name"] for column in found.get_columns("zego_stop_history")] == VIEW_COLUMNS
+        assert objects(engine) == {*metadata.tables, "zego_stop_history", VERSION_TABLE}
+
+    def test_the_program_is_written_for_the_last_revision(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(shipped("migrations")))
+        assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_VERSION
+
+    def test_again_is_nothing(self, engine: sa.Engine) -> None:
+        assert schema.version(engine) is None
+        assert schema.migrate(engine) == (None, SCHEMA_VERSION)
+        with writing(engine) as connection:
+            connection.execute(sa.text("INSERT INTO zego_tasks (task_id, room_id) VALUES ('task', 'room')"))
+        assert schema.migrate(engine) == (SCHEMA_VERSION, SCHEMA_VERSION)
+        assert schema.version(engine) == SCHEMA_VERSION
+        with reading(engine) as connection:
+            assert connection.execute(sa.text("SELECT count(*) FROM zego_tasks")).scalar() == 1
+
+    def test_lives_beside_the_applications_own_tables(self, engine: sa.Engine) -> None:
+        with writing(engine) as connection:
+            connection.execute(sa.text("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)"))
+            connection.execute(sa.text("INSERT INTO alembic_version VALUES ('the application''s')"))
+            connection.execute(sa.text("CREATE TABLE rooms (id text PRIMARY KEY)"))
+        schema.migrate(engine)
+        assert {"alembic_version", "rooms", "zego_tasks"} <= objects(engine)
+        with reading(engine) as connection:
+            assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == [
+                "the application's"
+            ]
+
+    @pytest.mark.parametrize(
+        "in_the_way", ["TABLE zego_daemons (x integer)", "VIEW zego_stop_history AS SELECT 1 AS x"]
+    )
+    def test_half_a_migration_leaves_nothing(self, engine: sa.Engine, in_the_way: str) -> None:
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"CREATE {in_the_way}"))
+        before = objects(engine)
+        with pytest.raises(DatabaseError, match="already exists"):
+            schema.migrate(engine)
+        assert objects(engine) == before
+        assert schema.version(engine) is None
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"DROP {' '.join(in_the_way.split()[:2])}"))
+        assert schema.migrate(engine) == (None, SCHEMA_VERSION)
+
+    def test_by_several_threads_at_once(self, database_url: str) -> None:
+        def migrate(_number: int) -> str:
+            engine = open_engine(database_url, must_exist=False)
+            try:
+                return schema.migrate(engine)[1]
+            finally:
+                engine.dispose()
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(migrate, range(4))) == [SCHEMA_VERSION] * 4
+
+    def test_by_several_processes_at_once(self, database_url: str) -> None:
+        program = (
+            "import sys; from watchdog import schema; from watchdog.store.engine import open_engine;"
+            " sys.stdin.readline();"
+            " print(*schema.migrate(open_engine(sys.argv[1], must_exist=False)))"
+        )
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, database_url],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(4)
+        ]
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        ended = [process.communicate(timeout=60) for process in running]
+        assert [error for _, error in ended] == [""] * 4
+        assert {output.split()[1] for output, _ in ended} == {SCHEMA_VERSION}
+        engine = open_engine(database_url)
+        schema.require(engine)
+        engine.dispose()
+
+    def test_it_may_take_longer_than_a_statement_of_the_daemons(self, postgresql_url: str) -> None:
+        """As an index on a large table does; whoever migrates meanwhile waits as long."""
+        with psycopg.connect(postgresql_url, autocommit=True) as superuser:
+            superuser.execute(
+                "CREATE FUNCTION dawdle() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); END'"
+            )
+            superuser.execute(
+                "CREATE EVENT TRIGGER dawdle ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION dawdle()"
+            )
+
+        def migrate(_number: int) -> tuple[str | None, str]:
+            engine = open_engine(postgresql_url, statement_timeout_seconds=0.5)
+            try:
+                return schema.migrate(engine)
+            finally:
+                engine.dispose()
+
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(migrate, range(2))) == [(None, SCHEMA_VERSION)] * 2
+
+    def test_it_does_not_stand_in_the_applications_way(self, postgresql_url: str) -> None:
+        """A table that somebody reads for long is not waited for: all others would have to wait behind us."""
+        engine = open_engine(postgresql_url, statement_timeout_seconds=0.5)
+        to_first_revision(engine)
+        with psycopg.connect(postgresql_url) as reader:
+            reader.execute("SELECT * FROM zego_tasks")
+            with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+                schema.migrate(engine)
+        assert schema.migrate(engine) == ("0001", SCHEMA_VERSION)
+        engine.dispose()
+
+
+class TestUpgrade:
+    """A database of revision 0001 in use: nothing that is in it, or was built upon it, is lost."""
+
+    @pytest.fixture
+    def engine(self, engine: sa.Engine) -> sa.Engine:
+        """A database of revision 0001, in use."""
+        to_first_revision(engine)
+        run(
+            engine,
+            "INSERT INTO zego_tasks (task_id, room_id, user_count, app_id) VALUES ('occupied', 'a', 2, 7)",
+            "INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('empty', 'b', 0), ('unknown', 'c', NULL)",
+            "UPDATE zego_tasks SET due_at = user_count_at, wake_at = user_count_at, attempts = 2 WHERE room_id = 'b'",
+            "INSERT INTO zego_tasks (task_id, room_id, status) VALUES ('ended', 'd', 'stopped')",
+            "INSERT INTO zego_stop_attempts"
+            " (task_id, kind, room_id, attempt, reason, due_at, replied_at, outcome, instance)"
+            " SELECT 'ended', 'asr', 'd', 1, 'empty_room', started_at, started_at, 'stopped', 'host/1'"
+            " FROM zego_tasks WHERE task_id = 'ended'",
+            "INSERT INTO zego_stop_attempts (task_id, kind, room_id, attempt, reason, outcome, instance)"
+            " VALUES ('empty', 'asr', 'b', 1, 'empty_room', 'sent', 'host/1')",
+            "INSERT INTO zego_daemons (instance, host, pid, version, mode, started_at, watching_since, seen_at)"
+            " SELECT 'host/1', 'host', 1, '0', 'enforce', started_at, started_at, started_at"
+            " FROM zego_tasks WHERE task_id = 'ended'",
+        )
+        return engine
+
+    def test_keeps_every_row(self, engine: sa.Engine) -> None:
+        names = ("zego_tasks", "zego_stop_attempts", "zego_daemons", "zego_stop_history")
+        before = {name: rows(engine, name) for name in names}
+        assert [len(found) for found in before.values()] == [4, 2, 1, 2]
+        assert schema.migrate(engine) == ("0001", SCHEMA_VERSION)
+        after = {name: rows(engine, name) for name in names}
+        for name in names:
+            assert [
+                {column: row[column] for column in old} for old, row in zip(before[name], after[name], strict=True)
+            ] == before[name]
+        assert {str(row["asked_at"])[:19] for row in after["zego_tasks"]} == {"1970-01-01 00:00:00"}
+        assert {row["vendor_occupied_at"] for row in after["zego_tasks"]} == {None}
+        assert {row["rejoined_after_seconds"] for row in after["zego_stop_history"]} == {None}
+
+    def test_what_a_hint_means_stays_and_the_vendors_word_is_noted(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        run(
+            engine,
+            "UPDATE zego_tasks SET user_count = 0 WHERE room_id = 'a'",
+            "UPDATE zego_tasks SET user_count = 3, user_count_source = 'api' WHERE room_id = 'b'",
+            "UPDATE zego_tasks SET user_count = 1 WHERE room_id = 'c'",
+            "UPDATE zego_tasks SET status = 'released' WHERE room_id IN ('c', 'd')",
+        )
+        found = {row["task_id"]: row for row in rows(engine, "zego_tasks")}
+        assert found["occupied"]["empty_since"] == found["occupied"]["user_count_at"]
+        assert found["occupied"]["vendor_occupied_at"] is None
+        assert (found["empty"]["empty_since"], found["empty"]["due_at"], found["empty"]["wake_at"]) == (None,) * 3
+        assert found["empty"]["vendor_occupied_at"] == found["empty"]["user_count_at"]
+        assert found["unknown"]["vendor_occupied_at"] is None
+        assert (found["unknown"]["status"], found["ended"]["status"]) == ("released", "stopped")
+
+    def test_the_ledger_stays_append_only_and_goes_on(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        run(engine, "UPDATE zego_stop_attempts SET outcome = 'gone' WHERE outcome = 'sent'")
+        with pytest.raises(DatabaseError, match="never updated"):
+            run(engine, "UPDATE zego_stop_attempts SET code = '1' WHERE task_id = 'ended'")
+        run(
+            engine,
+            "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance)"
+            " VALUES ('new', 'asr', 'e', 'bots_only', 'stopped', 'host/1')",
+        )
+        assert [row["id"] for row in rows(engine, "zego_stop_attempts")] == [1, 2, 3]
+
+    def test_what_the_application_built_upon_the_view_stays(self, engine: sa.Engine) -> None:
+        run(engine, "CREATE VIEW stopped_rooms AS SELECT room_id, outcome FROM zego_stop_history")
+        before = rows(engine, "stopped_rooms")
+        assert len(before) == 2
+        schema.migrate(engine)
+        assert rows(engine, "stopped_rooms") == before
+
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has no rights
+    def test_rights_that_were_granted_stay(self, engine: sa.Engine) -> None:
+        run(engine, "GRANT SELECT ON zego_tasks, zego_stop_history TO pg_monitor")
+        schema.migrate(engine)
+        with reading(engine) as connection:
+            for name in ("zego_tasks", "zego_stop_history"):
+                allowed = connection.execute(sa.select(sa.func.has_table_privilege("pg_monitor", name, "SELECT")))
+                assert allowed.scalar() is True, name
+
+
+def run(engine: sa.Engine, *statements: str) -> None:
+    """Run each statement in a transaction of its own."""
+    for statement in statements:
+        with writing(engine) as connection:
+            connection.execute(sa.text(statement))
+
+
+def rows(engine: sa.Engine, name: str) -> list[dict[str, Any]]:
+    """Return all rows of a table or view, in the order of its first column."""
+    with reading(engine) as connection:
+        return [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {name} ORDER BY 1")).mappings()]
+
+
+class TestRequire:
+    def test_missing_tables_name_the_command(self, engine: sa.Engine) -> None:
+        with pytest.raises(SchemaMismatch, match="not there; create them with: zego-watchdog migrate"):
+            schema.require(engine)
+
+    def test_its_own_version_will_do(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        schema.require(engine)
+
+    @pytest.mark.parametrize(
+        ("found", "advice"),
+        [("0000", "is older .* zego-watchdog migrate"), ("9999", "is newer .* newer zego-watchdog")],
+    )
+    def test_another_version_is_refused(self, engine: sa.Engine, found: str, advice: str) -> None:
+        schema.migrate(engine)
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{found}'"))
+        with pytest.raises(SchemaMismatch, match=advice):
+            schema.require(engine)
+
+    def test_a_newer_one_is_not_taken_back(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        with writing(engine) as connection:
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+        with pytest.raises(SchemaMismatch, match="newer"):
+            schema.migrate(engine)
+        assert schema.version(engine) == "9999"
+
+
+class TestHistory:
+    def test_a_stop_in_numbers(self, world: World) -> None:
+        self.attempt(world, 1, "retry", replied=3.0, code="410000001")
+        self.attempt(world, 2, "stopped", replied=12.345, code="0", request_id="42", message="Success", app_id=7)
+        row = dict(world.history("task"))
+        for name in ("empty_since", "due_at", "stopped_at", "auto_stop_at"):
+            row[name] = str(row[name])[:19]
+        assert row == {
+            "task_id": "task",
+            "room_id": "room",
+            "app_id": 7,
+            "kind": "asr",
+            "reason": "empty_room",
+            "outcome": "stopped",
+            "code": "0",
+            "message": "Success",
+            "request_id": "42",
+            "attempts": 2,
+            "empty_since": "2026-03-01 12:00:00",
+            "due_at": "2026-03-01 12:00:45",
+            "stopped_at": "2026-03-01 12:00:57",
+            "auto_stop_at": "2026-03-01 12:02:30",
+            "reaction_seconds": 12.345,
+            "seconds_before_auto_stop": 92.655,
+            "rejoined_after_seconds": None,
+        }
+
+    @pytest.mark.parametrize(("came_back", "seconds"), [(None, None), (0.0, 0.0), (33.25, 33.25)])
+    def test_people_who_came_back(self, world: World, came_back: float | None, seconds: float | None) -> None:
+        self.attempt(world, 1, "stopped", replied=1.0)
+        self.attempt(world, 1, "stopped", replied=1.0, task_id="another")
+        stopped = START + timedelta(seconds=46)
+        world.app.execute(
+            "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until, rejoined_at) VALUES (?, ?, ?, ?, ?)",
+            *("task", "room", stopped, stopped + timedelta(seconds=600)),
+            None if came_back is None else stopped + timedelta(seconds=came_back),
+        )
+        assert world.history("task")["rejoined_after_seconds"] == seconds
+        assert world.history("another")["rejoined_after_seconds"] is None
+        assert len(world.app.rows("SELECT task_id FROM zego_stop_history")) == 2
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_only_a_stop_of_ours_has_a_time(self, world: World, outcome: Outcome) -> None:
+        self.attempt(world, 1, outcome, replied=1.0)
+        row = world.history("task")
+        stopped = outcome in {Outcome.STOPPED, Outcome.STOPPED_EARLIER}
+        assert (row["stopped_at"] is not None) == stopped
+        assert row["reaction_seconds"] == (1.0 if stopped else None)
+        assert row["seconds_before_auto_stop"] == (104.0 if stopped else None)
+        assert row["outcome"] == outcome
+
+    def test_a_stop_after_the_time_is_negative(self, world: World) -> None:
+        self.attempt(world, 1, "stopped", replied=110.0)
+        assert world.history("task")["seconds_before_auto_stop"] == -5.0
+
+    def test_one_row_per_task(self, world: World) -> None:
+        self.attempt(world, None, "withheld", replied=None)
+        for number in (1, 2):
+            self.attempt(world, number, "unknown", replied=None)
+        self.attempt(world, None, "spared", replied=None, task_id="spared")
+        rows = world.app.rows("SELECT task_id, outcome, attempts FROM zego_stop_history ORDER BY task_id")
+        assert [tuple(row.values()) for row in rows] == [("spared", "spared", 0), ("task", "unknown", 2)]
+
+    @staticmethod
+    def attempt(world: World, number: int | None, outcome: str, *, replied: float | None, **columns: Any) -> None:
+        """Write a row of the ledger; ``replied`` in seconds after it was due."""
+        due = START + timedelta(seconds=45)
+        row = {
+            "task_id": "task",
+            "kind": "asr",
+            "room_id": "room",
+            "attempt": number,
+            "reason": "empty_room",
+            "empty_since": START,
+            "due_at": due,
+            "auto_stop_at": START + timedelta(seconds=150),
+            "replied_at": None if replied is None else due + timedelta(seconds=replied),
+            "outcome": str(outcome),
+            "instance": "host/1",
+            **columns,
+        }
+        marks = ", ".join("?" * len(row))
+        world.app.execute(f"INSERT INTO zego_stop_attempts ({', '.join(row)}) VALUES ({marks})", *row.values())
+
+
+# --- a sweep costs the same however many tasks are active: no statement reads a whole table ---
+
+ACTIVE = 5000
+LEASE = 20.0
+BIG = {"zego_tasks", "zego_stop_attempts"}
+ALIASES = dict.fromkeys(("a", "n", "later"), "zego_stop_attempts")
+"""What SQLite calls the ledger within the view."""
+
+
+class TestPlans:
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> Store:
+        """A store with many tasks, a few of which are newly empty, due, or under way."""
+        schema.migrate(engine)
+        with writing(engine) as connection:
+            connection.execute(
+                sa.text("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (:task, :room, :number)"),
+                [
+                    {"task": f"task-{number}", "room": f"room-{number}", "number": 0 if number < 60 else 1}
+                    for number in range(ACTIVE)
+                ],
+            )
+            connection.execute(
+                sa.text(
+                    "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance)"
+                    " VALUES (:task, 'asr', 'room', 'empty_room', 'stopped', 'host/1')"
+                ),
+                [{"task": f"earlier-{number}"} for number in range(ACTIVE)],
+            )
+        store = Store(engine, "host/1")
+        now, found = store.newly_empty(40)
+        plans = [Plan(task.task_id, task.empty_since, now, now) for task in found if task.empty_since is not None]
+        assert store.save_plans(plans) == 40
+        with writing(engine) as connection:
+            connection.execute(sa.text("ANALYZE"))
+        return store
+
+    def test_no_statement_of_the_store_reads_a_whole_table(self, store: Store) -> None:
+        with recorded(store.engine) as statements:
+            self.everything(store)
+        assert len(statements) >= 15
+        for statement, parameters in statements:
+            assert not whole_tables(store.engine, statement, parameters), statement
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE zego_tasks SET user_count = 0 WHERE room_id = 'room-7' AND status = 'active'",
+            "UPDATE zego_tasks SET status = 'released' WHERE task_id = 'task-7'",
+            "SELECT * FROM zego_stop_history WHERE task_id = 'earlier-7'",
+        ],
+    )
+    def test_nor_do_the_applications(self, store: Store, statement: str) -> None:
+        assert not whole_tables(store.engine, statement, ())
+
+    def test_the_least_recently_asked_are_found_by_their_index(self, store: Store) -> None:
+        """As polling asks, also right after the upgrade, when nobody has been asked about."""
+        statement = (
+            "SELECT task_id, room_id FROM zego_tasks WHERE status = 'active' AND asked_at < {}"
+            " ORDER BY asked_at LIMIT 100"
+        )
+        sqlite = store.engine.dialect.name == "sqlite"
+        limit = "'2026-03-01 12:00:00.000000'" if sqlite else "now()"
+        for _ in ("all at once", "one after the other"):
+            used, sorts = indexes_used(store.engine, statement.format(limit))
+            assert (used, sorts) == ({"zego_tasks_asked"}, False)
+            with writing(store.engine) as connection:
+                connection.execute(sa.text("UPDATE zego_tasks SET asked_at = started_at"))
+                connection.execute(sa.text("ANALYZE"))
+
+    def test_the_question_is_answered_at_all(self, store: Store) -> None:
+        assert whole_tables(store.engine, "SELECT * FROM zego_tasks WHERE kind = 'asr'", ()) == {"zego_tasks"}
+
+    @staticmethod
+    def everything(store: Store) -> None:
+        store.peek()
+        now, found = store.newly_empty(500)
+        plans = [Plan(task.task_id, task.empty_since, now, now) for task in found if task.empty_since is not None]
+        assert store.save_plans(plans) == 20
+        _, claims = store.claim("a", limit=8, lease_seconds=LEASE, default_app=1, except_apps={7})
+        assert len(claims) == 8
+        _, claims = store.claim("b", limit=30, lease_seconds=LEASE, default_app=1, only_app=1)
+        one = store.claim_one("task-4000", "c", lease_seconds=LEASE)
+        assert one is not None
+        evidence = Evidence(0, now, Source.API)
+
+        def intent(claim: Claim) -> Intent:
+            return Intent(claim, 1, Reason.EMPTY_ROOM, evidence, None)
+
+        sent = store.intend([intent(claim) for claim in claims[:2]])
+        for claim, one_sent, outcome in zip(claims, sent, (Outcome.STOPPED, Outcome.RETRY), strict=False):
+            assert one_sent is not None
+            store.record([Answer(claim, one_sent, outcome, now, None, None, TASK_BECOMES[outcome], 0.0)])
+        store.set_aside([SetAside(claims[3], 1, Outcome.SPARED, Reason.EMPTY_ROOM, "x", evidence, evidence, 0.0)])
+        # Once more: a task that was tried before.
+        store.claim("d", limit=1, lease_seconds=LEASE, default_app=1)
+        store.reap(LEASE)
+        store.pulse(Daemon("host/1", "host", 1, "0", "enforce"), 60.0, fresh=True)
+
+
+Statement = tuple[str, Any]
+
+
+@contextmanager
+def recorded(engine: sa.Engine) -> Iterator[list[Statement]]:
+    """Collect the statements that are run, each with the parameters of its first row."""
+    found: list[Statement] = []
+
+    def executed(
+        _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, _many: object
+    ) -> None:
+        if re.match("SELECT|UPDATE|INSERT|DELETE|WITH", statement):
+            found.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", executed)
+    try:
+        yield found
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", executed)
+
+
+def whole_tables(engine: sa.Engine, statement: str, parameters: Any) -> set[str]:
+    """Return which of the big tables a statement reads from one end to the other."""
+    sqlite = engine.dialect.name == "sqlite"
+    explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN (FORMAT JSON)"
+    with reading(engine) as connection:
+        rows = connection.exec_driver_sql(f"{explain} {statement}", parameters).all()
+    found = _scanned_by_sqlite(rows) if sqlite else _scanned_by_postgresql(rows[0][0][0]["Plan"])
+    return found & BIG
+
+
+def indexes_used(engine: sa.Engine, statement: str) -> tuple[set[str], bool]:
+    """Return the indexes that a statement is answered from, and whether its rows had to be sorted."""
+    with reading(engine) as connection:
+        if engine.dialect.name == "sqlite":
+            plan = "\n".join(row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}"))
+            return set(re.findall(r"USING (?:COVERING )?INDEX (\w+)", plan)), "TEMP B-TREE" in plan
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}").scalars())
+        return set(re.findall(r"(?:Scan using|Index Scan on) (\w+)", plan)), "Sort" in plan
+
+
+def _scanned_by_sqlite(rows: Sequence[sa.Row[Any]]) -> set[str]:
+    # To read a small partial index is as good as a search.
+    small = "zego_tasks_newly_empty|zego_tasks_wake|zego_stop_attempts_in_flight"
+    scans = (re.match(rf"SCAN (\w+)(?! USING (COVERING )?INDEX ({small}))\b", row.detail) for row in rows)
+    return {ALIASES.get(scan[1], scan[1]) for scan in scans if scan}
+
+
+def _scanned_by_postgresql(plan: dict[str, Any]) -> set[str]:
+    found = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
+    return found.union(*(_scanned_by_postgresql(part) for part in plan.get("Plans", [])))
+
+
+class TestDocumentation:
+    """docs/schema.md says what is there."""
+
+    PAGE = (Path(__file__).parents[2] / "docs" / "schema.md").read_text(encoding="utf-8")
+
+    def rows(self, heading: str) -> list[list[str]]:
+        """Return the cells of the first table under a heading."""
+        section = self.PAGE.partition(f"\n{heading}\n")[2]
+        table = re.search(r"(\|.*\n)+", section)
+        assert table is not None, heading
+        return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[0].splitlines()[2:]]
+
+    @pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
+    def test_every_column_in_its_order(self, table: sa.Table) -> None:
+        assert [row[0] for row in self.rows(f"## {table.name}")] == [f"`{column.name}`" for column in table.columns]
+
+    def test_every_column_of_the_view(self) -> None:
+        names = [name for row in self.rows("## zego_stop_history") for name in re.findall(r"`(\w+)`", row[0])]
+        assert sorted(names) == sorted(VIEW_COLUMNS)
+
+    def test_every_outcome_and_what_the_task_becomes(self) -> None:
+        told = {row[0].strip("`"): row[2].strip("`|– ") or None for row in self.rows("### Outcome")}
+        assert told == dict(TASK_BECOMES)
+
+    def test_every_status_is_in_the_diagram(self) -> None:
+        diagram = self.PAGE.partition("### Status")[2].partition("```")[2].partition("```")[0]
+        for outcome, status in TASK_BECOMES.items():
+            assert (status is None) == (outcome not in diagram)
+            assert status is None or status in diagram
+        assert all(status in diagram for status in Status)
+
+    def test_every_constraint_and_index_that_is_named_exists(self) -> None:
+        folder = shipped("migrations")
+        built = "".join(file.read_text() for file in (*folder.glob("versions/*.py"), *folder.glob("sql/*.sql")))
+        for name in re.findall(r"zego_[a-z_0-9]+", self.PAGE):
+            assert name in built or name == VERSION_TABLE, name

