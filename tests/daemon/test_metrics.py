@@ -30,8 +30,8 @@ from watchdog.core.model import Evidence, Outcome, Reason, Source
 from watchdog.daemon.lifecycle import Service
 from watchdog.daemon.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.errors import ConfigError
+from watchdog.services.claims import Claimed
 from watchdog.services.figures import EVERY_SECONDS, Gauges
-from watchdog.services.sender import Held
 from watchdog.store.callbacks import replay_key
 from watchdog.store.statements import DETAIL_LEASE_EXPIRED
 from watchdog.store.tasks import Intent
@@ -136,8 +136,8 @@ class TestAttempts:
             await it.sweep()
             now = world.now.timestamp()
             event = TaskException(Seal(1, now, str(now), "123456", "0" * 40), "told", "told", IDLE_AUTO_STOP, "idle")
-            assert await it.parts.webhook._take(event, replay_key(event, b"1")) == "accepted"
-            assert await it.parts.webhook._take(event, replay_key(event, b"1")) == "ignored"
+            assert await it.parts.callbacks._take(event, replay_key(event, b"1")) == "accepted"
+            assert await it.parts.callbacks._take(event, replay_key(event, b"1")) == "ignored"
             assert counted(metrics) == ledger(world)
             assert sum(number for (outcome, _), number in counted(metrics).items() if outcome == "auto_stopped") == 2
 
@@ -183,7 +183,7 @@ class TestAttempts:
                 command.vendor.people[task] = people
                 claim = world.store.claim_one(task, f"command/{task}", lease_seconds=LEASE)
                 assert claim is not None
-                held = Held(claim, 1, world.clock.monotonic() + LEASE, manual=True)
+                held = Claimed(claim, 1, world.clock.monotonic() + LEASE, manual=True)
                 await command.parts.stopper.work([held])
             await settle(world, eldest, 4 * EVERY_SECONDS)
             assert counted(elder) == {("stopped", "manual"): 1, ("spared", "manual"): 1} == ledger(world)
@@ -249,8 +249,8 @@ class TestTimes:
     async def test_the_pace_in_force(self, sqlite_world: World) -> None:
         metrics = Metrics()
         async with bench(sqlite_world, metrics, stop={"requests_per_second": 10}) as it:
-            it.parts.stop_pace.throttled(2)
-            it.parts.stop_pace.set_share(0.5)
+            it.parts.paces["stop"].throttled(2)
+            it.parts.paces["stop"].set_share(0.5)
             assert value(metrics, "pace_requests_per_second", pace="stop", app_id="1") == 5
             assert value(metrics, "pace_requests_per_second", pace="stop", app_id="2") == 2.5
             assert value(metrics, "pace_requests_per_second", pace="occupancy", app_id="1") == float("inf")
@@ -338,7 +338,7 @@ class TestTheDaemon:
 
             assert (await client.get("/readyz")).status_code == 200
             await asyncio.to_thread(backend.execute, "ALTER TABLE zego_daemons RENAME TO zego_away")
-            await eventually("it is noticed", lambda: service._database_away, seconds=10)
+            await eventually("it is noticed", lambda: service._outage.is_on, seconds=10)
             # The sweeps go on without that table. They must not hide that other jobs cannot.
             before = value(service.metrics, "sweep_seconds_count") or 0
             await eventually("swept", lambda: (value(service.metrics, "sweep_seconds_count") or 0) > before)
@@ -350,7 +350,7 @@ class TestTheDaemon:
             assert found[PREFIX + "database_up"] == 0
             assert found[PREFIX + "database_errors_total"] >= 1
             await asyncio.to_thread(backend.execute, "ALTER TABLE zego_away RENAME TO zego_daemons")
-            await eventually("it is back", lambda: not service._database_away)
+            await eventually("it is back", lambda: not service._outage.is_on)
             assert (await client.get("/readyz")).status_code == 200
             assert (await page())[PREFIX + "database_up"] == 1
 

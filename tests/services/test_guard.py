@@ -17,7 +17,7 @@ from tests.support.stopping_bench import Bench, bench
 from tests.support.time_travel import World
 from watchdog.cli import app
 from watchdog.sandbox import Limits, Sandbox
-from watchdog.services.sender import Held
+from watchdog.services.claims import Claimed
 from watchdog.store.reports import tasks as reports
 from watchdog.store.tasks import Daemon, Doing
 
@@ -48,11 +48,11 @@ def outcomes(world: World) -> Counter[str]:
 def beat(it: Bench, active: int, *, daemons: int = 1, released_until: datetime | None = None) -> None:
     """What the heartbeat does every five seconds."""
     it.parts.storage.synchronise(it.world.now)
-    it.parts.guarding.look(active=active, daemons=daemons, released_until=released_until)
+    it.parts.guard.look(active=active, daemons=daemons, released_until=released_until)
 
 
 def tripped(it: Bench) -> bool:
-    return it.parts.guarding.tripped_at is not None
+    return it.parts.guard.tripped_at is not None
 
 
 async def minutes(it: Bench, number: float, active: int) -> None:
@@ -198,7 +198,7 @@ async def test_an_operators_own_order_is_not_held_back(world: World) -> None:
         (left, *_) = (f"t{task}" for task in range(3) if world.task(f"t{task}")["status"] == "active")
         claim = world.store.claim_one(left, "token", lease_seconds=20)
         assert claim is not None
-        (finished,) = await it.parts.stopper.work([Held(claim, 1, world.clock.monotonic() + 20, manual=True)])
+        (finished,) = await it.parts.stopper.work([Claimed(claim, 1, world.clock.monotonic() + 20, manual=True)])
         assert finished.outcome == "stopped"
 
 

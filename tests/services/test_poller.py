@@ -4,8 +4,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,11 +17,9 @@ from tests.support.time_travel import World
 from tests.support.virtual_loop import run_virtual
 from watchdog.config.settings import Config
 from watchdog.core.model import Evidence, Source, Status
-from watchdog.core.policy import Rule, decide
-from watchdog.daemon.lifecycle import Service
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
 from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
-from watchdog.services.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
+from watchdog.services.poller import Polled, Poller
 from watchdog.store.aio.threads import Storage
 from watchdog.store.polling import PollStore
 from watchdog.wiring import parts as wiring
@@ -392,132 +388,6 @@ async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complain
             "polling_answered_again",
         ]
         assert all(world.task(f"t{number}")["user_count"] == 0 for number in range(30))
-
-
-# The feed of hints
-
-
-async def test_silence_is_said_once_and_its_end_too(world: World) -> None:
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
-        with structlog.testing.capture_logs() as logs:
-            world.advance(1000)
-            assert not await feed.check()  # no task, no hints
-            world.app.start("t", "room", user_count=1)
-            for _ in range(13):
-                assert not await feed.check()
-                world.advance(5)
-            assert await feed.check()
-            assert await feed.check()
-            # ZEGO's answers, too, are words.
-            assert not await feed.check(world.clock.monotonic() - 1)
-            world.advance(70)
-            assert await feed.check()
-            world.app.people("room", 1)
-            assert not await feed.check()
-        assert [event["event"] for event in logs] == ["hints_have_died", "hints_are_back"] * 2
-
-
-@pytest.mark.parametrize("who", ["application", "ZEGO"])
-async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(world: World, who: str) -> None:
-    """A look is ten thousand rows, and while ZEGO answers it says nothing new."""
-    looks = 0
-
-    class Counting(PollStore):
-        def newest_hint(self) -> datetime | None:
-            nonlocal looks
-            looks += 1
-            return super().newest_hint()
-
-    world.app.start("t", "room", user_count=1)
-    last = world.clock.monotonic()
-    async with bench(world) as it:
-        feed = Feed(Counting(world.engine), it.parts.storage, world.clock, silence_seconds=300)
-        for second in range(0, 3000, 5):
-            assert not await feed.check(world.clock.monotonic() if who == "ZEGO" else -math.inf)
-            if second % 290 == 0:
-                last = world.clock.monotonic()
-                world.app.people("room", 1)
-            world.advance(5)
-        assert looks == 0 if who == "ZEGO" else LOOKS <= looks <= LOOKS * 3000 / 300
-        if who == "application":
-            while not await feed.check():
-                world.advance(5)
-            assert 300 <= world.clock.monotonic() - last <= 300 + 300 / LOOKS + 5
-
-
-async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
-        counted = []
-        for number in range(5):
-            await feed.check()
-            counted.append(feed.active)
-            world.app.start(f"t{number}")
-            world.advance(5)
-        assert COUNT_SECONDS == 15
-        assert counted == [0, 1, 1, 1, 4], "at once where there were none"
-
-
-async def test_the_word_of_the_last_moment_counts(world: World) -> None:
-    world.app.start("t", "room", user_count=1)
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=300)
-        for second in range(0, 305, 5):
-            assert not await feed.check(), second
-            world.advance(5)
-        # The last regular look was five seconds ago.
-        world.app.people("room", 1)
-        assert not await feed.check()
-
-
-async def test_where_nothing_is_active_any_more_nothing_has_died(world: World) -> None:
-    world.app.start("t", "room")
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=301)
-        for second in range(0, 305, 5):
-            assert not await feed.check(), second
-            world.advance(5)
-        # They were last counted five seconds ago.
-        world.app.release("t")
-        assert not await feed.check()
-
-
-async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world: World) -> None:
-    config = Config.model_validate(
-        {
-            "zego": {"apps": [{"app_id": 1, "server_secret": SECRET}], "rtc_url": ""},
-            "policy": {"verify": "off", "hint_max_age_seconds": 60},
-        }
-    )
-    service = Service(config, world.clock, world.engine)
-    try:
-        await service._beat(first=True)
-        began = world.now
-        world.app.start("t", "room", user_count=1)
-        world.app.people("room", 0)
-        for _ in range(12):
-            await service._beat(first=False)
-            world.advance(5)
-        assert service.parts.watch.watching_since == began
-        for _ in range(2):
-            await service._beat(first=False)
-            world.advance(5)
-        dead = service.parts.watch.watching_since
-        assert dead == world.ago(5)
-        task = world.store.newly_empty(1)[1][0]
-        rules = wiring.rules(config)
-        assert decide(task, None, rules, world.now, watching_since=began).rule is not Rule.HINT_BEFORE_GAP
-        fresh = replace(rules, hint_max_age_seconds=3600)
-        assert decide(task, None, fresh, world.now, watching_since=dead).rule is Rule.HINT_BEFORE_GAP
-
-        # A hint that comes now is trusted, and the silence is over.
-        world.app.people("room", 0)
-        world.advance(5)
-        await service._beat(first=False)
-        assert service.parts.watch.watching_since == dead
-    finally:
-        await service.parts.close()
 
 
 # Virtual time: three thousand rooms, the vendor's own limit

@@ -46,6 +46,7 @@ def made(
         store=RetentionStore(world.engine),
         keep=Keep.of_days(tasks, attempts),
         prune_callbacks=no_callbacks,
+        prune_watches=no_callbacks,
         instance=instance,
         clock=clock or world.clock,
     )
@@ -58,7 +59,7 @@ def beat(world: World, instance: str = "host/1") -> None:
 async def one_pass(service: Retention, world: World) -> list[float]:
     """Run batches until there is nothing to do for a long while; return the waits that were asked for."""
     waits: list[float] = []
-    while not waits or waits[-1] < retention.ASK_AGAIN_SECONDS:
+    while not waits or waits[-1] < retention.PASS_SECONDS:
         beat(world)
         waits.append(await service.run_once())
     return waits
@@ -251,7 +252,7 @@ async def test_a_pass_goes_in_small_batches_with_pauses_and_says_one_word(world:
     assert logs == [{"event": "pruned", "log_level": "info", "tasks": 25, "attempts": 25, "rejoins": 0, "callbacks": 0}]
     assert known(world, "zego_tasks") == ["active"]
     with capture_logs() as logs:
-        world.advance(retention.PASS_SECONDS)
+        world.advance(retention.TABLES_SECONDS)
         await one_pass(service, world)
     assert logs == []
 
@@ -364,7 +365,7 @@ async def test_a_clock_that_jumps_makes_nothing_old(world: World, days: int) -> 
     assert await passes(retention.FIRST_PASS_SECONDS) == retention.PASS_SECONDS
     world.advance(days * DAY)
     with capture_logs() as logs:
-        assert await passes(retention.PASS_SECONDS) == retention.ASK_AGAIN_SECONDS
+        assert await passes(retention.TABLES_SECONDS) == retention.ASK_AGAIN_SECONDS
     assert [entry["event"] for entry in logs] == ["not_pruned"]
     assert known(world, "zego_tasks") == known(world, "zego_stop_attempts") == ["task"]
     world.advance(-days * DAY)
@@ -398,6 +399,7 @@ async def test_what_callbacks_told_goes_too_without_a_server_for_them(sqlite_wor
         store=RetentionStore(world.engine),
         keep=Keep.of_days(0, 0),
         prune_callbacks=lambda: left.pop(0),
+        prune_watches=no_callbacks,
         instance="host/1",
         clock=world.clock,
     )
@@ -469,7 +471,7 @@ async def test_a_daemon_has_the_job_and_the_ages_that_were_configured(sqlite_wor
     parts.storage.store.pulse(parts.daemon, 60, fresh=True)
     world.advance(retention.FIRST_PASS_SECONDS)
     parts.storage.store.pulse(parts.daemon, 60, fresh=False)
-    while await parts.retention.run_once() < retention.ASK_AGAIN_SECONDS:
+    while await parts.retention.run_once() < retention.PASS_SECONDS:
         pass
     assert known(world, "zego_tasks") == []
     assert known(world, "zego_stop_attempts") == ["old"]

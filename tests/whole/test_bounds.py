@@ -70,7 +70,7 @@ async def main():
     application.execute("UPDATE zego_tasks SET user_count = 0")
     swept = await parts.sweeper.run_once()
     while swept.claimed or swept.due or swept.planned:
-        seen["in_hand"] = max(seen["in_hand"], parts.stopper.in_hand)
+        seen["in_hand"] = max(seen["in_hand"], parts.workload.in_hand)
         seen["tasks"] = max(seen["tasks"], len(asyncio.all_tasks()))
         seen["descriptors"] = max(seen["descriptors"], len(os.listdir("/proc/self/fd")))
         seen["threads"] = max(seen["threads"], threading.active_count())
@@ -114,7 +114,7 @@ async def test_the_capacity_is_what_bounds_the_work_in_hand(world: World) -> Non
         world.advance(45)
         for _ in range(5):
             await it.parts.sweeper.run_once()
-        assert it.parts.stopper.in_hand == 8
+        assert it.parts.workload.in_hand == 8
         await it.vendor.reached.wait()
         assert len(it.vendor.stops) <= 2
         it.vendor.gate.set()
@@ -132,17 +132,17 @@ async def test_callbacks_that_wait_for_the_database_do_not_pile_up(world: World)
             asked += 1
             hold.wait(30)
 
-        waiting = [asyncio.create_task(it.parts.webhook._call(slow)) for _ in range(webhook.CALLS_AT_ONCE)]
+        waiting = [asyncio.create_task(it.parts.callbacks._call(slow)) for _ in range(webhook.CALLS_AT_ONCE)]
         await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, not time
         for one in waiting:
             one.cancel()
         await asyncio.wait(waiting)
         with pytest.raises(DatabaseUnavailable, match="64 callbacks wait"):
-            await it.parts.webhook._call(slow)
+            await it.parts.callbacks._call(slow)
         assert it.parts.storage.pending == webhook.CALLS_AT_ONCE
         hold.set()
-        while it.parts.webhook._calls:
+        while it.parts.callbacks._calls:
             await it.parts.storage.call(world.store.peek)
         assert it.parts.storage.pending == 0
-        await it.parts.webhook._call(slow)
+        await it.parts.callbacks._call(slow)
         assert asked == webhook.CALLS_AT_ONCE + 1

@@ -35,7 +35,7 @@ class Policy:
 
 
 @dataclass(slots=True)
-class InForce:
+class CurrentPolicy:
     """The rules that hold at present: one object for everybody who decides, so that a reload reaches all of them.
 
     It is written to between two steps of the event loop only; a decision reads ``rules`` once.

@@ -1,4 +1,4 @@
-"""Opens the database that a configuration names; without anything that only a daemon needs, for commands are short."""
+"""Opens the database that a configuration names; imports nothing that only a daemon needs, so commands start fast."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from watchdog.store.tasks import Store
 
 
 def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
-    """An engine as configured; nothing is connected yet. Raises ConfigError."""
+    """The configured engine, not connected yet. Raises ConfigError."""
     return open_engine(
         config.sqlalchemy_url.get_secret_value(),
         statement_timeout_seconds=config.statement_timeout_seconds,

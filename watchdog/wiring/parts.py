@@ -1,32 +1,35 @@
-"""Builds the parts from a configuration; the daemon and ``zego-watchdog stop`` are put together here and only here."""
+"""Builds the parts of a process from a configuration, for the daemon and for ``zego-watchdog stop``."""
 
 import os
-import secrets
-import socket
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import httpx2
 import sqlalchemy as sa
 
-from watchdog import __version__
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
-from watchdog.core.circuit_breaker import Breaker
-from watchdog.core.guard import Limits
-from watchdog.core.policy import InForce, Policy
+from watchdog.core.policy import CurrentPolicy
 from watchdog.logs import setup
 from watchdog.observer import Observer, Reading
-from watchdog.services.callbacks import Webhook
+from watchdog.services.app_blocks import AppBlocks
+from watchdog.services.bots import Bots
+from watchdog.services.callbacks import CallbackIntake
+from watchdog.services.feed import HintFeed
 from watchdog.services.figures import Gauges
-from watchdog.services.guard import Guarding
-from watchdog.services.occupancy import BACKGROUND_CALLS, BACKGROUND_SHARE, Bots, Occupancy
-from watchdog.services.poller import Feed, Poller
+from watchdog.services.guard import StopGuard
+from watchdog.services.heartbeat import Heartbeats
+from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
+from watchdog.services.poller import Poller
+from watchdog.services.reaper import Reaper
 from watchdog.services.retention import Keep, Retention
-from watchdog.services.sender import Sender, StopSettings
+from watchdog.services.sender import Sender
 from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
+from watchdog.services.verification import Verifier
+from watchdog.services.workload import Workload
 from watchdog.store.aio.answer_journal import AnswerJournal
 from watchdog.store.aio.threads import Storage
 from watchdog.store.callbacks import CallbackStore
@@ -35,121 +38,65 @@ from watchdog.store.pace import PaceStore
 from watchdog.store.polling import PollStore
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tasks import Daemon, Store
+from watchdog.wiring.from_config import (
+    app_ids,
+    callback_secrets,
+    identity,
+    limits,
+    rules,
+    server_secrets,
+    silence_seconds,
+    stop_settings,
+    zego_client,
+)
 from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
-from watchdog.zego.pacing import Pace
+from watchdog.zego.pacing import Pace, Schedule
+
+STOP: Final = "stop"
+OCCUPANCY: Final = "occupancy"
+BACKGROUND: Final = "background"
+USER_LIST: Final = "user_list"
+"""The names of the paces, also as labels of the metric ``pace_requests_per_second``."""
 
 
-def rules(config: Config) -> Policy:
-    return Policy(**config.policy.model_dump())
-
-
-def limits(config: Config) -> Limits:
-    return Limits(**config.guard.model_dump())
-
-
-def server_secrets(config: Config) -> dict[int, str]:
-    return {app.app_id: app.secret.get_secret_value() for app in config.zego.apps}
-
-
-def callback_secrets(config: Config) -> dict[int, list[str]]:
-    return {app.app_id: [secret.get_secret_value() for secret in app.callback_secrets] for app in config.zego.apps}
-
-
-def silence_seconds(config: Config) -> float:
-    """For how long nobody may say anything of any room before hints are taken to have died."""
-    polling = config.schedule.occupancy_poll_seconds
-    if config.zego.rtc_url and polling > 0:
-        return max(config.policy.gap_seconds, 3 * polling)
-    # Where nobody asks, rooms in which nothing happens are silent for long, and older hints are not trusted anyway.
-    return config.policy.hint_max_age_seconds
-
-
-def zego_client(
-    config: Config,
-    clock: Clock,
-    transport: httpx2.AsyncBaseTransport | None = None,
-    observer: Observer | None = None,
-) -> ZegoClient:
-    return ZegoClient(
-        server_secrets(config),
-        asr_url=config.zego.asr_url,
-        rtc_url=config.zego.rtc_url or None,
-        timeout_seconds=config.stop.request_timeout_seconds,
-        clock=clock,
-        transport=transport,
-        max_connections=2 * config.stop.concurrency + BACKGROUND_CALLS,
-        observer=observer,
-    )
-
-
-def identity(config: Config) -> Daemon:
-    """Who this process is; fresh each time, so that no two processes ever share a claim token."""
-    host = socket.gethostname()
-    return Daemon(
-        instance=f"{host}-{os.getpid()}-{secrets.token_hex(4)}",
-        host=host,
-        pid=os.getpid(),
-        version=__version__,
-        mode=config.policy.mode.value,
-    )
-
-
-@dataclass(slots=True)
-class Watch:
-    """Since when sweeps have followed one another, by the database's clock, and the guard; the heartbeat moves both."""
-
-    watching_since: datetime
-    guarding: Guarding
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Parts:
-    """Everything that works on one database for one process."""
+    """Everything that works on one database for one process. ``poller`` and ``bots`` need the RTC API."""
 
     config: Config
-    clock: Clock
     daemon: Daemon
-    watch: Watch
     storage: Storage
     zego: ZegoClient
-    stop_pace: Pace
-    occupancy_pace: Pace
-    breaker: Breaker
-    settings: StopSettings
+    paces: Mapping[str, Pace]
+    current_policy: CurrentPolicy
+    blocks: AppBlocks
+    guard: StopGuard
+    feed: HintFeed
+    workload: Workload
     stopper: Stopper
     sweeper: Sweeper
-    poll_store: PollStore
-    poller: Poller | None
-    feed: Feed
-    background_pace: Pace
-    user_list_pace: Pace
-    webhook: Webhook
-    retention: Retention
-    in_force: InForce
     bots: Bots | None
-    gauges: Gauges
-    guarding: Guarding
-    paces: tuple[Pace, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.paces = (self.stop_pace, self.occupancy_pace, self.background_pace, self.user_list_pace)
+    poller: Poller | None
+    callbacks: CallbackIntake
+    heartbeats: Heartbeats
+    reaper: Reaper
+    retention: Retention
+    figures: Gauges
 
     def adopt(self, config: Config) -> None:
-        """Work by ``config`` from now on, which differs from the one so far in nothing but ``reload.APPLIED``."""
+        """Use ``config`` from now on; it may differ from the present one only in ``reload.APPLIED``."""
         self.config = config
-        self.in_force.rules = rules(config)
-        self.guarding.set_limits(limits(config))
-        self.daemon = replace(self.daemon, mode=config.policy.mode.value)
+        self.current_policy.rules = rules(config)
+        self.guard.set_limits(limits(config))
         self.storage.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
         self.feed.silence_seconds = silence_seconds(config)
-        self.stop_pace.set_rate(config.stop.requests_per_second)
-        self.occupancy_pace.set_rate(config.stop.occupancy_requests_per_second)
-        self.background_pace.set_rate(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
+        for name, rate in _rates(config).items():
+            self.paces[name].set_rate(rate)
         self.zego.set_secrets(server_secrets(config))
-        self.breaker.hurry(self.clock.monotonic())
+        self.blocks.retry_now()
         if self.bots is not None:
             self.bots.set_patterns(config.zego.bot_user_ids)
-        self.webhook.adopt(
+        self.callbacks.adopt(
             secrets=callback_secrets(config), bot_user_ids=config.zego.bot_user_ids, discover=config.zego.discover
         )
 
@@ -163,161 +110,269 @@ def build(
     config: Config,
     clock: Clock,
     database: sa.Engine,
-    watching_since: datetime,
+    now: datetime,
     *,
+    watching_since: datetime | None = None,
     on_progress: Callable[[], None] = lambda: None,
     transport: httpx2.AsyncBaseTransport | None = None,
     observer: Observer | None = None,
 ) -> Parts:
-    """The parts of a daemon, not running yet.
+    """Build the parts of a daemon, not running yet.
 
-    ``watching_since`` is the database's time now, or when an unbroken watch began. ``on_progress`` is called whenever
-    the stopper has given something back, or has room again for what it had to leave. ``transport`` stands in for the
-    network. ``observer`` hears of what is counted.
+    ``now`` is the database's time. The unbroken watch began at ``watching_since``, or else now. ``on_progress`` is
+    called when another sweep would find something to do. ``transport`` replaces the network.
     """
-    observer = observer or Observer()
+    base = _base(
+        config=config,
+        clock=clock,
+        database=database,
+        now=now,
+        watching_since=now if watching_since is None else watching_since,
+        transport=transport,
+        observer=observer or Observer(),
+    )
+    bots, occupancy = _occupancy(base)
+    poller = _poller(base, occupancy)
+    workload, sender, stopper = _stopping(base, occupancy, on_progress)
+    parts = Parts(
+        config=config,
+        daemon=base.daemon,
+        storage=base.storage,
+        zego=base.zego,
+        paces=base.paces,
+        current_policy=base.current_policy,
+        blocks=base.blocks,
+        guard=base.guard,
+        feed=base.feed,
+        workload=workload,
+        stopper=stopper,
+        sweeper=_sweeper(base, workload, stopper),
+        bots=bots,
+        poller=poller,
+        callbacks=_callbacks(base, workload.default_app),
+        heartbeats=_heartbeats(base, workload, sender, poller),
+        reaper=Reaper(storage=base.storage, lease_seconds=config.stop.lease_seconds, observer=base.observer),
+        retention=_retention(base),
+        figures=Gauges(base.storage, base.observer, clock),
+    )
+    _show(base.observer, parts)
+    return parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """What the other parts are built on."""
+
+    config: Config
+    clock: Clock
+    database: sa.Engine
+    observer: Observer
+    daemon: Daemon
+    storage: Storage
+    poll_store: PollStore
+    zego: ZegoClient
+    paces: Mapping[str, Pace]
+    current_policy: CurrentPolicy
+    blocks: AppBlocks
+    guard: StopGuard
+    feed: HintFeed
+
+
+def _base(
+    *,
+    config: Config,
+    clock: Clock,
+    database: sa.Engine,
+    now: datetime,
+    watching_since: datetime,
+    transport: httpx2.AsyncBaseTransport | None,
+    observer: Observer,
+) -> _Base:
     daemon = identity(config)
     store = Store(database, daemon.instance, rejoin_watch_seconds=config.policy.rejoin_watch_seconds)
     folder = config.journal(os.environ)
     journal = None if folder is None else AnswerJournal(folder, identify(database), daemon.instance)
     storage = Storage(store, clock, journal)
-    storage.synchronise(watching_since)
-    pace_store = PaceStore(database) if database.dialect.name == "postgresql" else None
-
-    def shared(kind: str, requests_per_second: float) -> Pace:
-        if pace_store is None:
-            return Pace(requests_per_second)
-        reserve = pace_store.reserve
-
-        async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
-            begins_at, now = await storage.call(reserve, app_id, kind, seconds, catch_up_seconds)
-            storage.synchronise(now)
-            # By the quickest reading, for each answer is late in its own way, and the slots would shift by that.
-            return (begins_at - storage.now()).total_seconds()
-
-        return Pace(requests_per_second, schedule=schedule, clock=clock)
-
-    zego = zego_client(config, clock, transport, observer)
-    stop_pace = shared("stop", config.stop.requests_per_second)
-    occupancy_pace = shared("occupancy", config.stop.occupancy_requests_per_second)
-    background_pace = Pace(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
-    user_list_pace = Pace(USER_LISTS_PER_SECOND)
-    breaker = Breaker(config.stop.blocked_retry_seconds)
-    in_force = InForce(rules(config))
-    settings = StopSettings(
-        concurrency=config.stop.concurrency,
-        request_timeout_seconds=config.stop.request_timeout_seconds,
-        lease_seconds=config.stop.lease_seconds,
-        max_attempts=config.stop.max_attempts,
-    )
-    watch = Watch(watching_since, Guarding(limits(config), storage, clock))
-    occupancy = bots = None
-    if config.zego.rtc_url:
-        bots = Bots(config.zego.bot_user_ids, zego, user_list_pace, clock)
-        occupancy = Occupancy(zego, occupancy_pace, storage, bots=bots, background=background_pace)
+    storage.synchronise(now)
     poll_store = PollStore(database)
-    polling = config.schedule.occupancy_poll_seconds
-    poller = None
-    if occupancy is not None and polling > 0:
-        poller = Poller(
-            storage=storage,
-            store=poll_store,
-            occupancy=occupancy,
-            apps=[app.app_id for app in config.zego.apps],
-            every_seconds=polling,
-            clock=clock,
-        )
-    stopper = Stopper(
+    return _Base(
+        config=config,
+        clock=clock,
+        database=database,
+        observer=observer,
+        daemon=daemon,
         storage=storage,
-        occupancy=occupancy,
-        sender=Sender(
-            storage=storage,
-            zego=zego,
-            pace=stop_pace,
-            breaker=breaker,
-            policy_in_force=in_force,
-            settings=settings,
-            clock=clock,
-            observer=observer,
+        poll_store=poll_store,
+        zego=zego_client(config, clock, transport, observer),
+        paces=_paces(config, clock, database, storage),
+        current_policy=CurrentPolicy(rules(config)),
+        blocks=AppBlocks(config.stop.blocked_retry_seconds, clock),
+        guard=StopGuard(limits(config), storage, clock),
+        feed=HintFeed(
+            poll_store, storage, clock, silence_seconds=silence_seconds(config), trusted_since=watching_since
         ),
-        pace=stop_pace,
-        apps=[app.app_id for app in config.zego.apps],
-        policy_in_force=in_force,
+    )
+
+
+def _rates(config: Config) -> dict[str, float]:
+    """Requests per second of each pace that the configuration sets."""
+    return {
+        STOP: config.stop.requests_per_second,
+        OCCUPANCY: config.stop.occupancy_requests_per_second,
+        BACKGROUND: BACKGROUND_SHARE * config.stop.occupancy_requests_per_second,
+    }
+
+
+def _paces(config: Config, clock: Clock, database: sa.Engine, storage: Storage) -> dict[str, Pace]:
+    """On PostgreSQL the daemons share the schedules of ``stop`` and ``occupancy``."""
+    rates = _rates(config) | {USER_LIST: USER_LISTS_PER_SECOND}
+    paces = {name: Pace(rate) for name, rate in rates.items()}
+    if database.dialect.name == "postgresql":
+        store = PaceStore(database)
+        paces |= {
+            name: Pace(rates[name], schedule=_schedule(name, store, storage), clock=clock) for name in (STOP, OCCUPANCY)
+        }
+    return paces
+
+
+def _schedule(kind: str, store: PaceStore, storage: Storage) -> Schedule:
+    async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
+        begins_at, now = await storage.call(store.reserve, app_id, kind, seconds, catch_up_seconds)
+        storage.synchronise(now)
+        # By the quickest reading of the clock: each answer has its own delay, and would shift the slots by it.
+        return (begins_at - storage.now()).total_seconds()
+
+    return schedule
+
+
+def _occupancy(base: _Base) -> tuple[Bots | None, Occupancy | None]:
+    if not base.config.zego.rtc_url:
+        return None, None
+    bots = Bots(base.config.zego.bot_user_ids, base.zego, base.paces[USER_LIST], base.clock)
+    paces = base.paces
+    return bots, Occupancy(base.zego, paces[OCCUPANCY], base.storage, bots=bots, background=paces[BACKGROUND])
+
+
+def _poller(base: _Base, occupancy: Occupancy | None) -> Poller | None:
+    every_seconds = base.config.schedule.occupancy_poll_seconds
+    if occupancy is None or every_seconds <= 0:
+        return None
+    return Poller(
+        storage=base.storage,
+        store=base.poll_store,
+        occupancy=occupancy,
+        apps=app_ids(base.config),
+        every_seconds=every_seconds,
+        clock=base.clock,
+    )
+
+
+def _stopping(
+    base: _Base, occupancy: Occupancy | None, on_progress: Callable[[], None]
+) -> tuple[Workload, Sender, Stopper]:
+    settings, apps, pace = stop_settings(base.config), app_ids(base.config), base.paces[STOP]
+    workload = Workload(apps=apps, pace=pace, current_policy=base.current_policy, settings=settings)
+    verifier = Verifier(
+        storage=base.storage,
+        occupancy=occupancy,
+        feed=base.feed,
+        guard=base.guard,
+        blocks=base.blocks,
+        current_policy=base.current_policy,
+    )
+    sender = Sender(
+        storage=base.storage,
+        zego=base.zego,
+        pace=pace,
+        blocks=base.blocks,
+        current_policy=base.current_policy,
         settings=settings,
-        surroundings=watch,
-        clock=clock,
+        clock=base.clock,
+        observer=base.observer,
+    )
+    stopper = Stopper(
+        storage=base.storage,
+        verifier=verifier,
+        sender=sender,
+        blocks=base.blocks,
+        workload=workload,
+        current_policy=base.current_policy,
+        settings=settings,
+        clock=base.clock,
         on_progress=on_progress,
+        observer=base.observer,
     )
-    sweeper = Sweeper(
-        storage=storage,
+    return workload, sender, stopper
+
+
+def _sweeper(base: _Base, workload: Workload, stopper: Stopper) -> Sweeper:
+    return Sweeper(
+        storage=base.storage,
         stopper=stopper,
-        breaker=breaker,
-        policy_in_force=in_force,
-        lease_seconds=settings.lease_seconds,
-        instance=daemon.instance,
-        clock=clock,
-        observer=observer,
+        workload=workload,
+        blocks=base.blocks,
+        current_policy=base.current_policy,
+        lease_seconds=base.config.stop.lease_seconds,
+        instance=base.daemon.instance,
+        clock=base.clock,
+        observer=base.observer,
     )
-    webhook = Webhook(
-        storage=storage,
-        callbacks=CallbackStore(database, daemon.instance, stopper.default_app),
-        secrets=callback_secrets(config),
-        bot_user_ids=config.zego.bot_user_ids,
-        discover=config.zego.discover,
-        clock=clock,
-        observer=observer,
+
+
+def _callbacks(base: _Base, default_app: int | None) -> CallbackIntake:
+    return CallbackIntake(
+        storage=base.storage,
+        store=CallbackStore(base.database, base.daemon.instance, default_app),
+        secrets=callback_secrets(base.config),
+        bot_user_ids=base.config.zego.bot_user_ids,
+        discover=base.config.zego.discover,
+        clock=base.clock,
+        observer=base.observer,
     )
-    retention = Retention(
-        storage=storage,
-        store=RetentionStore(database),
-        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days),
-        prune_callbacks=webhook.prune,
-        instance=daemon.instance,
-        clock=clock,
+
+
+def _heartbeats(base: _Base, workload: Workload, sender: Sender, poller: Poller | None) -> Heartbeats:
+    return Heartbeats(
+        storage=base.storage,
+        daemon=base.daemon,
+        feed=base.feed,
+        guard=base.guard,
+        paces=base.paces.values(),
+        current_policy=base.current_policy,
+        workload=workload,
+        sender=sender,
+        poller=poller,
+        observer=base.observer,
     )
-    parts = Parts(
-        config,
-        clock,
-        daemon,
-        watch,
-        storage,
-        zego,
-        stop_pace,
-        occupancy_pace,
-        breaker,
-        settings,
-        stopper,
-        sweeper,
-        poll_store,
-        poller,
-        Feed(poll_store, storage, clock, silence_seconds=silence_seconds(config)),
-        background_pace,
-        user_list_pace,
-        webhook,
-        retention,
-        in_force,
-        bots,
-        Gauges(storage, observer, clock),
-        watch.guarding,
+
+
+def _retention(base: _Base) -> Retention:
+    return Retention(
+        storage=base.storage,
+        store=RetentionStore(base.database),
+        keep=Keep.of_days(base.config.retention.tasks_days, base.config.retention.attempts_days),
+        prune_callbacks=CallbackStore(base.database, base.daemon.instance).prune,
+        prune_watches=base.poll_store.prune,
+        instance=base.daemon.instance,
+        clock=base.clock,
     )
-    _show(observer, parts)
-    return parts
 
 
 def _show(observer: Observer, parts: Parts) -> None:
-    """Let an observer look at what the parts know by themselves."""
+    """Show the observer the values that the parts keep themselves."""
 
     def paces() -> Reading:
-        named = zip(("stop", "occupancy", "background", "user_list"), parts.paces, strict=True)
         return {
-            (name, str(app.app_id)): pace.rate(app.app_id) for name, pace in named for app in parts.config.zego.apps
+            (name, str(app_id)): pace.rate(app_id)
+            for name, pace in parts.paces.items()
+            for app_id in app_ids(parts.config)
         }
 
     observer.show("pace_requests_per_second", paces)
-    observer.show("guard_tripped", lambda: parts.guarding.tripped_at is not None)
-    observer.show("guard_held_tasks", lambda: parts.guarding.held)
-    observer.show("apps_blocked", lambda: len(parts.breaker.unserved()))
-    observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.webhook.answers.items()})
+    observer.show("guard_tripped", lambda: parts.guard.tripped_at is not None)
+    observer.show("guard_held_tasks", lambda: parts.guard.held)
+    observer.show("apps_blocked", lambda: len(parts.blocks.blocked()))
+    observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
     observer.show("database_errors", lambda: parts.storage.errors)
     observer.show("log_lines_dropped", setup.dropped_lines)
     observer.show("log_lines_suppressed", setup.suppressed_lines)

@@ -27,7 +27,7 @@ from watchdog.shipped import shipped
 from watchdog.store.reports import privileges
 from watchdog.store.reports import tasks as reports
 from watchdog.wiring import database as opening
-from watchdog.wiring import parts as wiring
+from watchdog.wiring import from_config
 from watchdog.zego.client import ZegoClient
 
 NO_SUCH_ROOM: Final = "zego-watchdog-check"
@@ -335,7 +335,7 @@ async def _vendor(config: Config, clock: Clock) -> list[Finding]:
     findings = [await _asr_host(config.zego.asr_url, config.stop.request_timeout_seconds)]
     if not config.zego.rtc_url:
         return [*findings, _ok("rooms", "zego.rtc_url is empty: the application's hints are trusted alone")]
-    client = wiring.zego_client(config, clock)
+    client = from_config.zego_client(config, clock)
     try:
         for app in config.zego.apps:
             findings += await _ask_about_a_room(client, app.app_id)

@@ -35,7 +35,7 @@ from watchdog.store.engine import place
 from watchdog.store.polling import PollStore
 from watchdog.store.reports import tasks as reports
 from watchdog.wiring import database as opening
-from watchdog.wiring import parts as wiring
+from watchdog.wiring import from_config
 
 _SELDOM: Final = 1000
 """Full rounds of the garbage collector, one for so many smaller ones instead of for ten."""
@@ -133,13 +133,13 @@ def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
     with reading.opened(path) as (config, store):
         story = stopping.known(store, task_id)
         newest_hint_at = PollStore(store.engine).newest_hint()
-    rules, now, task = wiring.rules(config), story.now, story.task
+    rules, now, task = from_config.rules(config), story.now, story.task
     decision = None if task is None else policy.decide(task, None, rules, now, watching_since=story.watching_since)
     if decision is not None and decision.rule is Rule.HINT_SAYS_EMPTY and story.guard_tripped:
         decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)
     plan = None if task is None or task.status is not Status.ACTIVE else policy.plan(task, rules, now)
     silent = None if newest_hint_at is None else now - newest_hint_at
-    is_dead = silent is not None and silent.total_seconds() > wiring.silence_seconds(config)
+    is_dead = silent is not None and silent.total_seconds() > from_config.silence_seconds(config)
     if as_json:
         screens.show_json(
             {
@@ -254,7 +254,7 @@ def hold(path: Path | None, task_id: str, *, length: str | None, until: str | No
         screens.say(
             f"Task {task_id}: on hold until {words.stamp(task.hold_until)} ({words.until(task.hold_until, now)})"
         )
-    for warning in _hold_warnings(task, wiring.rules(config), now):
+    for warning in _hold_warnings(task, from_config.rules(config), now):
         screens.note(f"Warning: {warning}")
 
 

@@ -10,7 +10,7 @@ from watchdog.core.model import Verify
 from watchdog.errors import WatchdogError
 from watchdog.store.polling import PollStore
 from watchdog.store.reports import tasks as reports
-from watchdog.wiring import parts as wiring
+from watchdog.wiring import from_config
 from watchdog.wiring.database import opened
 
 _NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped: zego-watchdog run"
@@ -23,7 +23,7 @@ def show(path: Path | None, *, as_json: bool) -> None:
         now, known = reports.all_daemons(store.engine)
         active = PollStore(store.engine).active()
     alive = [daemon for daemon in known if daemon.alive]
-    allowed = wiring.limits(config).allowed(active, 1.0)
+    allowed = from_config.limits(config).allowed(active, 1.0)
     if as_json:
         names = ("instance", "guard_tripped_at", "guard_held", "guard_released_until")
         screens.show_json(

@@ -15,10 +15,10 @@ from watchdog.config.settings import Config
 from watchdog.core.model import Reply, RoomCount, Task
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import ConfigError, NoAnswer
-from watchdog.services.occupancy import BOTS_AT_MOST, Counted, count_as, people
+from watchdog.services.bots import BOTS_AT_MOST, Counted, count_as, people
 from watchdog.store.reports import tasks as reports
 from watchdog.store.tasks import Store
-from watchdog.wiring import parts as wiring
+from watchdog.wiring import from_config
 from watchdog.zego.client import RoomUser, ZegoClient
 
 USERS_AT_MOST: Final = 1000
@@ -53,7 +53,7 @@ def look(config: Config, store: Store, room_id: str, app_id: int | None, clock: 
         raise ConfigError(f"AppId {chosen} is not among zego.apps ({words.listed(known)}): add it there")
     listing = reports.find_tasks(store.engine, limit=1000, room_id=room_id)
     ours = [task for task in listing.tasks if (known[0] if task.app_id is None else task.app_id) == chosen]
-    count, users, complete = asyncio.run(_ask(wiring.zego_client(config, clock), chosen, room_id, clock))
+    count, users, complete = asyncio.run(_ask(from_config.zego_client(config, clock), chosen, room_id, clock))
     patterns = config.zego.bot_user_ids
     counted = [count_as(user, patterns) for user in users]
     few = 1 <= count.people <= BOTS_AT_MOST

@@ -10,7 +10,7 @@ from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Reason, Source, Status, Task
 from watchdog.core.policy import RULE_TEXT, Rule
 from watchdog.errors import Busy, ConfigError, Refused, WatchdogError
-from watchdog.services.sender import Finished, Held
+from watchdog.services.claims import Claimed, Finished
 from watchdog.services.stopper import DETAIL_UNSERVED
 from watchdog.store.reports import tasks as reports
 from watchdog.store.reports.tasks import Biography
@@ -61,8 +61,7 @@ def stop(config: Config, store: Store, task_id: str, clock: Clock) -> Finished:
 
 
 async def _work(config: Config, store: Store, task_id: str, story: Biography, clock: Clock) -> Finished:
-    parts = wiring.build(config, clock, store.engine, story.now, on_progress=lambda: None)
-    parts.watch.watching_since = story.watching_since
+    parts = wiring.build(config, clock, store.engine, story.now, watching_since=story.watching_since)
     storage = parts.storage
     try:
         until = clock.monotonic() + config.stop.lease_seconds
@@ -74,13 +73,13 @@ async def _work(config: Config, store: Store, task_id: str, story: Biography, cl
         )
         if claim is None:
             raise await asyncio.to_thread(_taken, store, task_id)
-        app_id = parts.stopper.default_app if claim.task.app_id is None else claim.task.app_id
+        app_id = parts.workload.default_app if claim.task.app_id is None else claim.task.app_id
         if claim.task.user_count:
             # ZEGO may say that nobody is there: to it a wrong RoomId is an empty room as well. Contradiction is doubt.
             back = SetAside(claim, app_id, None, Reason.MANUAL, Rule.OCCUPIED, claim.task.evidence, None, 0.0)
             await storage.call(storage.store.set_aside, [back])
             return Finished(None, Rule.OCCUPIED)
-        (finished,) = await parts.stopper.work([Held(claim, app_id, until, manual=True)])
+        (finished,) = await parts.stopper.work([Claimed(claim, app_id, until, manual=True)])
         return finished
     finally:
         await parts.close()

@@ -1,0 +1,105 @@
+"""Bots: users that ZEGO counts and that are not people.
+
+They are found in DescribeUserList, which is read only if so few users remain that all of them could be bots. If it
+cannot be read, all of them count as people.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+import structlog
+
+from watchdog.clock import Clock
+from watchdog.core.model import RoomCount
+from watchdog.core.outcomes import ReplyClass, classify
+from watchdog.errors import RequestError
+from watchdog.zego.client import ADMIN_ROLE, RoomUser, ZegoClient
+from watchdog.zego.pacing import Pace
+
+log = structlog.get_logger(__name__)
+
+BOTS_AT_MOST: Final = 20
+"""If more users remain than this, all of them count as people."""
+
+_ROOM_SECONDS: Final = 1.0
+"""DescribeUserList allows one request a second for each room."""
+
+_ROOMS_REMEMBERED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One user and what it counts as: an admin, a bot by ``pattern``, or, without either, a person."""
+
+    user: RoomUser
+    pattern: str | None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the vendor has subtracted this one already."""
+        return self.user.role == ADMIN_ROLE
+
+    @property
+    def is_person(self) -> bool:
+        return not self.is_admin and self.pattern is None
+
+
+def count_as(user: RoomUser, patterns: Sequence[str]) -> Counted:
+    """Match a user against the patterns, the first that fits."""
+    return Counted(user, next((pattern for pattern in patterns if fnmatchcase(user.user_id, pattern)), None))
+
+
+def people(count: RoomCount, counted: Sequence[Counted]) -> int:
+    """How many people there are, by the vendor's numbers and its complete list of users.
+
+    Two replies are two moments, and they may disagree; the higher number is taken. A bot that is an admin has been
+    subtracted already.
+    """
+    bots = sum(one.pattern is not None and not one.is_admin for one in counted)
+    return max(0, count.people - bots, sum(one.is_person for one in counted))
+
+
+class Bots:
+    """Finds bots in the rooms' lists of users."""
+
+    def __init__(self, patterns: Sequence[str], zego: ZegoClient, pace: Pace, clock: Clock) -> None:
+        """``patterns`` are shell patterns of user ids. ``pace`` is the pace of DescribeUserList."""
+        self._patterns = tuple(patterns)
+        self._zego = zego
+        self._pace = pace
+        self._clock = clock
+        self._next: dict[tuple[int, str], float] = {}
+
+    def set_patterns(self, patterns: Sequence[str]) -> None:
+        self._patterns = tuple(patterns)
+
+    async def people_among(self, app_id: int, room_id: str, count: RoomCount) -> int:
+        """How many of the users are people; in doubt all of them but the admins."""
+        if not self._patterns or not 1 <= count.people <= BOTS_AT_MOST:
+            return count.people
+        await self._wait_for_room(app_id, room_id)
+        await self._pace.acquire(app_id)
+        try:
+            listed = await self._zego.user_list(app_id, room_id)
+        except RequestError as error:
+            log.debug("user_list_unreachable", app_id=app_id, room_id=room_id, error=str(error))
+            return count.people
+        if classify(listed.reply) is ReplyClass.THROTTLED:
+            self._pace.throttled(app_id)
+        else:
+            self._pace.answered(app_id)
+        if listed.users is None or listed.marker:
+            log.debug("user_list_unusable", app_id=app_id, room_id=room_id, code=listed.reply.code)
+            return count.people
+        return people(count, [count_as(user, self._patterns) for user in listed.users])
+
+    async def _wait_for_room(self, app_id: int, room_id: str) -> None:
+        now = self._clock.monotonic()
+        if len(self._next) > _ROOMS_REMEMBERED:
+            self._next = {room: at for room, at in self._next.items() if at > now}
+        at = max(now, self._next.get((app_id, room_id), now))
+        self._next[app_id, room_id] = at + _ROOM_SECONDS
+        if at > now:
+            await self._clock.sleep(at - now)

@@ -1,0 +1,84 @@
+"""The heartbeat: tells the database that this daemon lives, and learns how many others do and what may be trusted."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from watchdog.core.policy import CurrentPolicy
+from watchdog.observer import Observer
+from watchdog.services.feed import HintFeed
+from watchdog.services.guard import StopGuard
+from watchdog.services.poller import Poller
+from watchdog.services.sender import Sender
+from watchdog.services.workload import Workload
+from watchdog.store.aio.threads import Storage
+from watchdog.store.tasks import Daemon, Doing
+from watchdog.zego.pacing import Pace
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS: Final = 5.0
+
+
+class Heartbeats:
+    """Sends this daemon's heartbeats; each spreads its news to the hint feed, the guard and the paces."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        daemon: Daemon,
+        feed: HintFeed,
+        guard: StopGuard,
+        paces: Iterable[Pace],
+        current_policy: CurrentPolicy,
+        workload: Workload,
+        sender: Sender,
+        poller: Poller | None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._storage = storage
+        self._daemon = daemon
+        self._feed = feed
+        self._guard = guard
+        self._paces = tuple(paces)
+        self._current_policy = current_policy
+        self._workload = workload
+        self._sender = sender
+        self._poller = poller
+        self._observer = observer or Observer()
+        self._was_silent_at: datetime | None = None
+        self._is_first = True
+
+    async def run_once(self) -> None:
+        """Send one heartbeat. The first one registers the daemon. Raises DatabaseError."""
+        rules, feed = self._current_policy.rules, self._feed
+        beat = await self._storage.call(
+            self._storage.store.pulse,
+            replace(self._daemon, mode=rules.mode.value),
+            rules.gap_seconds,
+            fresh=self._is_first,
+            doing=Doing(
+                in_flight=self._workload.in_hand,
+                requests=self._sender.requests,
+                guard_tripped_at=self._guard.tripped_at,
+                guard_held=self._guard.held,
+            ),
+        )
+        self._storage.synchronise(beat.now)
+        if beat.watching_since > feed.trusted_since and not self._is_first:
+            log.warning("watch_interrupted", watching_since=beat.watching_since.isoformat())
+        self._is_first = False
+        if await feed.check(-math.inf if self._poller is None else self._poller.answered_at):
+            # As after a gap: what a hint said before the silence may have changed.
+            self._was_silent_at = beat.now
+        feed.trusted_since = max(beat.watching_since, self._was_silent_at or beat.watching_since)
+        self._observer.show("daemons_alive", beat.alive)
+        self._observer.show("feed_dead", feed.is_dead)
+        for pace in self._paces:
+            pace.set_share(1 / max(1, beat.alive))
+        self._guard.look(active=feed.active, daemons=beat.alive, released_until=beat.guard_released_until)
