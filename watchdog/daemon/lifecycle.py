@@ -25,7 +25,7 @@ import structlog
 from watchdog import __version__, logs
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.settings import Config
-from watchdog.core.model import Outcome, Reason
+from watchdog.core.model import Outcome
 from watchdog.daemon.http_server import HttpServer
 from watchdog.daemon.jobs import Jobs, Recurring
 from watchdog.daemon.liveness import EXTEND_SECONDS, Supervision
@@ -36,7 +36,8 @@ from watchdog.errors import ConfigError, DatabaseError
 from watchdog.services.poller import TICK_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import longest_call_seconds, place
-from watchdog.store.tasks import Doing, Store
+from watchdog.store.records import Activity
+from watchdog.store.tasks import Tasks
 from watchdog.wiring import database as opening
 from watchdog.wiring import parts as wiring
 
@@ -68,12 +69,12 @@ class Service:
             config,
             clock,
             database,
-            Store(database, "").now(),
+            Tasks(database, "").now(),
             on_progress=self._progressed,
             observer=self.metrics,
         )
         # Not guarded: it says by itself when the database is away, and knows nothing of its return.
-        self._jobs.add("figures", self.parts.gauges.run_once, may_be_early=True)
+        self._jobs.add("figures", self.parts.figures.run_once, may_be_early=True)
         if self.parts.poller is not None:
             self._add_job("poll", self._poll)
         self.http: HttpServer | None = None
@@ -98,7 +99,7 @@ class Service:
         self.supervision = Supervision(
             manager,
             clock,
-            self.parts.storage,
+            self.parts.storage.threads,
             call_seconds=longest_call_seconds(
                 config.database.statement_timeout_seconds, config.database.connect_timeout_seconds
             ),
@@ -143,7 +144,7 @@ class Service:
             draining.cancel()
             await self.parts.stopper.drain(0)
         try:
-            await self.parts.storage.call(self.parts.storage.store.depart)
+            await self.parts.storage.heartbeats.depart(self.parts.daemon.instance)
         except DatabaseError as error:
             log.warning("departure_not_recorded", error=str(error))
         extending.cancel()
@@ -205,19 +206,18 @@ class Service:
 
     async def _beat(self, *, first: bool) -> None:
         parts = self.parts
-        pulse = await parts.storage.call(
-            parts.storage.store.pulse,
+        pulse = await parts.storage.heartbeats.beat(
             parts.daemon,
             self._config.policy.gap_seconds,
             fresh=first,
-            doing=Doing(
+            activity=Activity(
                 in_flight=parts.stopper.in_hand,
                 requests=parts.stopper.requests,
                 guard_tripped_at=parts.guarding.tripped_at,
                 guard_held=parts.guarding.held,
             ),
         )
-        parts.storage.synchronise(pulse.now)
+        parts.storage.clock.synchronise(pulse.now)
         if pulse.watching_since > parts.watch.watching_since and not first:
             log.warning("watch_interrupted", watching_since=pulse.watching_since.isoformat())
         if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
@@ -239,18 +239,14 @@ class Service:
 
     async def _replay(self) -> None:
         """Before anything is claimed: what was answered to a process that could not write it down, we need not ask."""
-        for outcome, reason in await self.parts.storage.replay():
+        for outcome, reason in await self.parts.storage.answers.replay():
             self.metrics.attempt(outcome, reason)
 
     async def _reap(self) -> float:
         storage = self.parts.storage
         await self._replay()
-
-        def reap() -> list[Reason]:
-            self.parts.poll_store.prune()
-            return storage.store.reap(self._config.stop.lease_seconds)
-
-        closed = await storage.call(reap)
+        await storage.retention.prune_gone()
+        closed = await storage.ledger.reap(self._config.stop.lease_seconds)
         if closed:
             log.warning("abandoned_attempts_closed", attempts=len(closed))
         for reason in closed:
@@ -258,7 +254,7 @@ class Service:
         return REAP_SECONDS
 
     async def _prune(self) -> float:
-        pruned = await self.parts.storage.call(self.parts.webhook.prune)
+        pruned = await self.parts.storage.retention.prune_callbacks()
         return 1.0 if pruned else PRUNE_SECONDS
 
     async def _retain(self) -> float:

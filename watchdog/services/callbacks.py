@@ -9,7 +9,7 @@ Nothing here knows of HTTP but the numbers; ``http_server`` serves it.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -35,8 +35,8 @@ from watchdog.core.callbacks import (
 from watchdog.core.model import Outcome
 from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.observer import Observer
-from watchdog.store.aio.threads import Storage
-from watchdog.store.callbacks import CallbackStore, Heard, Received, replay_key
+from watchdog.store.aio.calls import AsyncCallbacks
+from watchdog.store.callbacks import Heard, Received, use_key
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,8 +86,7 @@ class Webhook:
     def __init__(
         self,
         *,
-        storage: Storage,
-        callbacks: CallbackStore,
+        callbacks: AsyncCallbacks,
         secrets: Mapping[int, Sequence[str]],
         bot_user_ids: Sequence[str],
         discover: bool,
@@ -95,7 +94,6 @@ class Webhook:
         observer: Observer | None = None,
     ) -> None:
         self.answers: Counter[str] = Counter()
-        self._storage = storage
         self._callbacks = callbacks
         self._secrets = secrets
         self._bot_user_ids = bot_user_ids
@@ -120,7 +118,7 @@ class Webhook:
             if not secrets:
                 return self.refuse(401, "unknown_app", f"there is no callback secret for AppId {event.app_id}")
             events.verify(event, secrets, self._clock.time(), WINDOW_SECONDS)
-            kind = await self._take(event, replay_key(event, body))
+            kind = await self._take(event, use_key(event, body))
         except BadCallback as error:
             return self.refuse(STATUS_OF_FAULT[error.kind], error.kind, str(error))
         except DatabaseError as error:
@@ -136,20 +134,16 @@ class Webhook:
             log.warning("callback_refused", kind=kind, status=http_status, reason=reason, count=self._unsaid.pop(kind))
         return self._count(Answer(http_status, kind))
 
-    def prune(self) -> int:
-        """See CallbackStore.prune; blocking."""
-        return self._callbacks.prune()
-
     def _count(self, answer: Answer) -> Answer:
         self.answers[answer.kind] += 1
         return answer
 
-    async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As Storage.call; not more than ``CALLS_AT_ONCE``, for one whose sender has been sent away waits on."""
+    async def _call(self, method: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """A call of the store; not more than ``CALLS_AT_ONCE``, for one whose sender has been sent away waits on."""
         if self._calls >= CALLS_AT_ONCE:
             raise DatabaseUnavailable(f"{CALLS_AT_ONCE} callbacks wait for the database already")
         self._calls += 1
-        running = asyncio.ensure_future(self._storage.call(method, *args, **kwargs))
+        running = asyncio.ensure_future(method(*args, **kwargs))
         running.add_done_callback(self._came_back)
         return await asyncio.shield(running)
 
@@ -176,7 +170,7 @@ class Webhook:
                     _moment(event),
                     is_person=event.characters > 0 and self._is_person(event.user_id),
                     discover=self._discover,
-                    replay_key=key,
+                    use_key=key,
                 )
                 if heard.discovered:
                     log.info("task_discovered", task_id=event.task_id, room_id=event.room_id, app_id=event.app_id)
@@ -185,12 +179,11 @@ class Webhook:
                 reason = await call(
                     callbacks.auto_stopped,
                     event.app_id,
-                    event.room_id,
                     event.task_id,
                     _moment(event),
                     event.code,
                     event.message,
-                    replay_key=key,
+                    use_key=key,
                 )
                 if reason is None:
                     return "ignored"

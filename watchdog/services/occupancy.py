@@ -24,7 +24,7 @@ from watchdog.clock import Clock
 from watchdog.core.model import Evidence, Reply, RoomCount, Source
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.zego.client import ADMIN_ROLE, ROOMS_PER_CALL, RoomUser, ZegoClient
 from watchdog.zego.pacing import Pace
 
@@ -134,7 +134,7 @@ class Occupancy:
         self,
         zego: ZegoClient,
         pace: Pace,
-        storage: Storage,
+        database_clock: DatabaseClock,
         *,
         bots: Bots | None = None,
         background: Pace | None = None,
@@ -142,7 +142,7 @@ class Occupancy:
         """Without ``bots`` everybody who is no admin is a person. ``background`` slows down background calls."""
         self._zego = zego
         self._pace = pace
-        self._storage = storage
+        self._database_clock = database_clock
         self._bots = bots
         self._background = background
         self._background_calls = asyncio.Semaphore(BACKGROUND_CALLS)
@@ -189,7 +189,7 @@ class Occupancy:
     ) -> tuple[ReplyClass | None, Mapping[str, Evidence]]:
         # In the background it is the poller that says so, once: eight times a second helps nobody.
         complain = log.debug if in_background else log.warning
-        observed_at = self._storage.now()
+        observed_at = self._database_clock.now()
         try:
             counts = await self._zego.user_counts(app_id, rooms)
         except RequestError as error:

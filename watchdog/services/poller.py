@@ -8,7 +8,7 @@ allows, all of them wait longer, evenly.
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, ParamSpec, TypeVar
@@ -19,8 +19,9 @@ from watchdog.clock import Clock
 from watchdog.core.model import Evidence
 from watchdog.errors import DatabaseError
 from watchdog.services.occupancy import Occupancy
-from watchdog.store.aio.threads import GroupCommit, Storage
-from watchdog.store.polling import NOTHING, Observed, PollStore
+from watchdog.store.aio.calls import AsyncPolling
+from watchdog.store.aio.group_commit import GroupCommit
+from watchdog.store.polling import NOTHING, Observed
 from watchdog.zego.client import ROOMS_PER_CALL
 
 P = ParamSpec("P")
@@ -102,16 +103,14 @@ class Poller:
     def __init__(
         self,
         *,
-        storage: Storage,
-        store: PollStore,
+        polling: AsyncPolling,
         occupancy: Occupancy,
         apps: Sequence[int],
         every_seconds: float,
         clock: Clock,
     ) -> None:
         """``apps`` begins with the default one. ``every_seconds`` is how often one room is asked about, at most."""
-        self._storage = storage
-        self._store = store
+        self._polling = polling
         self._occupancy = occupancy
         self._apps = {app_id: _App() for app_id in apps}
         self._default_app = next(iter(apps), None)
@@ -144,7 +143,7 @@ class Poller:
                 # Some at a time: so long a transaction would keep everybody else from the database.
                 most = min(calls, _CALLS_TAKEN_AT_A_TIME) * ROOMS_PER_CALL
                 rooms = await self._considerately(
-                    self._store.take, most, self._every_seconds, app_id, self._default_app
+                    self._polling.take, most, self._every_seconds, app_id, self._default_app
                 )
                 begun += [
                     self._spawn(app_id, app, rooms[start : start + ROOMS_PER_CALL])
@@ -203,17 +202,17 @@ class Poller:
         for app_id in dict(group):
             of_app = [number for number, (whose, _) in enumerate(group) if whose == app_id]
             answers = {room: seen for number in of_app for room, seen in group[number][1].items()}
-            told[of_app[0]] = await self._considerately(self._store.observe, app_id, self._default_app, answers)
+            told[of_app[0]] = await self._considerately(self._polling.observe, app_id, self._default_app, answers)
         return told
 
-    async def _considerately(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def _considerately(self, method: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the store, and then leave the database to others for as long.
 
         SQLite has no queue for its lock: in an unbroken row of transactions the application would hardly find a gap.
         """
         began = self._clock.monotonic()
         try:
-            return await self._storage.call(method, *args, **kwargs)
+            return await method(*args, **kwargs)
         finally:
             if (took := self._clock.monotonic() - began) > 0:
                 await self._clock.sleep(min(took, _LONGEST_REST_SECONDS))
@@ -263,9 +262,8 @@ class Poller:
 class Feed:
     """Whether hints still come, of whatever source; while they do not, ``check`` says since when none is trusted."""
 
-    def __init__(self, store: PollStore, storage: Storage, clock: Clock, *, silence_seconds: float) -> None:
-        self._store = store
-        self._storage = storage
+    def __init__(self, polling: AsyncPolling, clock: Clock, *, silence_seconds: float) -> None:
+        self._polling = polling
         self._clock = clock
         self.silence_seconds = silence_seconds
         self._alive_at = clock.monotonic()
@@ -289,11 +287,11 @@ class Feed:
         # To count, and to look, is to walk through ten thousand rows. Before a verdict both are done.
         is_silent = silence() > self.silence_seconds
         if is_silent or not self.active or now - self._counted_at >= COUNT_SECONDS:
-            self.active, self._counted_at = await self._storage.call(self._store.active), now
+            self.active, self._counted_at = await self._polling.active(), now
         if not self.active:
             self._alive_at = now
         elif is_silent or now - max(self._looked_at, answered_at) >= self.silence_seconds / LOOKS:
-            newest = await self._storage.call(self._store.newest_hint)
+            newest = await self._polling.newest_hint()
             if newest != self._newest:
                 self._alive_at = now
             self._newest, self._looked_at = newest, now

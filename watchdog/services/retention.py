@@ -4,7 +4,7 @@ A pass goes through the tables once, a batch at a time. A batch is small enough 
 by a pause nine times as long, so that retention takes a tenth of the database's time at most.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,7 +13,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.errors import DatabaseError
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.calls import AsyncRetention
 from watchdog.store.retention import RetentionStore
 
 log = structlog.get_logger(__name__)
@@ -67,18 +67,13 @@ class Retention:
     def __init__(
         self,
         *,
-        storage: Storage,
-        store: RetentionStore,
+        retention: AsyncRetention,
         keep: Keep,
-        prune_callbacks: Callable[[], int],
         instance: str,
         clock: Clock,
     ) -> None:
-        """``prune_callbacks`` removes one batch of what callbacks left behind, and returns how many rows it was."""
-        self._storage = storage
-        self._store = store
+        self._retention = retention
         self._keep = keep
-        self._prune_callbacks = prune_callbacks
         self._instance = instance
         self._clock = clock
         self._rows = MOST_ROWS
@@ -94,7 +89,7 @@ class Retention:
         try:
             if self._pass is None and not await self._begin():
                 return ASK_AGAIN_SECONDS
-            is_over, took = await self._storage.call(self._batch)
+            is_over, took = await self._retention.together(self._batch)
         except DatabaseError as error:
             # Nothing is lost by waiting. That the database is away is said elsewhere; that a right is missing, here.
             log.warning("not_pruned", error=str(error), next_step="zego-watchdog check")
@@ -106,11 +101,11 @@ class Retention:
         return max(PAUSE_SECONDS, _PAUSES * took)
 
     async def _begin(self) -> bool:
-        now, is_ours = await self._storage.call(self._store.turn, self._instance)
+        now, is_ours = await self._retention.turn(self._instance)
         if not is_ours or self._clock_jumped(now):
             return False
         self._pruned = Pruned()
-        self._pass = self._through_the_tables(now)
+        self._pass = self._through_the_tables(self._retention.store, now)
         return True
 
     def _clock_jumped(self, now: datetime) -> bool:
@@ -129,7 +124,7 @@ class Retention:
         )
         return True
 
-    def _batch(self) -> tuple[bool, float]:
+    def _batch(self, _: RetentionStore) -> tuple[bool, float]:
         if self._pass is None:
             raise RuntimeError("a batch belongs to a pass")
         began = self._clock.monotonic()
@@ -138,25 +133,25 @@ class Retention:
         self._rows = max(LEAST_ROWS, self._rows // 2) if took > BATCH_SECONDS else min(MOST_ROWS, self._rows + 10)
         return is_over, took
 
-    def _through_the_tables(self, now: datetime) -> Iterator[None]:
+    def _through_the_tables(self, store: RetentionStore, now: datetime) -> Iterator[None]:
         """Stop after each transaction that writes. Ages are reckoned from ``now``, wherever the clock goes."""
         pruned = self._pruned
         if self._keep.tasks is not None:
             task_id: str | None = ""
             while task_id is not None:
-                tasks = self._store.prune_tasks(task_id, self._rows, now - self._keep.tasks)
+                tasks = store.prune_tasks(task_id, self._rows, now - self._keep.tasks)
                 task_id = tasks.after
                 pruned.tasks += tasks.tasks
                 yield
         if self._keep.attempts is not None:
             attempt_id: int | None = 0
             while attempt_id is not None:
-                attempts = self._store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts)
+                attempts = store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts)
                 attempt_id = attempts.after
                 pruned.attempts += attempts.attempts
                 pruned.rejoins += attempts.rejoins
                 yield
-        while gone := self._prune_callbacks():
+        while gone := store.prune_callbacks():
             pruned.callbacks += gone
             yield
 

@@ -19,8 +19,9 @@ from watchdog.core.outcomes import ReplyClass
 from watchdog.core.policy import InForce
 from watchdog.errors import NoAnswer, NotSent
 from watchdog.observer import Observer
-from watchdog.store.aio.threads import Storage
-from watchdog.store.tasks import Answer, Claim, Intent, Sent
+from watchdog.store.aio.answers import Answers
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.records import Attempt, Claim, Intent
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
 
@@ -83,8 +84,7 @@ class Attempted:
     """A committed attempt and what came of its request; ``result`` None where the lease was too short to send it."""
 
     held: Held
-    intent: Intent
-    sent: Sent
+    attempt: Attempt
     result: Reply | NotSent | NoAnswer | None
 
 
@@ -111,7 +111,8 @@ class Sender:
     def __init__(
         self,
         *,
-        storage: Storage,
+        answers: Answers,
+        database_clock: DatabaseClock,
         zego: ZegoClient,
         pace: Pace,
         breaker: Breaker,
@@ -120,7 +121,8 @@ class Sender:
         clock: Clock,
         observer: Observer | None = None,
     ) -> None:
-        self._storage = storage
+        self._answers = answers
+        self._database_clock = database_clock
         self._zego = zego
         self._pace = pace
         self._breaker = breaker
@@ -139,76 +141,80 @@ class Sender:
         """
         task = held.claim.task
         auto_stop_at = task.auto_stop_at
-        if auto_stop_at is None and (plan := policy.plan(task, self._in_force.rules, self._storage.now())) is not None:
+        if (
+            auto_stop_at is None
+            and (plan := policy.plan(task, self._in_force.rules, self._database_clock.now())) is not None
+        ):
             auto_stop_at = plan.auto_stop_at
         intent = Intent(held.claim, app_id, reason, evidence, auto_stop_at)
-        sent = await self._storage.intend(intent)
-        if sent is None:
+        attempt = await self._answers.intend(intent)
+        if attempt is None:
             return None
-        gate = partial(self._pass_gate, held, app_id, sent)
+        gate = partial(self._pass_gate, held, app_id, attempt)
         try:
-            return Attempted(held, intent, sent, await self._zego.stop_task(app_id, task.task_id, gate=gate))
+            return Attempted(held, attempt, await self._zego.stop_task(app_id, task.task_id, gate=gate))
         except _LeaseShort:
-            return Attempted(held, intent, sent, None)
+            return Attempted(held, attempt, None)
         except (NotSent, NoAnswer) as error:
             self._breaker.postpone(app_id, self._clock.monotonic())
-            return Attempted(held, intent, sent, error)
+            return Attempted(held, attempt, error)
         except asyncio.CancelledError:
-            await self._record(held, intent, sent, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
+            await self._record(held, attempt, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
             raise
 
-    async def _pass_gate(self, held: Held, app_id: int, sent: Sent) -> None:
+    async def _pass_gate(self, held: Held, app_id: int, attempt: Attempt) -> None:
         """Return when the request may leave, which has been made ready meanwhile."""
         due_at = held.claim.task.due_at
-        if sent.sent_at == due_at:
+        if attempt.sent_at == due_at:
             # Committed a moment before it; whatever the clock says meanwhile, no longer than that.
-            early = (sent.sent_at - self._storage.now()).total_seconds()
+            early = (attempt.sent_at - self._database_clock.now()).total_seconds()
             await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
         await self._pace.leave(app_id)
         if not held.lease_suffices(self._clock, self._settings):
             raise _LeaseShort
-        if due_at is not None and sent.attempt == 1 and not held.manual:
-            self.observer.sent((self._storage.now() - due_at).total_seconds())
+        if due_at is not None and attempt.number == 1 and not held.manual:
+            self.observer.sent((self._database_clock.now() - due_at).total_seconds())
         self.requests += 1
 
     async def conclude(self, attempted: Attempted) -> Finished:
         """Record what came of it."""
-        held, intent, sent = attempted.held, attempted.intent, attempted.sent
+        held, attempt = attempted.held, attempted.attempt
         match attempted.result:
             case None:
-                return await self._record(held, intent, sent, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
+                return await self._record(held, attempt, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
             case NotSent() as error:
-                outcome = Outcome.REJECTED if self._exhausted(intent, sent) else Outcome.RETRY
-                return await self._record(held, intent, sent, outcome, str(error))
+                outcome = Outcome.REJECTED if self._exhausted(attempt) else Outcome.RETRY
+                return await self._record(held, attempt, outcome, str(error))
             case NoAnswer() as error:
-                return await self._record(held, intent, sent, Outcome.UNKNOWN, str(error))
+                return await self._record(held, attempt, Outcome.UNKNOWN, str(error))
             case Reply() as reply:
-                return await self._answered(held, intent, sent, reply)
+                return await self._answered(held, attempt, reply)
             case never:
                 assert_never(never)
 
-    async def _answered(self, held: Held, intent: Intent, sent: Sent, reply: Reply) -> Finished:
+    async def _answered(self, held: Held, attempt: Attempt, reply: Reply) -> Finished:
+        app_id = attempt.intent.app_id
         reply_class = outcomes.classify(reply)
         outcome = outcomes.conclude(
             reply_class,
             earlier_unknown=held.claim.earlier_unknown,
-            at_or_after_auto_stop=self._past_auto_stop(intent),
-            exhausted=self._exhausted(intent, sent),
+            at_or_after_auto_stop=self._past_auto_stop(attempt.intent),
+            exhausted=self._exhausted(attempt),
         )
         if reply_class is ReplyClass.THROTTLED:
-            self._pace.throttled(intent.app_id)
+            self._pace.throttled(app_id)
         else:
-            self._pace.answered(intent.app_id)
+            self._pace.answered(app_id)
         if outcome is Outcome.BLOCKED:
-            self.block(intent.app_id, reply_class, reply)
+            self.block(app_id, reply_class, reply)
         else:
-            self.unblock(intent.app_id)
+            self.unblock(app_id)
         detail = reply.excerpt
         if outcome is Outcome.REJECTED and reply_class is not ReplyClass.REJECTED:
             detail = DETAIL_EXHAUSTED if detail is None else f"{DETAIL_EXHAUSTED}; {detail}"
         # The offset has been learned from the reply: the next signature is right, and there is nothing to wait for.
-        at_once = reply_class is ReplyClass.CLOCK and sent.attempt == 1
-        return await self._record(held, intent, sent, outcome, detail, reply, wake_seconds=0.0 if at_once else None)
+        at_once = reply_class is ReplyClass.CLOCK and attempt.number == 1
+        return await self._record(held, attempt, outcome, detail, reply, wake_seconds=0.0 if at_once else None)
 
     def is_blocked(self, held: Held) -> bool:
         """Whether ZEGO refuses the AppId, and it is not this task's turn to find out whether it still does."""
@@ -233,39 +239,35 @@ class Sender:
             )
 
     def _past_auto_stop(self, intent: Intent) -> bool:
-        return intent.auto_stop_at is not None and self._storage.now() >= intent.auto_stop_at
+        return intent.auto_stop_at is not None and self._database_clock.now() >= intent.auto_stop_at
 
-    def _exhausted(self, intent: Intent, sent: Sent) -> bool:
+    def _exhausted(self, attempt: Attempt) -> bool:
         return outcomes.is_exhausted(
-            sent.attempt, self._settings.max_attempts, past_auto_stop=self._past_auto_stop(intent)
+            attempt.number, self._settings.max_attempts, past_auto_stop=self._past_auto_stop(attempt.intent)
         )
 
     async def _record(
         self,
         held: Held,
-        intent: Intent,
-        sent: Sent,
+        attempt: Attempt,
         outcome: Outcome,
         detail: str | None,
         reply: Reply | None = None,
         *,
         wake_seconds: float | None = None,
     ) -> Finished:
-        now = self._storage.now()
+        now, intent = self._database_clock.now(), attempt.intent
         if wake_seconds is None:
             left = None if intent.auto_stop_at is None else (intent.auto_stop_at - now).total_seconds()
-            wake_seconds = outcomes.backoff_seconds(sent.attempt, left, random.random())  # noqa: S311 - jitter
-        answer = Answer(
-            claim=held.claim,
-            sent=sent,
-            outcome=outcome,
-            replied_at=None if reply is None else max(now, sent.sent_at),
+            wake_seconds = outcomes.backoff_seconds(attempt.number, left, random.random())  # noqa: S311 - jitter
+        answer = attempt.answer(
+            outcome,
+            replied_at=None if reply is None else max(now, attempt.sent_at),
             reply=reply,
             detail=detail,
-            status=outcomes.TASK_BECOMES[outcome],
             wake_seconds=wake_seconds,
         )
-        in_time = await self._storage.record(answer)
+        in_time = await self._answers.record(answer)
         if in_time:
             self.observer.attempt(outcome, intent.reason)
         if outcome is Outcome.STOPPED and intent.auto_stop_at is not None:
@@ -273,15 +275,15 @@ class Sender:
         announce(
             held,
             outcome,
-            attempt=sent.attempt,
+            attempt=answer.attempt,
             reason=intent.reason.value,
-            http_status=None if reply is None else reply.http_status,
-            code=None if reply is None else reply.code,
-            message=None if reply is None else reply.message,
-            request_id=None if reply is None else reply.request_id,
+            http_status=answer.http_status,
+            code=answer.code,
+            message=answer.message,
+            request_id=answer.request_id,
             detail=detail,
             retry_in_seconds=None if answer.status is not None else round(wake_seconds, 3),
         )
         if not in_time:
-            log.warning("answer_came_after_lease", task_id=held.claim.task.task_id, attempt=sent.attempt)
+            log.warning("answer_came_after_lease", task_id=answer.task_id, attempt=answer.attempt)
         return Finished(outcome, detail, reply)

@@ -27,8 +27,9 @@ from watchdog.core.policy import Decision, InForce, Rule, Verdict
 from watchdog.services.guard import Guarding
 from watchdog.services.occupancy import Occupancy
 from watchdog.services.sender import Finished, Held, Sender, StopSettings, announce
-from watchdog.store.aio.threads import Storage
-from watchdog.store.tasks import Claim, SetAside
+from watchdog.store.aio.calls import AsyncTasks
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.records import Claim, SetAside
 from watchdog.zego.client import ROOMS_PER_CALL
 from watchdog.zego.pacing import Pace
 
@@ -56,10 +57,11 @@ class Surroundings(Protocol):
 class Stopper:
     """Works on claims concurrently, ten rooms of one AppId at a time; ``drain`` waits for all of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - until it comes apart
         self,
         *,
-        storage: Storage,
+        tasks: AsyncTasks,
+        database_clock: DatabaseClock,
         occupancy: Occupancy | None,
         sender: Sender,
         pace: Pace,
@@ -70,7 +72,8 @@ class Stopper:
         clock: Clock,
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
-        self._storage = storage
+        self._tasks = tasks
+        self._database_clock = database_clock
         self._occupancy = occupancy
         self._sender = sender
         self._pace = pace
@@ -237,11 +240,13 @@ class Stopper:
         )
 
     def _acts_at(self, held: Held) -> datetime:
-        return policy.acts_at(held.claim.task, self._storage.now(), policy.LEAD_SECONDS, manual=held.manual)
+        return policy.acts_at(held.claim.task, self._database_clock.now(), policy.LEAD_SECONDS, manual=held.manual)
 
     async def _until_nearly_due(self, held: Held) -> None:
         """Return when its attempt may be committed; at once where it is due, or further off than it should be."""
-        while (early := (self._acts_at(held) - self._storage.now()).total_seconds()) > policy.COMMIT_LEAD_SECONDS:
+        while (
+            early := (self._acts_at(held) - self._database_clock.now()).total_seconds()
+        ) > policy.COMMIT_LEAD_SECONDS:
             await self._clock.sleep(early - policy.COMMIT_LEAD_SECONDS)
 
     def _only_observes(self) -> bool:
@@ -328,14 +333,14 @@ class Stopper:
         evidence = held.claim.task.evidence
         match decision.verdict:
             case Verdict.UNKNOWN:
-                seconds = policy.recheck_seconds(held.claim.task, self._storage.now())
+                seconds = policy.recheck_seconds(held.claim.task, self._database_clock.now())
                 if decision.rule is Rule.GUARDED:
                     seconds = min(seconds, HELD_RECHECK_SECONDS)
                 return await self._withhold(held, decision.rule, wake_seconds=seconds)
             case Verdict.KEEP if vendor is not None and vendor.user_count:
                 return await self._aside(held, Outcome.SPARED, decision.rule, vendor, observed=vendor)
             case _:
-                wait = 0.0 if decision.until is None else (decision.until - self._storage.now()).total_seconds()
+                wait = 0.0 if decision.until is None else (decision.until - self._database_clock.now()).total_seconds()
                 return await self._aside(held, None, decision.rule, evidence, wake_seconds=max(0.0, wait))
 
     async def _withhold(self, held: Held, detail: str, *, wake_seconds: float) -> Finished:
@@ -354,7 +359,7 @@ class Stopper:
         """Give the claim back without a request, and say why in ledger and log."""
         why = self._reason(held, evidence)
         item = SetAside(held.claim, held.app_id, outcome, why, detail, evidence, observed, wake_seconds)
-        noted = await self._storage.call(self._storage.store.set_aside, [item])
+        noted = await self._tasks.set_aside([item])
         if outcome is not None:
             if noted:
                 self._sender.observer.attempt(outcome, why)

@@ -19,7 +19,7 @@ from watchdog.core.policy import InForce, Policy
 from watchdog.logs import setup
 from watchdog.observer import Observer, Reading
 from watchdog.services.callbacks import Webhook
-from watchdog.services.figures import Gauges
+from watchdog.services.figures import DatabaseFigures
 from watchdog.services.guard import Guarding
 from watchdog.services.occupancy import BACKGROUND_CALLS, BACKGROUND_SHARE, Bots, Occupancy
 from watchdog.services.poller import Feed, Poller
@@ -28,13 +28,10 @@ from watchdog.services.sender import Sender, StopSettings
 from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
 from watchdog.store.aio.answer_journal import AnswerJournal
-from watchdog.store.aio.threads import Storage
-from watchdog.store.callbacks import CallbackStore
 from watchdog.store.engine import identify
-from watchdog.store.pace import PaceStore
-from watchdog.store.polling import PollStore
-from watchdog.store.retention import RetentionStore
-from watchdog.store.tasks import Daemon, Store
+from watchdog.store.records import Instance
+from watchdog.wiring import storage as store_calls
+from watchdog.wiring.storage import Storage
 from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
 from watchdog.zego.pacing import Pace
 
@@ -82,10 +79,10 @@ def zego_client(
     )
 
 
-def identity(config: Config) -> Daemon:
+def identity(config: Config) -> Instance:
     """Who this process is; fresh each time, so that no two processes ever share a claim token."""
     host = socket.gethostname()
-    return Daemon(
+    return Instance(
         instance=f"{host}-{os.getpid()}-{secrets.token_hex(4)}",
         host=host,
         pid=os.getpid(),
@@ -108,7 +105,7 @@ class Parts:
 
     config: Config
     clock: Clock
-    daemon: Daemon
+    daemon: Instance
     watch: Watch
     storage: Storage
     zego: ZegoClient
@@ -118,7 +115,6 @@ class Parts:
     settings: StopSettings
     stopper: Stopper
     sweeper: Sweeper
-    poll_store: PollStore
     poller: Poller | None
     feed: Feed
     background_pace: Pace
@@ -127,7 +123,7 @@ class Parts:
     retention: Retention
     in_force: InForce
     bots: Bots | None
-    gauges: Gauges
+    figures: DatabaseFigures
     guarding: Guarding
     paces: tuple[Pace, ...] = field(init=False)
 
@@ -140,7 +136,7 @@ class Parts:
         self.in_force.rules = rules(config)
         self.guarding.set_limits(limits(config))
         self.daemon = replace(self.daemon, mode=config.policy.mode.value)
-        self.storage.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
+        self.storage.ledger.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
         self.feed.silence_seconds = silence_seconds(config)
         self.stop_pace.set_rate(config.stop.requests_per_second)
         self.occupancy_pace.set_rate(config.stop.occupancy_requests_per_second)
@@ -156,7 +152,7 @@ class Parts:
     async def close(self) -> None:
         await self.zego.aclose()
         self.storage.close()
-        self.storage.store.engine.dispose()
+        self.storage.engine.dispose()
 
 
 def build(
@@ -177,23 +173,26 @@ def build(
     """
     observer = observer or Observer()
     daemon = identity(config)
-    store = Store(database, daemon.instance, rejoin_watch_seconds=config.policy.rejoin_watch_seconds)
     folder = config.journal(os.environ)
-    journal = None if folder is None else AnswerJournal(folder, identify(database), daemon.instance)
-    storage = Storage(store, clock, journal)
-    storage.synchronise(watching_since)
-    pace_store = PaceStore(database) if database.dialect.name == "postgresql" else None
+    storage = store_calls.storage(
+        database,
+        clock,
+        instance=daemon.instance,
+        default_app=next((app.app_id for app in config.zego.apps), None),
+        rejoin_watch_seconds=config.policy.rejoin_watch_seconds,
+        journal=None if folder is None else AnswerJournal(folder, identify(database), daemon.instance),
+    )
+    storage.clock.synchronise(watching_since)
 
     def shared(kind: str, requests_per_second: float) -> Pace:
-        if pace_store is None:
+        if database.dialect.name != "postgresql":
             return Pace(requests_per_second)
-        reserve = pace_store.reserve
 
         async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
-            begins_at, now = await storage.call(reserve, app_id, kind, seconds, catch_up_seconds)
-            storage.synchronise(now)
+            begins_at, now = await storage.pace.reserve(app_id, kind, seconds, catch_up_seconds)
+            storage.clock.synchronise(now)
             # By the quickest reading, for each answer is late in its own way, and the slots would shift by that.
-            return (begins_at - storage.now()).total_seconds()
+            return (begins_at - storage.clock.now()).total_seconds()
 
         return Pace(requests_per_second, schedule=schedule, clock=clock)
 
@@ -210,28 +209,28 @@ def build(
         lease_seconds=config.stop.lease_seconds,
         max_attempts=config.stop.max_attempts,
     )
-    watch = Watch(watching_since, Guarding(limits(config), storage, clock))
+    watch = Watch(watching_since, Guarding(limits(config), storage.clock, clock))
     occupancy = bots = None
     if config.zego.rtc_url:
         bots = Bots(config.zego.bot_user_ids, zego, user_list_pace, clock)
-        occupancy = Occupancy(zego, occupancy_pace, storage, bots=bots, background=background_pace)
-    poll_store = PollStore(database)
+        occupancy = Occupancy(zego, occupancy_pace, storage.clock, bots=bots, background=background_pace)
     polling = config.schedule.occupancy_poll_seconds
     poller = None
     if occupancy is not None and polling > 0:
         poller = Poller(
-            storage=storage,
-            store=poll_store,
+            polling=storage.polling,
             occupancy=occupancy,
             apps=[app.app_id for app in config.zego.apps],
             every_seconds=polling,
             clock=clock,
         )
     stopper = Stopper(
-        storage=storage,
+        tasks=storage.tasks,
+        database_clock=storage.clock,
         occupancy=occupancy,
         sender=Sender(
-            storage=storage,
+            answers=storage.answers,
+            database_clock=storage.clock,
             zego=zego,
             pace=stop_pace,
             breaker=breaker,
@@ -249,7 +248,8 @@ def build(
         on_progress=on_progress,
     )
     sweeper = Sweeper(
-        storage=storage,
+        tasks=storage.tasks,
+        database_clock=storage.clock,
         stopper=stopper,
         breaker=breaker,
         policy_in_force=in_force,
@@ -259,8 +259,7 @@ def build(
         observer=observer,
     )
     webhook = Webhook(
-        storage=storage,
-        callbacks=CallbackStore(database, daemon.instance, stopper.default_app),
+        callbacks=storage.callbacks,
         secrets=callback_secrets(config),
         bot_user_ids=config.zego.bot_user_ids,
         discover=config.zego.discover,
@@ -268,10 +267,8 @@ def build(
         observer=observer,
     )
     retention = Retention(
-        storage=storage,
-        store=RetentionStore(database),
+        retention=storage.retention,
         keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days),
-        prune_callbacks=webhook.prune,
         instance=daemon.instance,
         clock=clock,
     )
@@ -288,16 +285,15 @@ def build(
         settings,
         stopper,
         sweeper,
-        poll_store,
         poller,
-        Feed(poll_store, storage, clock, silence_seconds=silence_seconds(config)),
+        Feed(storage.polling, clock, silence_seconds=silence_seconds(config)),
         background_pace,
         user_list_pace,
         webhook,
         retention,
         in_force,
         bots,
-        Gauges(storage, observer, clock),
+        DatabaseFigures(storage.figures, storage.clock, observer, clock),
         watch.guarding,
     )
     _show(observer, parts)
@@ -318,6 +314,6 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("guard_held_tasks", lambda: parts.guarding.held)
     observer.show("apps_blocked", lambda: len(parts.breaker.unserved()))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.webhook.answers.items()})
-    observer.show("database_errors", lambda: parts.storage.errors)
+    observer.show("database_errors", lambda: parts.storage.threads.errors)
     observer.show("log_lines_dropped", setup.dropped_lines)
     observer.show("log_lines_suppressed", setup.suppressed_lines)
