@@ -35,7 +35,7 @@ from watchdog.services.poller import TICK_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.tables import attempts, tasks
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 from watchdog.wiring import parts as wiring
 
 CALLBACKS: Final = CallbackBehaviour(
@@ -175,13 +175,13 @@ class _Run:
                 self._config,
                 self._clock,
                 self._engine,
-                Store(self._engine, "").now(),
+                Tasks(self._engine, "").now(),
                 on_progress=self._progress.set,
                 transport=httpx2.MockTransport(self._gateway),
             )
             # Storage has no say in where its statements run, and this is no place for threads.
-            self._parts.storage._threads.shutdown()  # noqa: SLF001 - see AtOnce
-            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
+            self._parts.storage.threads._threads.shutdown()  # noqa: SLF001 - see AtOnce
+            self._parts.storage.threads._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
             try:
                 return await self._play(began)
             finally:
@@ -269,10 +269,8 @@ class _Run:
         parts, fresh = self._parts, True
         trusted_since = START
         while True:
-            pulse = await parts.storage.call(
-                parts.storage.store.pulse, parts.daemon, self._config.policy.gap_seconds, fresh=fresh
-            )
-            parts.storage.synchronise(pulse.now)
+            pulse = await parts.storage.heartbeats.beat(parts.daemon, self._config.policy.gap_seconds, fresh=fresh)
+            parts.storage.clock.synchronise(pulse.now)
             if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
                 trusted_since = pulse.now
             parts.watch.watching_since = max(pulse.watching_since, trusted_since)
@@ -283,8 +281,8 @@ class _Run:
     async def _reap(self) -> None:
         parts = self._parts
         while True:
-            await parts.storage.call(parts.poll_store.prune)
-            await parts.storage.call(parts.storage.store.reap, self._config.stop.lease_seconds)
+            await parts.storage.retention.prune_gone()
+            await parts.storage.ledger.reap(self._config.stop.lease_seconds)
             await self._clock.sleep(REAP_SECONDS)
 
     async def _deliver(self) -> None:

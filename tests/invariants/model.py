@@ -135,8 +135,8 @@ class Process:
         )
         self.instance = self.parts.daemon.instance
         # Storage has no say in where its statements run, and this is no place for threads.
-        self.parts.storage._threads.shutdown()
-        self.parts.storage._threads = StoreThread(self)
+        self.parts.storage.threads._threads.shutdown()
+        self.parts.storage.threads._threads = StoreThread(self)
         self._jobs: list[asyncio.Task[None]] = []
         self._trusted_since: datetime | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -275,8 +275,8 @@ class Process:
     async def _beat(self, *, fresh: bool) -> None:
         parts = self.parts
         gap_seconds = self.town.config.policy.gap_seconds
-        pulse = await parts.storage.call(parts.storage.store.pulse, parts.daemon, gap_seconds, fresh=fresh)
-        parts.storage.synchronise(pulse.now)
+        pulse = await parts.storage.heartbeats.beat(parts.daemon, gap_seconds, fresh=fresh)
+        parts.storage.clock.synchronise(pulse.now)
         if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
             self._trusted_since = pulse.now
         parts.watch.watching_since = max(pulse.watching_since, self._trusted_since or pulse.watching_since)
@@ -288,8 +288,8 @@ class Process:
         await self.clock.sleep(3 * TICK_SECONDS)
 
     async def _reap(self) -> None:
-        await self.parts.storage.call(self.parts.poll_store.prune)
-        await self.parts.storage.call(self.parts.storage.store.reap, self.town.config.stop.lease_seconds)
+        await self.parts.storage.retention.prune_gone()
+        await self.parts.storage.ledger.reap(self.town.config.stop.lease_seconds)
         await self.clock.sleep(REAP_SECONDS)
 
     async def _end(self) -> None:
@@ -300,7 +300,7 @@ class Process:
         self.parts.stopper.close()
         await self.parts.stopper.drain(_SHUTDOWN_SECONDS)
         with suppress(DatabaseError):
-            await self.parts.storage.call(self.parts.storage.store.depart)
+            await self.parts.storage.heartbeats.depart(self.instance)
         self.is_alive = False
 
 

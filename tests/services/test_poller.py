@@ -24,8 +24,12 @@ from watchdog.daemon.lifecycle import Service
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
 from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
 from watchdog.services.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.calls import AsyncPolling
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.figures import FigureStore
 from watchdog.store.polling import PollStore
+from watchdog.store.retention import RetentionStore
 from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
 from watchdog.zego.client import ZegoClient
@@ -72,7 +76,7 @@ class Bench:
         self.vendor = vendor
 
     async def poll(self) -> Polled:
-        self.parts.storage.synchronise(self.world.now)
+        self.parts.storage.clock.synchronise(self.world.now)
         assert self.parts.poller is not None
         return await self.parts.poller.run_once()
 
@@ -95,7 +99,7 @@ async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench
         }
     )
     vendor = Vendor()
-    parts = wiring.build(config, world.clock, world.engine, world.store.now(), transport=httpx2.MockTransport(vendor))
+    parts = wiring.build(config, world.clock, world.engine, world.tasks.now(), transport=httpx2.MockTransport(vendor))
     try:
         yield Bench(world, parts, vendor)
     finally:
@@ -160,10 +164,10 @@ async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkey
             waiting.append(waiting[-1] - 1)
 
     async with bench(world) as it:
-        real = it.parts.storage.call
+        real = it.parts.storage.threads.call
         for number in range(200):
             world.app.start(f"t{number}", f"room-{number}")
-        monkeypatch.setattr(it.parts.storage, "call", call)
+        monkeypatch.setattr(it.parts.storage.threads, "call", call)
         assert (await it.poll()).changed == 200
         assert max(waiting) == 1
 
@@ -334,7 +338,7 @@ async def test_only_stops_are_watched_and_nothing_is_by_zero_seconds(
 
 
 def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) -> None:
-    store = PollStore(world.engine)
+    store = RetentionStore(world.engine)
     for task, rejoined_at in (("back", world.now), ("gone", None)):
         world.app.execute(
             "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until, rejoined_at) VALUES (?, ?, ?, ?, ?)",
@@ -345,15 +349,14 @@ def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) ->
             rejoined_at,
         )
     world.advance(86_400)
-    assert store.prune() == 0
+    assert store.prune_gone() == 0
     world.advance(601)
-    assert store.prune() == 1
+    assert store.prune_gone() == 1
     assert [row["task_id"] for row in rejoins(world)] == ["back"]
 
 
-def test_the_age_of_evidence(world: World) -> None:
+def test_the_newest_hint_and_the_number_of_active_tasks(world: World) -> None:
     store = PollStore(world.engine)
-    assert (store.evidence_age().oldest_seconds, store.evidence_age().unknown) == (None, 0)
     assert (store.active(), store.newest_hint()) == (0, None)
     world.app.start("a", "a", user_count=1)
     world.advance(10)
@@ -363,8 +366,6 @@ def test_the_age_of_evidence(world: World) -> None:
     world.app.start("ended", "ended", user_count=1)
     world.app.release("ended")
     world.advance(5)
-    age = store.evidence_age()
-    assert (age.oldest_seconds, age.unknown) == (15, 1)
     assert (store.active(), store.newest_hint()) == (3, newest)
 
 
@@ -399,7 +400,7 @@ async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complain
 
 async def test_silence_is_said_once_and_its_end_too(world: World) -> None:
     async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
+        feed = Feed(it.parts.storage.polling, world.clock, silence_seconds=60)
         with structlog.testing.capture_logs() as logs:
             world.advance(1000)
             assert not await feed.check()  # no task, no hints
@@ -432,7 +433,7 @@ async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(wo
     world.app.start("t", "room", user_count=1)
     last = world.clock.monotonic()
     async with bench(world) as it:
-        feed = Feed(Counting(world.engine), it.parts.storage, world.clock, silence_seconds=300)
+        feed = Feed(AsyncPolling(it.parts.storage.threads, Counting(world.engine)), world.clock, silence_seconds=300)
         for second in range(0, 3000, 5):
             assert not await feed.check(world.clock.monotonic() if who == "ZEGO" else -math.inf)
             if second % 290 == 0:
@@ -448,7 +449,7 @@ async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(wo
 
 async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
     async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
+        feed = Feed(it.parts.storage.polling, world.clock, silence_seconds=60)
         counted = []
         for number in range(5):
             await feed.check()
@@ -462,7 +463,7 @@ async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
 async def test_the_word_of_the_last_moment_counts(world: World) -> None:
     world.app.start("t", "room", user_count=1)
     async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=300)
+        feed = Feed(it.parts.storage.polling, world.clock, silence_seconds=300)
         for second in range(0, 305, 5):
             assert not await feed.check(), second
             world.advance(5)
@@ -474,7 +475,7 @@ async def test_the_word_of_the_last_moment_counts(world: World) -> None:
 async def test_where_nothing_is_active_any_more_nothing_has_died(world: World) -> None:
     world.app.start("t", "room")
     async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=301)
+        feed = Feed(it.parts.storage.polling, world.clock, silence_seconds=301)
         for second in range(0, 305, 5):
             assert not await feed.check(), second
             world.advance(5)
@@ -505,7 +506,7 @@ async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world
             world.advance(5)
         dead = service.parts.watch.watching_since
         assert dead == world.ago(5)
-        task = world.store.newly_empty(1)[1][0]
+        task = world.tasks.newly_empty(1)[1][0]
         rules = wiring.rules(config)
         assert decide(task, None, rules, world.now, watching_since=began).rule is not Rule.HINT_BEFORE_GAP
         fresh = replace(rules, hint_max_age_seconds=3600)
@@ -542,7 +543,7 @@ class LoopClock:
         await pause(seconds)
 
 
-class InlineStorage(Storage):
+class InlineThreads(DatabaseThreads):
     """No threads: virtual time would run ahead of them."""
 
     async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -581,9 +582,10 @@ class Many:
 
     def __init__(self, world: World, vendor: Limited) -> None:
         clock = LoopClock(world)
-        self.store = PollStore(world.engine)
-        storage = InlineStorage(world.store, clock)
-        storage.synchronise(world.now)
+        self.figures = FigureStore(world.engine, "")
+        polling = AsyncPolling(InlineThreads(world.engine, clock), PollStore(world.engine))
+        database_clock = DatabaseClock(clock)
+        database_clock.synchronise(world.now)
         self.zego = ZegoClient(
             {1: SECRET},
             asr_url="http://zego/",
@@ -592,10 +594,8 @@ class Many:
             clock=clock,
             transport=httpx2.MockTransport(vendor),
         )
-        self.occupancy = Occupancy(self.zego, Pace(10), storage, background=Pace(10 * BACKGROUND_SHARE))
-        self.poller = Poller(
-            storage=storage, store=self.store, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock
-        )
+        self.occupancy = Occupancy(self.zego, Pace(10), database_clock, background=Pace(10 * BACKGROUND_SHARE))
+        self.poller = Poller(polling=polling, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock)
         self.clock = clock
 
 
@@ -635,11 +635,12 @@ def test_with_three_thousand_rooms_no_evidence_is_older_than_45_seconds(sqlite_w
             else:
                 await pause(1)
             many.clock.monotonic()
-            age = many.store.evidence_age()
+            active = many.figures.walk_active()
             if second >= 50:
-                assert age.unknown == 0
-                assert age.oldest_seconds is not None
-                ages.append(age.oldest_seconds)
+                assert active is not None
+                assert active.unknown == 0
+                assert active.oldest_evidence_at is not None
+                ages.append((sqlite_world.now - active.oldest_evidence_at).total_seconds())
         await many.poller.close()
         await many.zego.aclose()
 

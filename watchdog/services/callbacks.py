@@ -36,7 +36,7 @@ from watchdog.core.model import Outcome
 from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.observer import Observer
 from watchdog.store.aio.calls import AsyncCallbacks
-from watchdog.store.callbacks import Heard, Received, use_key
+from watchdog.store.callbacks import Received, use_key
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -203,7 +203,7 @@ class Webhook:
         return user_id is None or not any(fnmatchcase(user_id, bot) for bot in self._bot_user_ids)
 
 
-def _kind_of(result: Received | Heard) -> str:
+def _kind_of(result: Received) -> str:
     if result.replayed:
         return "replayed"
     return "suspicious" if result.suspicious else "accepted"

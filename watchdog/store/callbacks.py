@@ -28,7 +28,7 @@ from watchdog.core import callbacks, policy, presence
 from watchdog.core.hints import Hint, hints, last_seen
 from watchdog.core.model import Outcome, Reason, Source, Status, Task
 from watchdog.core.people import is_person
-from watchdog.core.presence import Facts, Join, Occupancy, RoomFact, UserFact
+from watchdog.core.presence import Facts, Join, RoomFact, UserFact
 from watchdog.store.engine import writing
 from watchdog.store.tables import (
     ACTIVE,
@@ -48,25 +48,15 @@ DETAIL_CALLBACK: Final = "callback"
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The result of ``receive``. ``replayed``: the callback was known, and changed nothing.
+    """The result of a callback. ``replayed``: it was known, and changed nothing.
 
-    ``suspicious``: the signature came before, with another body. ``hinted`` counts the tasks that got hints.
+    ``suspicious``: its signature came before, with another body. ``discovered``: its task was unknown and is watched
+    from now on.
     """
 
     replayed: bool = False
     suspicious: bool = False
-    occupancy: Occupancy | None = None
-    hinted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """The result of ``heard``; ``discovered``: the task was unknown and is watched from now on."""
-
-    replayed: bool = False
-    suspicious: bool = False
     discovered: bool = False
-    hinted: int = 0
 
 
 def use_key(event: callbacks.Event, body: bytes) -> str:
@@ -123,14 +113,12 @@ class CallbackStore:
                 user for user in users if user.role != presence.ADMIN_ROLE and is_person(user.user_id, bot_user_ids)
             ]
             seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
-            hinted = sum(
+            for task in self._active(connection, room.app_id, room.room_id):
                 _write(connection, task, hints(task, count, found.as_of, seen))
-                for task in self._active(connection, room.app_id, room.room_id)
-            )
             came = max((user.login_at for user in people if user.login_at is not None), default=None)
             if came is not None:
                 self._rejoined(connection, room.app_id, room.room_id, came)
-        return Received(suspicious=suspicious, occupancy=found, hinted=hinted)
+        return Received(suspicious=suspicious)
 
     def heard(
         self,
@@ -142,7 +130,7 @@ class CallbackStore:
         is_person: bool,
         discover: bool,
         use_key: str | None = None,
-    ) -> Heard:
+    ) -> Received:
         """Note that a task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on.
 
         A person is evidence for this task and for the others in its room. An ended task stays ended.
@@ -150,21 +138,18 @@ class CallbackStore:
         with writing(self.engine) as connection:
             replayed, suspicious = _remember(connection, use_key)
             if replayed:
-                return Heard(replayed=True)
+                return Received(replayed=True)
             _take_turns(connection, app_id, room_id)
             discovered = (
                 discover
                 and not suspicious
                 and _insert_new(connection, tasks, task_id=task_id, room_id=room_id, app_id=app_id)
             )
-            hinted = 0
             if is_person:
-                hinted = sum(
+                for task in self._active(connection, app_id, room_id, task_id):
                     _write(connection, task, hints(task, max(1, task.user_count or 0), at, at))
-                    for task in self._active(connection, app_id, room_id, task_id)
-                )
                 self._rejoined(connection, app_id, room_id, at)
-        return Heard(suspicious=suspicious, discovered=discovered, hinted=hinted)
+        return Received(suspicious=suspicious, discovered=discovered)
 
     def auto_stopped(
         self,
@@ -247,7 +232,7 @@ class CallbackStore:
         )
 
 
-def _write(connection: sa.Connection, task: Task, wanted: Iterable[Hint]) -> int:
+def _write(connection: sa.Connection, task: Task, wanted: Iterable[Hint]) -> None:
     steps = list(wanted)
     mine = sa.update(tasks).where(tasks.c.task_id == task.task_id, ACTIVE)
     if steps and steps[0].at is not None and task.user_count_at is not None and steps[0].at <= task.user_count_at:
@@ -257,7 +242,6 @@ def _write(connection: sa.Connection, task: Task, wanted: Iterable[Hint]) -> int
         connection.execute(
             mine.values(user_count=step.user_count, user_count_at=step.at, user_count_source=step.source)
         )
-    return bool(steps)
 
 
 def _remember(connection: sa.Connection, use_key: str | None) -> tuple[bool, bool]:
