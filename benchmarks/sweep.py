@@ -18,8 +18,11 @@ from watchdog.services.claims import StopSettings
 from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
 from watchdog.services.workload import Workload
-from watchdog.store.aio.threads import Storage
-from watchdog.store.tasks import Claim, SetAside, Store
+from watchdog.store.aio.calls import AsyncTasks
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.records import Claim, SetAside
+from watchdog.store.tasks import Tasks
 from watchdog.zego.pacing import Pace
 
 _STRIDE: Final = 7919  # a prime: from room to room all over the table, and no room twice in a row
@@ -68,10 +71,11 @@ class Subject:
         )
         self._collector = Collector()
         clock = SystemClock()
-        self._store = Store(database.engine, "bench")
-        self.storage = Storage(self._store, clock)
+        self._tasks = Tasks(database.engine, "bench")
+        self.threads = DatabaseThreads(database.engine, clock)
         self._sweeper = Sweeper(
-            storage=self.storage,
+            tasks=AsyncTasks(self.threads, self._tasks),
+            database_clock=DatabaseClock(clock),
             stopper=self._collector,
             workload=Capacity(due, self._collector),
             blocks=AppBlocks(30, clock),
@@ -81,7 +85,7 @@ class Subject:
             clock=clock,
         )
         self._rooms = self._occupied_rooms()
-        self._peek = _heard(database.engine, self._store.peek)
+        self._peek = _heard(database.engine, self._tasks.peek)
 
     def _occupied_rooms(self) -> Iterator[str]:
         for step in count():
@@ -118,7 +122,7 @@ class Subject:
         took = await self._sweep((0, self._due))
         # People come back, and the claims are given back.
         self._say(rooms, PEOPLE)
-        self._store.set_aside([_untouched(claim) for claim in self._collector.claims])
+        self._tasks.set_aside([_untouched(claim) for claim in self._collector.claims])
         self._collector.claims.clear()
         return took
 
@@ -216,4 +220,4 @@ def run(databases: Sequence[Database], emptied: int, due: int, repeats: int) -> 
         return asyncio.run(all_of_them())
     finally:
         for subject in subjects:
-            subject.storage.close()
+            subject.threads.close()

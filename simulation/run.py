@@ -35,7 +35,7 @@ from watchdog.services.reaper import REAP_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.tables import attempts, tasks
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 from watchdog.wiring import parts as wiring
 
 CALLBACKS: Final = CallbackBehaviour(
@@ -175,13 +175,13 @@ class _Run:
                 self._config,
                 self._clock,
                 self._engine,
-                Store(self._engine, "").now(),
+                Tasks(self._engine, "").now(),
                 on_progress=self._progress.set,
                 transport=httpx2.MockTransport(self._gateway),
             )
             # Storage has no say in where its statements run, and this is no place for threads.
-            self._parts.storage._threads.shutdown()  # noqa: SLF001 - see AtOnce
-            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
+            self._parts.storage.threads._threads.shutdown()  # noqa: SLF001 - see AtOnce
+            self._parts.storage.threads._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
             try:
                 return await self._play(began)
             finally:
@@ -267,7 +267,7 @@ class _Run:
 
     async def _heartbeat(self) -> None:
         while True:
-            await self._parts.heartbeats.run_once()
+            await self._parts.heartbeat.run_once()
             await self._clock.sleep(HEARTBEAT_SECONDS)
 
     async def _reap(self) -> None:

@@ -16,7 +16,8 @@ from watchdog.clock import SystemClock
 from watchdog.config.settings import Config
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
 from watchdog.store.engine import open_engine
-from watchdog.store.tasks import Daemon, Store
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.records import Instance
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ async def test_a_file_that_is_no_database_is_a_failure(sqlite_setup: Setup, tmp_
 
 async def test_a_daemon_that_is_alive_is_named(setup: Setup, database_url: str) -> None:
     engine = open_engine(database_url)
-    Store(engine, "host-7").pulse(Daemon("host-7", "host", 7, "0.1.0", "enforce"), 60, fresh=True)
+    Heartbeats(engine).beat(Instance("host-7", "host", 7, "0.1.0", "enforce"), 60, fresh=True)
     engine.dispose()
     found = await setup.examine(offline=True)
     assert "host-7 (enforce)" in about(found, "daemon", Level.OK)[0].found

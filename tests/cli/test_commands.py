@@ -28,7 +28,9 @@ from watchdog.cli import app
 from watchdog.core.model import Outcome, Task
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox
 from watchdog.store.engine import open_engine
-from watchdog.store.tasks import Daemon, Store
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.records import Instance
+from watchdog.store.tasks import Tasks
 
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
@@ -583,7 +585,7 @@ async def test_stop_trusts_a_hint_only_if_somebody_has_watched_since(
     assert (result.exit_code, "nobody watched" in result.stderr) == (1, True)
     assert requests(sandbox) == []
     engine = open_engine(application.url)
-    Store(engine, "host-1").pulse(Daemon("host-1", "host", 1, "0.1.0", "enforce"), 60, fresh=True)
+    Heartbeats(engine).beat(Instance("host-1", "host", 1, "0.1.0", "enforce"), 60, fresh=True)
     engine.dispose()
     application.people("lecture", 0)
     result = await operator_of_sandbox.does("stop", task_id)
@@ -608,7 +610,7 @@ async def test_stop_keeps_off_what_somebody_else_has_claimed(
 ) -> None:
     task_id = await application.start(sandbox, "lecture")
     engine = open_engine(application.url)
-    assert Store(engine, "other").claim_one(task_id, "other/1", lease_seconds=60) is not None
+    assert Tasks(engine, "other").claim_one(task_id, "other/1", lease_seconds=60) is not None
     engine.dispose()
     result = await operator_of_sandbox.does("stop", task_id)
     assert (result.exit_code, "other/1" in result.stderr) == (75, True)

@@ -216,7 +216,7 @@ async def test_a_sweep_that_waits_for_the_database_is_seen_to_live(
     ear: Ear, sqlite_world: World, service: Service
 ) -> None:
     with service.status.sweep():
-        service.parts.storage.pending = 1
+        service.parts.storage.threads.pending = 1
         sqlite_world.advance(2)
         service._jobs.look()
         assert {"WATCHDOG": "1"} in ear.heard()

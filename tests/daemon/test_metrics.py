@@ -31,10 +31,9 @@ from watchdog.daemon.lifecycle import Service
 from watchdog.daemon.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.errors import ConfigError
 from watchdog.services.claims import Claimed
-from watchdog.services.figures import EVERY_SECONDS, Gauges
-from watchdog.store.callbacks import replay_key
-from watchdog.store.statements import DETAIL_LEASE_EXPIRED
-from watchdog.store.tasks import Intent
+from watchdog.services.figures import EVERY_SECONDS, DatabaseFigures
+from watchdog.store.callbacks import use_key
+from watchdog.store.records import DETAIL_LEASE_EXPIRED, Intent
 from watchdog.wiring import database as opening
 from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
@@ -136,8 +135,8 @@ class TestAttempts:
             await it.sweep()
             now = world.now.timestamp()
             event = TaskException(Seal(1, now, str(now), "123456", "0" * 40), "told", "told", IDLE_AUTO_STOP, "idle")
-            assert await it.parts.callbacks._take(event, replay_key(event, b"1")) == "accepted"
-            assert await it.parts.callbacks._take(event, replay_key(event, b"1")) == "ignored"
+            assert await it.parts.callbacks._take(event, use_key(event, b"1")) == "accepted"
+            assert await it.parts.callbacks._take(event, use_key(event, b"1")) == "ignored"
             assert counted(metrics) == ledger(world)
             assert sum(number for (outcome, _), number in counted(metrics).items() if outcome == "auto_stopped") == 2
 
@@ -147,16 +146,16 @@ class TestAttempts:
             for task in ("taken over", "reaped"):
                 await empty_room(it, task, task)
             world.advance(45)
-            _, claims = world.store.claim("dead/1", limit=2, lease_seconds=LEASE, default_app=1)
+            _, claims = world.tasks.claim("dead/1", limit=2, lease_seconds=LEASE, default_app=1)
             for claim in claims:
                 seen = Evidence(0, world.now, Source.API)
-                (sent,) = world.store.intend([Intent(claim, 1, Reason.EMPTY_ROOM, seen, None)])
+                (sent,) = world.ledger.intend([Intent(claim, 1, Reason.EMPTY_ROOM, seen, None)])
                 assert sent is not None
             world.app.execute("DELETE FROM zego_tasks WHERE task_id = 'reaped'")
             world.advance(LEASE + 1)
             it.vendor.stop_replies.append(reply(410001002))
             await it.sweep()
-            assert world.store.reap(LEASE) == [Reason.EMPTY_ROOM]
+            assert world.ledger.reap(LEASE) == [Reason.EMPTY_ROOM]
             metrics.attempt(Outcome.UNKNOWN, Reason.EMPTY_ROOM)  # as the daemon does; see TestTheDaemon
             assert counted(metrics) == ledger(world)
             assert counted(metrics) == {("unknown", "empty_room"): 2, ("stopped_earlier", "empty_room"): 1}
@@ -168,7 +167,7 @@ class TestAttempts:
 
             def die() -> None:
                 world.advance(LEASE + 1)
-                assert world.store.reap(LEASE) == [Reason.EMPTY_ROOM]
+                assert world.ledger.reap(LEASE) == [Reason.EMPTY_ROOM]
 
             it.vendor.before_stop = die
             await it.after(45)
@@ -181,7 +180,7 @@ class TestAttempts:
             for task, people in (("stopped", 0), ("spared", 3)):
                 await empty_room(command, task, task)
                 command.vendor.people[task] = people
-                claim = world.store.claim_one(task, f"command/{task}", lease_seconds=LEASE)
+                claim = world.tasks.claim_one(task, f"command/{task}", lease_seconds=LEASE)
                 assert claim is not None
                 held = Claimed(claim, 1, world.clock.monotonic() + LEASE, manual=True)
                 await command.parts.stopper.work([held])
@@ -191,18 +190,18 @@ class TestAttempts:
 
 
 @asynccontextmanager
-async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics, list[Gauges]]]]:
+async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics, list[DatabaseFigures]]]]:
     """So many daemons that do nothing but to look at the database; the first has been alive for longest."""
-    found: list[tuple[Metrics, list[Gauges]]] = []
+    found: list[tuple[Metrics, list[DatabaseFigures]]] = []
     open_parts: list[Parts] = []
-    everyone: list[Gauges] = []
+    everyone: list[DatabaseFigures] = []
     for _ in range(number):
         metrics = Metrics()
         parts = wiring.build(
             Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now
         )
-        world.store.pulse(parts.daemon, 60, fresh=True)
-        everyone.append(Gauges(parts.storage, metrics, world.clock))
+        world.heartbeats.beat(parts.daemon, 60, fresh=True)
+        everyone.append(DatabaseFigures(parts.storage.figures, parts.storage.clock, metrics, world.clock))
         open_parts.append(parts)
         found.append((metrics, everyone))
         world.advance(1)
@@ -214,7 +213,7 @@ async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics
             parts.storage.close()
 
 
-async def settle(world: World, gauges: list[Gauges], seconds: float) -> None:
+async def settle(world: World, gauges: list[DatabaseFigures], seconds: float) -> None:
     """Let so much time pass while everybody reads and is alive."""
     until = world.clock.monotonic() + seconds
     while world.clock.monotonic() < until:

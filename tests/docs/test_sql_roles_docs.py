@@ -25,7 +25,7 @@ from watchdog.store.engine import open_engine
 from watchdog.store.reports.privileges import NEEDED, privileges
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tables import VERSION_TABLE, metadata
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROLES = DOCS / "roles.sql"
@@ -214,7 +214,7 @@ def test_a_daemon_may_prune(database: Database) -> None:
     database.run("postgres", "ALTER TABLE zego_stop_attempts DISABLE TRIGGER ALL")
     database.run("postgres", "UPDATE zego_stop_attempts SET recorded_at = '2020-01-01'")
     engine = open_engine(database.url_of("watchdog"))
-    store, before = RetentionStore(engine), Store(engine, "").now()
+    store, before = RetentionStore(engine), Tasks(engine, "").now()
     assert store.prune_tasks("", 100, before).tasks == 1
     assert store.prune_attempts(0, 100, before).attempts == 1
     engine.dispose()

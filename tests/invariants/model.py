@@ -136,8 +136,8 @@ class Process:
         )
         self.instance = self.parts.daemon.instance
         # Storage has no say in where its statements run, and this is no place for threads.
-        self.parts.storage._threads.shutdown()
-        self.parts.storage._threads = StoreThread(self)
+        self.parts.storage.threads._threads.shutdown()
+        self.parts.storage.threads._threads = StoreThread(self)
         self._jobs: list[asyncio.Task[None]] = []
         self._deliveries: set[asyncio.Task[None]] = set()
         self._spawn(self._run)
@@ -236,7 +236,7 @@ class Process:
 
     async def _run(self) -> None:
         try:
-            await self.parts.heartbeats.run_once()
+            await self.parts.heartbeat.run_once()
         except DatabaseError:
             # The program ends, and the service manager starts another: under another name, as the first may be known.
             self.is_alive = False
@@ -270,7 +270,7 @@ class Process:
 
     async def _heartbeat(self) -> None:
         await self.clock.sleep(HEARTBEAT_SECONDS)
-        await self.parts.heartbeats.run_once()
+        await self.parts.heartbeat.run_once()
 
     async def _poll(self) -> None:
         if self.parts.poller is not None:
@@ -293,7 +293,7 @@ class Process:
         self.parts.stopper.close()
         await self.parts.stopper.drain(_SHUTDOWN_SECONDS)
         with suppress(DatabaseError):
-            await self.parts.storage.call(self.parts.storage.store.depart)
+            await self.parts.storage.heartbeats.depart(self.instance)
         self.is_alive = False
 
 

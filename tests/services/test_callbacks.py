@@ -27,7 +27,7 @@ from watchdog.daemon.lifecycle import Service
 from watchdog.errors import ConfigError
 from watchdog.sandbox import CallbackEncoding, Join, Leave, Sandbox, SendCallbacks, Speak, Start
 from watchdog.services.callbacks import STATUS_OF_FAULT, CallbackIntake
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 from watchdog.wiring import database as opening
 from watchdog.wiring import parts as wiring
 
@@ -51,13 +51,13 @@ def configured(url: str, sandbox: Sandbox | None = None, **zego: Any) -> Config:
 class Bench:
     """The endpoint alone, on SQLite; ``healthy`` and ``ready`` are what it is told."""
 
-    def __init__(self, webhook: CallbackIntake, application: Application) -> None:
-        self.webhook = webhook
+    def __init__(self, intake: CallbackIntake, application: Application) -> None:
+        self.intake = intake
         self.application = application
         self.healthy = self.ready = True
         self.server = HttpServer(
             ("127.0.0.1", 0),
-            webhook,
+            intake,
             is_healthy=lambda: self.healthy,
             is_ready=lambda: self.ready,
             read_seconds=0.3,
@@ -83,7 +83,7 @@ async def bench(sqlite_url: str) -> AsyncIterator[Bench]:
     config = configured(sqlite_url)
     engine = opening.engine(config.database)
     clock = SystemClock()
-    parts = wiring.build(config, clock, engine, Store(engine, "").now())
+    parts = wiring.build(config, clock, engine, Tasks(engine, "").now())
     bench = Bench(parts.callbacks, application)
     bench.server.bind()
     await bench.server.start()
@@ -183,7 +183,7 @@ async def test_a_copy_and_a_forged_body_under_the_same_signature(bench: Bench) -
     forged = genuine | {"event": "room_logout", "logout_time": str(int(genuine["login_time"]) + 1)}
     assert await bench.post(body_of(forged)) == (200, "suspicious")
     assert bench.application.rows("SELECT user_count FROM zego_tasks") == [{"user_count": 1}]
-    assert bench.webhook.responses == {"accepted": 1, "replayed": 1, "suspicious": 1}
+    assert bench.intake.responses == {"accepted": 1, "replayed": 1, "suspicious": 1}
 
 
 # Made when the test runs, for they expire.
@@ -210,7 +210,7 @@ async def test_what_is_refused_is_counted_and_changes_nothing(bench: Bench, what
     # Who is cut off while writing may not get to read the answer.
     with contextlib.suppress(httpx2.TransportError) if what == "huge" else contextlib.nullcontext():
         assert await bench.post(make(), content_type) == expected
-    assert bench.webhook.responses == {expected[1]: 1}
+    assert bench.intake.responses == {expected[1]: 1}
     assert bench.application.rows("SELECT * FROM zego_callbacks_seen") == []
     assert bench.application.rows("SELECT * FROM zego_room_users") == []
 
@@ -246,7 +246,7 @@ async def test_a_slow_body_is_not_waited_for(bench: Bench) -> None:
         reply = await reader.read()
     writer.close()
     assert reply.startswith(b"HTTP/1.1 408 ")
-    assert bench.webhook.responses == {"too_slow": 1}
+    assert bench.intake.responses == {"too_slow": 1}
 
 
 @pytest.mark.parametrize("head", ["", "POST / HTTP/1.1\r\nHost:", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nPOST"])
@@ -260,7 +260,7 @@ async def test_a_slow_head_is_not_waited_for(bench: Bench, head: str) -> None:
 async def test_a_sender_who_leaves_is_counted(bench: Bench) -> None:
     _, writer = await bench.connect(SLOW)
     writer.transport.abort()
-    await eventually("it is noticed", lambda: bench.webhook.responses["disconnected"] == 1, seconds=5)
+    await eventually("it is noticed", lambda: bench.intake.responses["disconnected"] == 1, seconds=5)
 
 
 async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
@@ -271,7 +271,7 @@ async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
     assert (await bench.http.get(bench.server.url + "/healthz")).status_code == 200
     for _, writer in connections:
         writer.close()
-    await eventually("all have gone", lambda: bench.webhook.responses["disconnected"] >= CONCURRENT, seconds=5)
+    await eventually("all have gone", lambda: bench.intake.responses["disconnected"] >= CONCURRENT, seconds=5)
     assert await bench.post(body_of(login())) == (200, "accepted")
 
 
@@ -301,7 +301,7 @@ async def test_nothing_of_a_request_is_logged(bench: Bench, caplog: pytest.LogCa
 async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = taken.getsockname()
-        server = HttpServer(address, bench.webhook, is_healthy=lambda: True, is_ready=lambda: True)
+        server = HttpServer(address, bench.intake, is_healthy=lambda: True, is_ready=lambda: True)
         with pytest.raises(ConfigError, match=rf"http\.listen: cannot listen on 127\.0\.0\.1 port {address[1]}"):
             server.bind()
 
@@ -311,7 +311,7 @@ async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -
 
 async def test_a_refusal_is_logged_once_and_then_once_a_minute(world: World) -> None:
     config = configured("sqlite:///unused.db")
-    parts = wiring.build(config, world.clock, world.engine, world.store.now())
+    parts = wiring.build(config, world.clock, world.engine, world.tasks.now())
     bad = body_of(login(signature="0" * 40))
     with structlog.testing.capture_logs() as logs:
         for seconds in (0, 1, 58, 1, 30, 31):

@@ -9,14 +9,13 @@ import structlog
 from tests.support.stopping_bench import bench
 from tests.support.time_travel import World
 from watchdog.services.feed import COUNT_SECONDS, LOOKS, HintFeed
+from watchdog.store.aio.calls import AsyncPolling
 from watchdog.store.polling import PollStore
 
 
 async def test_silence_is_said_once_and_its_end_too(world: World) -> None:
     async with bench(world) as it:
-        feed = HintFeed(
-            PollStore(world.engine), it.parts.storage, world.clock, silence_seconds=60, trusted_since=world.now
-        )
+        feed = HintFeed(it.parts.storage.polling, world.clock, silence_seconds=60, trusted_since=world.now)
         with structlog.testing.capture_logs() as logs:
             world.advance(1000)
             assert not await feed.check()  # no task, no hints
@@ -50,7 +49,10 @@ async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(wo
     last = world.clock.monotonic()
     async with bench(world) as it:
         feed = HintFeed(
-            Counting(world.engine), it.parts.storage, world.clock, silence_seconds=300, trusted_since=world.now
+            AsyncPolling(it.parts.storage.threads, Counting(world.engine)),
+            world.clock,
+            silence_seconds=300,
+            trusted_since=world.now,
         )
         for second in range(0, 3000, 5):
             assert not await feed.check(world.clock.monotonic() if who == "ZEGO" else -math.inf)
@@ -67,9 +69,7 @@ async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(wo
 
 async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
     async with bench(world) as it:
-        feed = HintFeed(
-            PollStore(world.engine), it.parts.storage, world.clock, silence_seconds=60, trusted_since=world.now
-        )
+        feed = HintFeed(it.parts.storage.polling, world.clock, silence_seconds=60, trusted_since=world.now)
         counted = []
         for number in range(5):
             await feed.check()
@@ -83,9 +83,7 @@ async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
 async def test_the_word_of_the_last_moment_counts(world: World) -> None:
     world.app.start("t", "room", user_count=1)
     async with bench(world) as it:
-        feed = HintFeed(
-            PollStore(world.engine), it.parts.storage, world.clock, silence_seconds=300, trusted_since=world.now
-        )
+        feed = HintFeed(it.parts.storage.polling, world.clock, silence_seconds=300, trusted_since=world.now)
         for second in range(0, 305, 5):
             assert not await feed.check(), second
             world.advance(5)
@@ -97,9 +95,7 @@ async def test_the_word_of_the_last_moment_counts(world: World) -> None:
 async def test_where_nothing_is_active_any_more_nothing_has_died(world: World) -> None:
     world.app.start("t", "room")
     async with bench(world) as it:
-        feed = HintFeed(
-            PollStore(world.engine), it.parts.storage, world.clock, silence_seconds=301, trusted_since=world.now
-        )
+        feed = HintFeed(it.parts.storage.polling, world.clock, silence_seconds=301, trusted_since=world.now)
         for second in range(0, 305, 5):
             assert not await feed.check(), second
             world.advance(5)

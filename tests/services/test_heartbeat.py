@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.support.stopping_bench import SECRET
+from tests.support.running import SECRET
 from tests.support.time_travel import World
 from watchdog.config.settings import Config
 from watchdog.core.policy import Rule, decide
@@ -19,20 +19,20 @@ async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world
     )
     service = Service(config, world.clock, world.engine)
     try:
-        await service.parts.heartbeats.run_once()
+        await service.parts.heartbeat.run_once()
         began = world.now
         world.app.start("t", "room", user_count=1)
         world.app.people("room", 0)
         for _ in range(12):
-            await service.parts.heartbeats.run_once()
+            await service.parts.heartbeat.run_once()
             world.advance(5)
         assert service.parts.feed.trusted_since == began
         for _ in range(2):
-            await service.parts.heartbeats.run_once()
+            await service.parts.heartbeat.run_once()
             world.advance(5)
         dead = service.parts.feed.trusted_since
         assert dead == world.ago(5)
-        task = world.store.newly_empty(1)[1][0]
+        task = world.tasks.newly_empty(1)[1][0]
         rules = from_config.rules(config)
         assert decide(task, None, rules, world.now, watching_since=began).rule is not Rule.HINT_BEFORE_GAP
         fresh = replace(rules, hint_max_age_seconds=3600)
@@ -41,7 +41,7 @@ async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world
         # A hint that comes now is trusted, and the silence is over.
         world.app.people("room", 0)
         world.advance(5)
-        await service.parts.heartbeats.run_once()
+        await service.parts.heartbeat.run_once()
         assert service.parts.feed.trusted_since == dead
     finally:
         await service.parts.close()

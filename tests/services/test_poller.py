@@ -20,8 +20,12 @@ from watchdog.core.model import Evidence, Source, Status
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
 from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
 from watchdog.services.poller import Polled, Poller
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.calls import AsyncPolling
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.figures import FigureStore
 from watchdog.store.polling import PollStore
+from watchdog.store.retention import RetentionStore
 from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
 from watchdog.zego.client import ZegoClient
@@ -68,7 +72,7 @@ class Bench:
         self.vendor = vendor
 
     async def poll(self) -> Polled:
-        self.parts.storage.synchronise(self.world.now)
+        self.parts.storage.clock.synchronise(self.world.now)
         assert self.parts.poller is not None
         return await self.parts.poller.run_once()
 
@@ -91,7 +95,7 @@ async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench
         }
     )
     vendor = Vendor()
-    parts = wiring.build(config, world.clock, world.engine, world.store.now(), transport=httpx2.MockTransport(vendor))
+    parts = wiring.build(config, world.clock, world.engine, world.tasks.now(), transport=httpx2.MockTransport(vendor))
     try:
         yield Bench(world, parts, vendor)
     finally:
@@ -156,10 +160,10 @@ async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkey
             waiting.append(waiting[-1] - 1)
 
     async with bench(world) as it:
-        real = it.parts.storage.call
+        real = it.parts.storage.threads.call
         for number in range(200):
             world.app.start(f"t{number}", f"room-{number}")
-        monkeypatch.setattr(it.parts.storage, "call", call)
+        monkeypatch.setattr(it.parts.storage.threads, "call", call)
         assert (await it.poll()).changed == 200
         assert max(waiting) == 1
 
@@ -330,7 +334,7 @@ async def test_only_stops_are_watched_and_nothing_is_by_zero_seconds(
 
 
 def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) -> None:
-    store = PollStore(world.engine)
+    store = RetentionStore(world.engine)
     for task, rejoined_at in (("back", world.now), ("gone", None)):
         world.app.execute(
             "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until, rejoined_at) VALUES (?, ?, ?, ?, ?)",
@@ -341,15 +345,14 @@ def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) ->
             rejoined_at,
         )
     world.advance(86_400)
-    assert store.prune() == 0
+    assert store.prune_gone() == 0
     world.advance(601)
-    assert store.prune() == 1
+    assert store.prune_gone() == 1
     assert [row["task_id"] for row in rejoins(world)] == ["back"]
 
 
-def test_the_age_of_evidence(world: World) -> None:
+def test_the_newest_hint_and_the_number_of_active_tasks(world: World) -> None:
     store = PollStore(world.engine)
-    assert (store.evidence_age().oldest_seconds, store.evidence_age().unknown) == (None, 0)
     assert (store.active(), store.newest_hint()) == (0, None)
     world.app.start("a", "a", user_count=1)
     world.advance(10)
@@ -359,8 +362,6 @@ def test_the_age_of_evidence(world: World) -> None:
     world.app.start("ended", "ended", user_count=1)
     world.app.release("ended")
     world.advance(5)
-    age = store.evidence_age()
-    assert (age.oldest_seconds, age.unknown) == (15, 1)
     assert (store.active(), store.newest_hint()) == (3, newest)
 
 
@@ -412,7 +413,7 @@ class LoopClock:
         await pause(seconds)
 
 
-class InlineStorage(Storage):
+class InlineThreads(DatabaseThreads):
     """No threads: virtual time would run ahead of them."""
 
     async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -451,9 +452,10 @@ class Many:
 
     def __init__(self, world: World, vendor: Limited) -> None:
         clock = LoopClock(world)
-        self.store = PollStore(world.engine)
-        storage = InlineStorage(world.store, clock)
-        storage.synchronise(world.now)
+        self.figures = FigureStore(world.engine, "")
+        polling = AsyncPolling(InlineThreads(world.engine, clock), PollStore(world.engine))
+        database_clock = DatabaseClock(clock)
+        database_clock.synchronise(world.now)
         self.zego = ZegoClient(
             {1: SECRET},
             asr_url="http://zego/",
@@ -462,10 +464,8 @@ class Many:
             clock=clock,
             transport=httpx2.MockTransport(vendor),
         )
-        self.occupancy = Occupancy(self.zego, Pace(10), storage, background=Pace(10 * BACKGROUND_SHARE))
-        self.poller = Poller(
-            storage=storage, store=self.store, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock
-        )
+        self.occupancy = Occupancy(self.zego, Pace(10), database_clock, background=Pace(10 * BACKGROUND_SHARE))
+        self.poller = Poller(polling=polling, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock)
         self.clock = clock
 
 
@@ -505,11 +505,12 @@ def test_with_three_thousand_rooms_no_evidence_is_older_than_45_seconds(sqlite_w
             else:
                 await pause(1)
             many.clock.monotonic()
-            age = many.store.evidence_age()
+            active = many.figures.walk_active()
             if second >= 50:
-                assert age.unknown == 0
-                assert age.oldest_seconds is not None
-                ages.append(age.oldest_seconds)
+                assert active is not None
+                assert active.unknown == 0
+                assert active.oldest_evidence_at is not None
+                ages.append((sqlite_world.now - active.oldest_evidence_at).total_seconds())
         await many.poller.close()
         await many.zego.aclose()
 

@@ -122,7 +122,7 @@ async def test_an_answer_after_the_lease_changes_the_ledger_but_not_anothers_tas
 
         def other_daemon_takes_over() -> None:
             world.advance(21)
-            world.store.claim("other/1", limit=1, lease_seconds=20, default_app=1)
+            world.tasks.claim("other/1", limit=1, lease_seconds=20, default_app=1)
 
         it.vendor.before_stop = other_daemon_takes_over
         world.advance(45)

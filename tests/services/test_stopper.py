@@ -141,7 +141,7 @@ class TestReadyInTime:
         async with bench(world) as it:
             await empty_room(it)
             world.advance(45 - COMMIT_LEAD_SECONDS / 2)
-            claim = world.store.claim_one("t", "me", lease_seconds=20)
+            claim = world.tasks.claim_one("t", "me", lease_seconds=20)
             assert claim is not None
             await it.parts.stopper.work([Claimed(claim, 1, world.clock.monotonic() + 20, manual=True)])
             (row,) = world.attempts("t")
@@ -168,7 +168,7 @@ class TestReadyInTime:
         async with bench(world) as it:
             await empty_room(it)
             world.advance(45 - LEAD_SECONDS)
-            it.vendor.before_count = lambda: it.parts.storage.synchronise(world.ago(3600))
+            it.vendor.before_count = lambda: it.parts.storage.clock.synchronise(world.ago(3600))
             await it.parts.sweeper.run_once()
             await it.parts.stopper.drain()
             assert it.vendor.stops == []

@@ -112,7 +112,7 @@ async def bench(
         config,
         world.clock,
         world.engine,
-        world.store.now(),
+        world.tasks.now(),
         transport=httpx2.MockTransport(vendor),
         observer=observer,
         on_progress=on_progress,

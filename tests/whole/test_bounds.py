@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from watchdog.wiring import parts as wiring
 from watchdog.clock import SystemClock
 from watchdog.store.engine import open_engine
 from watchdog.config.settings import Config
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 
 ROOMS = int(sys.argv[2])
 url = f"sqlite:///{sys.argv[1]}"
@@ -62,7 +63,7 @@ async def main():
     engine = open_engine(url)
     sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     parts = wiring.build(
-        config, SystemClock(), engine, Store(engine, "").now(), transport=httpx2.MockTransport(vendor)
+        config, SystemClock(), engine, Tasks(engine, "").now(), transport=httpx2.MockTransport(vendor)
     )
     await parts.sweeper.run_once()
     gc.collect()
@@ -132,17 +133,18 @@ async def test_callbacks_that_wait_for_the_database_do_not_pile_up(world: World)
             asked += 1
             hold.wait(30)
 
-        waiting = [asyncio.create_task(it.parts.callbacks._call(slow)) for _ in range(webhook.CALLS_AT_ONCE)]
+        call = partial(it.parts.storage.threads.call, slow)
+        waiting = [asyncio.create_task(it.parts.callbacks._call(call)) for _ in range(webhook.CALLS_AT_ONCE)]
         await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, not time
         for one in waiting:
             one.cancel()
         await asyncio.wait(waiting)
         with pytest.raises(DatabaseUnavailable, match="64 callbacks wait"):
-            await it.parts.callbacks._call(slow)
-        assert it.parts.storage.pending == webhook.CALLS_AT_ONCE
+            await it.parts.callbacks._call(call)
+        assert it.parts.storage.threads.pending == webhook.CALLS_AT_ONCE
         hold.set()
         while it.parts.callbacks._calls:
-            await it.parts.storage.call(world.store.peek)
-        assert it.parts.storage.pending == 0
-        await it.parts.callbacks._call(slow)
+            await it.parts.storage.tasks.peek()
+        assert it.parts.storage.threads.pending == 0
+        await it.parts.callbacks._call(call)
         assert asked == webhook.CALLS_AT_ONCE + 1

@@ -36,7 +36,7 @@ from watchdog.services.poller import TICK_SECONDS
 from watchdog.services.reaper import REAP_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import longest_call_seconds, place
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 from watchdog.wiring import parts as wiring
 from watchdog.wiring.database import engine
 
@@ -63,14 +63,14 @@ class Service:
             config,
             clock,
             database,
-            Store(database, "").now(),
+            Tasks(database, "").now(),
             on_progress=self._progressed,
             observer=self.metrics,
         )
         self.status = ServiceStatus(
             manager,
             clock,
-            self.parts.storage,
+            self.parts.storage.threads,
             call_seconds=longest_call_seconds(
                 config.database.statement_timeout_seconds, config.database.connect_timeout_seconds
             ),
@@ -121,7 +121,7 @@ class Service:
         """Register with the database, then begin to sweep. Raises ConfigError, DatabaseError."""
         if self.http is not None:
             self.http.bind()
-        await self.parts.heartbeats.run_once()
+        await self.parts.heartbeat.run_once()
         # Before the first claim: an answer in a journal may spare a request.
         await self.parts.reaper.replay()
         if self.http is not None:
@@ -147,7 +147,7 @@ class Service:
             draining.cancel()
             await parts.stopper.drain(0)
         try:
-            await parts.storage.call(parts.storage.store.depart)
+            await parts.storage.heartbeats.depart(parts.daemon.instance)
         except DatabaseError as error:
             log.warning("departure_not_recorded", error=str(error))
         extending.cancel()
@@ -184,7 +184,7 @@ class Service:
         return min(self.parts.config.schedule.poll_seconds, self.status.sweep_seconds or math.inf)
 
     async def _heartbeat(self) -> float:
-        await self.parts.heartbeats.run_once()
+        await self.parts.heartbeat.run_once()
         return HEARTBEAT_SECONDS
 
     async def _poll(self) -> float:

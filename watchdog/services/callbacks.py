@@ -9,7 +9,7 @@ Of HTTP this module only knows the status codes; ``http_server`` serves it.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -34,8 +34,8 @@ from watchdog.core.callbacks import (
 from watchdog.core.model import Outcome
 from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.observer import Observer
-from watchdog.store.aio.threads import Storage
-from watchdog.store.callbacks import CallbackStore, Heard, Received, replay_key
+from watchdog.store.aio.calls import AsyncCallbacks
+from watchdog.store.callbacks import Received, use_key
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,8 +85,7 @@ class CallbackIntake:
     def __init__(
         self,
         *,
-        storage: Storage,
-        store: CallbackStore,
+        store: AsyncCallbacks,
         secrets: Mapping[int, Sequence[str]],
         bot_user_ids: Sequence[str],
         discover: bool,
@@ -94,7 +93,6 @@ class CallbackIntake:
         observer: Observer | None = None,
     ) -> None:
         self.responses: Counter[str] = Counter()
-        self._storage = storage
         self._store = store
         self._secrets = secrets
         self._bot_user_ids = bot_user_ids
@@ -119,7 +117,7 @@ class CallbackIntake:
             if not secrets:
                 return self.refuse(401, "unknown_app", f"there is no callback secret for AppId {event.app_id}")
             callbacks.verify(event, secrets, self._clock.time(), WINDOW_SECONDS)
-            kind = await self._take(event, replay_key(event, body))
+            kind = await self._take(event, use_key(event, body))
         except BadCallback as error:
             return self.refuse(STATUS_OF_FAULT[error.kind], error.kind, str(error))
         except DatabaseError as error:
@@ -141,12 +139,12 @@ class CallbackIntake:
         self.responses[response.kind] += 1
         return response
 
-    async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As Storage.call, at most ``CALLS_AT_ONCE`` at once: a call outlives the HTTP request that timed out."""
+    async def _call(self, method: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the store, at most ``CALLS_AT_ONCE`` times at once: a call outlives an HTTP request that timed out."""
         if self._calls >= CALLS_AT_ONCE:
             raise DatabaseUnavailable(f"{CALLS_AT_ONCE} callbacks are waiting for the database already")
         self._calls += 1
-        running = asyncio.ensure_future(self._storage.call(method, *args, **kwargs))
+        running = asyncio.ensure_future(method(*args, **kwargs))
         running.add_done_callback(self._came_back)
         return await asyncio.shield(running)
 
@@ -173,7 +171,7 @@ class CallbackIntake:
                     _moment(event),
                     is_person=event.characters > 0 and self._is_person(event.user_id),
                     discover=self._discover,
-                    replay_key=key,
+                    use_key=key,
                 )
                 if heard.discovered:
                     log.info("task_discovered", task_id=event.task_id, room_id=event.room_id, app_id=event.app_id)
@@ -182,12 +180,11 @@ class CallbackIntake:
                 reason = await call(
                     store.auto_stopped,
                     event.app_id,
-                    event.room_id,
                     event.task_id,
                     _moment(event),
                     event.code,
                     event.message,
-                    replay_key=key,
+                    use_key=key,
                 )
                 if reason is None:
                     return "ignored"
@@ -207,7 +204,7 @@ class CallbackIntake:
         return user_id is None or not any(fnmatchcase(user_id, bot) for bot in self._bot_user_ids)
 
 
-def _kind_of(result: Received | Heard) -> str:
+def _kind_of(result: Received) -> str:
     if result.replayed:
         return "replayed"
     return "suspicious" if result.suspicious else "accepted"

@@ -8,7 +8,7 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.core import outcomes
 from watchdog.core.model import Outcome, Reply
-from watchdog.store.tasks import Claim
+from watchdog.store.records import Claim
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,7 @@ from typing import Final
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.store.aio.threads import Storage
-from watchdog.store.polling import PollStore
+from watchdog.store.aio.calls import AsyncPolling
 
 log = structlog.get_logger(__name__)
 
@@ -22,12 +21,9 @@ LOOKS: Final = 12
 class HintFeed:
     """Watches for newer hints from any source."""
 
-    def __init__(
-        self, store: PollStore, storage: Storage, clock: Clock, *, silence_seconds: float, trusted_since: datetime
-    ) -> None:
+    def __init__(self, polling: AsyncPolling, clock: Clock, *, silence_seconds: float, trusted_since: datetime) -> None:
         """After ``silence_seconds`` without a hint about any active task the feed is dead."""
-        self._store = store
-        self._storage = storage
+        self._polling = polling
         self._clock = clock
         self.silence_seconds = silence_seconds
         self._alive_at = clock.monotonic()
@@ -53,11 +49,11 @@ class HintFeed:
         # Each of the two queries may read ten thousand rows. Before the feed is declared dead, both are made.
         is_silent = silence() > self.silence_seconds
         if is_silent or not self.active or now - self._counted_at >= COUNT_SECONDS:
-            self.active, self._counted_at = await self._storage.call(self._store.active), now
+            self.active, self._counted_at = await self._polling.active(), now
         if not self.active:
             self._alive_at = now
         elif is_silent or now - max(self._looked_at, answered_at) >= self.silence_seconds / LOOKS:
-            newest = await self._storage.call(self._store.newest_hint)
+            newest = await self._polling.newest_hint()
             if newest != self._newest:
                 self._alive_at = now
             self._newest, self._looked_at = newest, now

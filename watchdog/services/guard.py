@@ -7,7 +7,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core.guard import MINUTE_SECONDS, Guard, Limits, News
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.database_clock import DatabaseClock
 
 log = structlog.get_logger(__name__)
 
@@ -20,9 +20,9 @@ _NEXT_STEP: Final = (
 class StopGuard:
     """One daemon's guard against too many unverified stops."""
 
-    def __init__(self, limits: Limits, storage: Storage, clock: Clock) -> None:
+    def __init__(self, limits: Limits, database_clock: DatabaseClock, clock: Clock) -> None:
         self._guard = Guard(limits)
-        self._storage = storage
+        self._database_clock = database_clock
         self._clock = clock
         self._said_at = 0.0
         self._released_until: datetime | None = None
@@ -48,7 +48,7 @@ class StopGuard:
         """Take the heartbeat's news: how many tasks and daemons there are, and an operator's release."""
         guard, now = self._guard, self._clock.monotonic()
         guard.active, guard.fraction = active, 1 / max(1, daemons)
-        left = 0.0 if released_until is None else (released_until - self._storage.now()).total_seconds()
+        left = 0.0 if released_until is None else (released_until - self._database_clock.now()).total_seconds()
         guard.release(now + left)
         if released_until != self._released_until:
             self._released_until = released_until
@@ -63,7 +63,7 @@ class StopGuard:
         match news:
             case News.TRIPPED:
                 self._said_at = self._clock.monotonic()
-                self.tripped_at = self._storage.now()
+                self.tripped_at = self._database_clock.now()
                 log.error("guard_tripped", **self._numbers(), next_step=_NEXT_STEP)
             case News.OPENED:
                 self.tripped_at = None

@@ -13,10 +13,10 @@ from watchdog.observer import Observer
 from watchdog.services.feed import HintFeed
 from watchdog.services.guard import StopGuard
 from watchdog.services.poller import Poller
-from watchdog.services.sender import Sender
 from watchdog.services.workload import Workload
-from watchdog.store.aio.threads import Storage
-from watchdog.store.tasks import Daemon, Doing
+from watchdog.store.aio.calls import AsyncHeartbeats
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.records import Activity, Instance
 from watchdog.zego.pacing import Pace
 
 log = structlog.get_logger(__name__)
@@ -24,31 +24,31 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS: Final = 5.0
 
 
-class Heartbeats:
+class HeartbeatSender:
     """Sends this daemon's heartbeats; each spreads its news to the hint feed, the guard and the paces."""
 
     def __init__(
         self,
         *,
-        storage: Storage,
-        daemon: Daemon,
+        heartbeats: AsyncHeartbeats,
+        database_clock: DatabaseClock,
+        instance: Instance,
         feed: HintFeed,
         guard: StopGuard,
         paces: Iterable[Pace],
         current_policy: CurrentPolicy,
         workload: Workload,
-        sender: Sender,
         poller: Poller | None,
         observer: Observer | None = None,
     ) -> None:
-        self._storage = storage
-        self._daemon = daemon
+        self._heartbeats = heartbeats
+        self._database_clock = database_clock
+        self._instance = instance
         self._feed = feed
         self._guard = guard
         self._paces = tuple(paces)
         self._current_policy = current_policy
         self._workload = workload
-        self._sender = sender
         self._poller = poller
         self._observer = observer or Observer()
         self._was_silent_at: datetime | None = None
@@ -57,19 +57,18 @@ class Heartbeats:
     async def run_once(self) -> None:
         """Send one heartbeat. The first one registers the daemon. Raises DatabaseError."""
         rules, feed = self._current_policy.rules, self._feed
-        beat = await self._storage.call(
-            self._storage.store.pulse,
-            replace(self._daemon, mode=rules.mode.value),
+        beat = await self._heartbeats.beat(
+            replace(self._instance, mode=rules.mode.value),
             rules.gap_seconds,
             fresh=self._is_first,
-            doing=Doing(
+            activity=Activity(
                 in_flight=self._workload.in_hand,
-                requests=self._sender.requests,
+                requests=self._workload.requests,
                 guard_tripped_at=self._guard.tripped_at,
                 guard_held=self._guard.held,
             ),
         )
-        self._storage.synchronise(beat.now)
+        self._database_clock.synchronise(beat.now)
         if beat.watching_since > feed.trusted_since and not self._is_first:
             log.warning("watch_interrupted", watching_since=beat.watching_since.isoformat())
         self._is_first = False

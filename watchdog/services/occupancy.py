@@ -20,7 +20,7 @@ from watchdog.core.model import Evidence, Reply, RoomCount, Source
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
 from watchdog.services.bots import Bots
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
 from watchdog.zego.pacing import Pace
 
@@ -45,7 +45,7 @@ class Occupancy:
         self,
         zego: ZegoClient,
         pace: Pace,
-        storage: Storage,
+        database_clock: DatabaseClock,
         *,
         bots: Bots | None = None,
         background: Pace | None = None,
@@ -53,7 +53,7 @@ class Occupancy:
         """Without ``bots`` all users but the admins count as people. ``background`` is the pace of background calls."""
         self._zego = zego
         self._pace = pace
-        self._storage = storage
+        self._database_clock = database_clock
         self._bots = bots
         self._background = background
         self._background_calls = asyncio.Semaphore(BACKGROUND_CALLS)
@@ -100,7 +100,7 @@ class Occupancy:
     ) -> tuple[ReplyClass | None, Mapping[str, Evidence]]:
         # For background calls the poller logs it, once.
         complain = log.debug if in_background else log.warning
-        observed_at = self._storage.now()
+        observed_at = self._database_clock.now()
         try:
             counts = await self._zego.user_counts(app_id, rooms)
         except RequestError as error:

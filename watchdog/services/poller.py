@@ -8,7 +8,7 @@ equally longer.
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, ParamSpec, TypeVar
 
@@ -18,8 +18,9 @@ from watchdog.clock import Clock
 from watchdog.core.model import Evidence
 from watchdog.errors import DatabaseError
 from watchdog.services.occupancy import Occupancy
-from watchdog.store.aio.threads import GroupCommit, Storage
-from watchdog.store.polling import NOTHING, Observed, PollStore
+from watchdog.store.aio.calls import AsyncPolling
+from watchdog.store.aio.group_commit import GroupCommit
+from watchdog.store.polling import NOTHING, Observed
 from watchdog.zego.client import ROOMS_PER_CALL
 
 P = ParamSpec("P")
@@ -91,16 +92,14 @@ class Poller:
     def __init__(
         self,
         *,
-        storage: Storage,
-        store: PollStore,
+        polling: AsyncPolling,
         occupancy: Occupancy,
         apps: Sequence[int],
         every_seconds: float,
         clock: Clock,
     ) -> None:
         """``apps`` begins with the default AppId. One room is asked about at most every ``every_seconds``."""
-        self._storage = storage
-        self._store = store
+        self._polling = polling
         self._occupancy = occupancy
         self._apps = {app_id: _App() for app_id in apps}
         self._default_app = next(iter(apps), None)
@@ -132,7 +131,7 @@ class Poller:
             while calls > 0:
                 # In parts: one long transaction would block all others.
                 most = min(calls, _CALLS_TAKEN_AT_A_TIME) * ROOMS_PER_CALL
-                rooms = await self._with_pause(self._store.take, most, self._every_seconds, app_id, self._default_app)
+                rooms = await self._with_pause(self._polling.take, most, self._every_seconds, app_id, self._default_app)
                 begun += [
                     self._spawn(app_id, app, rooms[start : start + ROOMS_PER_CALL])
                     for start in range(0, len(rooms), ROOMS_PER_CALL)
@@ -190,17 +189,17 @@ class Poller:
         for app_id in dict(group):
             of_app = [number for number, (whose, _) in enumerate(group) if whose == app_id]
             answers = {room: seen for number in of_app for room, seen in group[number][1].items()}
-            told[of_app[0]] = await self._with_pause(self._store.observe, app_id, self._default_app, answers)
+            told[of_app[0]] = await self._with_pause(self._polling.observe, app_id, self._default_app, answers)
         return told
 
-    async def _with_pause(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def _with_pause(self, method: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the store, then pause for as long as the call took.
 
         SQLite's lock has no queue: without pauses between transactions the application might never get it.
         """
         began = self._clock.monotonic()
         try:
-            return await self._storage.call(method, *args, **kwargs)
+            return await method(*args, **kwargs)
         finally:
             if (took := self._clock.monotonic() - began) > 0:
                 await self._clock.sleep(min(took, _LONGEST_REST_SECONDS))

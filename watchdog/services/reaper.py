@@ -6,7 +6,8 @@ import structlog
 
 from watchdog.core.model import Outcome
 from watchdog.observer import Observer
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.answers import Answers
+from watchdog.store.aio.calls import AsyncLedger
 
 log = structlog.get_logger(__name__)
 
@@ -16,20 +17,23 @@ REAP_SECONDS: Final = 15.0
 class Reaper:
     """``run_once`` does both; ``replay`` alone is for the start, before anything is claimed."""
 
-    def __init__(self, *, storage: Storage, lease_seconds: float, observer: Observer | None = None) -> None:
-        self._storage = storage
+    def __init__(
+        self, *, answers: Answers, ledger: AsyncLedger, lease_seconds: float, observer: Observer | None = None
+    ) -> None:
+        self._answers = answers
+        self._ledger = ledger
         self._lease_seconds = lease_seconds
         self._observer = observer or Observer()
 
     async def replay(self) -> None:
         """Record answers that a process could not record. Raises DatabaseError."""
-        for outcome, reason in await self._storage.replay():
+        for outcome, reason in await self._answers.replay():
             self._observer.attempt(outcome, reason)
 
     async def run_once(self) -> int:
         """Close attempts whose lease is over as ``unknown``; returns how many. Raises DatabaseError."""
         await self.replay()
-        closed = await self._storage.call(self._storage.store.reap, self._lease_seconds)
+        closed = await self._ledger.reap(self._lease_seconds)
         if closed:
             log.warning("abandoned_attempts_closed", attempts=len(closed))
         for reason in closed:

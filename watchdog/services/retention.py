@@ -5,7 +5,7 @@ Every six hours it also goes through tasks and attempts. A batch is too short to
 is nine times as long, so that retention takes at most a tenth of the database's time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +14,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.errors import DatabaseError
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.calls import AsyncRetention
 from watchdog.store.retention import RetentionStore
 
 log = structlog.get_logger(__name__)
@@ -75,20 +75,13 @@ class Retention:
     def __init__(
         self,
         *,
-        storage: Storage,
-        store: RetentionStore,
+        retention: AsyncRetention,
         keep: Keep,
-        prune_callbacks: Callable[[], int],
-        prune_watches: Callable[[], int],
         instance: str,
         clock: Clock,
     ) -> None:
-        """The two ``prune`` functions remove one batch each, and return how many rows that was."""
-        self._storage = storage
-        self._store = store
+        self._retention = retention
         self._keep = keep
-        self._prune_callbacks = prune_callbacks
-        self._prune_watches = prune_watches
         self._instance = instance
         self._clock = clock
         self._rows = MOST_ROWS
@@ -107,7 +100,7 @@ class Retention:
         try:
             if self._pass is None and not await self._begin():
                 return ASK_AGAIN_SECONDS
-            is_over, took = await self._storage.call(self._batch)
+            is_over, took = await self._retention.together(self._batch)
         except DatabaseError as error:
             # Nothing is lost by waiting. This is the only log line if a privilege is missing.
             log.warning("not_pruned", error=str(error), next_step="zego-watchdog check")
@@ -119,11 +112,11 @@ class Retention:
         return max(PAUSE_SECONDS, _PAUSES * took)
 
     async def _begin(self) -> bool:
-        now, is_ours = await self._storage.call(self._store.turn, self._instance)
+        now, is_ours = await self._retention.turn(self._instance)
         if not is_ours or self._clock_jumped(now):
             return False
         self._is_through_tables = self._clock.monotonic() >= self._tables_at
-        self._pass = self._batches(now)
+        self._pass = self._batches(self._retention.store, now)
         return True
 
     def _clock_jumped(self, now: datetime) -> bool:
@@ -142,7 +135,7 @@ class Retention:
         )
         return True
 
-    def _batch(self) -> tuple[bool, float]:
+    def _batch(self, _: RetentionStore) -> tuple[bool, float]:
         if self._pass is None:
             raise RuntimeError("there is no pass: call run_once")
         began = self._clock.monotonic()
@@ -151,26 +144,26 @@ class Retention:
         self._rows = max(LEAST_ROWS, self._rows // 2) if took > BATCH_SECONDS else min(MOST_ROWS, self._rows + 10)
         return is_over, took
 
-    def _batches(self, now: datetime) -> Iterator[None]:
+    def _batches(self, store: RetentionStore, now: datetime) -> Iterator[None]:
         """Yield after each batch. Ages are counted from ``now``, even if the clock jumps."""
         pruned = self._pruned
-        while gone := self._prune_callbacks():
+        while gone := store.prune_callbacks():
             pruned.callbacks += gone
             yield
-        self._prune_watches()
+        store.prune_gone()
         if not self._is_through_tables:
             return
         if self._keep.tasks is not None:
             task_id: str | None = ""
             while task_id is not None:
-                tasks = self._store.prune_tasks(task_id, self._rows, now - self._keep.tasks)
+                tasks = store.prune_tasks(task_id, self._rows, now - self._keep.tasks)
                 task_id = tasks.after
                 pruned.tasks += tasks.tasks
                 yield
         if self._keep.attempts is not None:
             attempt_id: int | None = 0
             while attempt_id is not None:
-                attempts = self._store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts)
+                attempts = store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts)
                 attempt_id = attempts.after
                 pruned.attempts += attempts.attempts
                 pruned.rejoins += attempts.rejoins

@@ -5,7 +5,6 @@ decision to stop ──► commit `sent` ──► lease left? ──► one req
 
 import asyncio
 import random
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
@@ -20,8 +19,10 @@ from watchdog.errors import NoAnswer, NotSent
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.claims import Claimed, Finished, StopSettings, announce
-from watchdog.store.aio.threads import Storage
-from watchdog.store.tasks import Answer, Intent, Sent
+from watchdog.services.workload import Workload
+from watchdog.store.aio.answers import Answers
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.records import Attempt, Intent
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
 
@@ -32,14 +33,8 @@ DETAIL_SHUTDOWN: Final = "shut down before the answer came"
 DETAIL_EXHAUSTED: Final = "attempts exhausted"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
-    """A committed attempt and its result; ``result`` is None if the lease was too short to send the request."""
-
-    claimed: Claimed
-    intent: Intent
-    sent: Sent
-    result: Reply | NotSent | NoAnswer | None
+Result = Reply | NotSent | NoAnswer | None
+"""The result of a request; None if the lease was too short to send it."""
 
 
 class _LeaseShort(Exception):
@@ -52,28 +47,32 @@ class Sender:
     def __init__(
         self,
         *,
-        storage: Storage,
+        answers: Answers,
+        database_clock: DatabaseClock,
         zego: ZegoClient,
         pace: Pace,
         blocks: AppBlocks,
+        workload: Workload,
         current_policy: CurrentPolicy,
         settings: StopSettings,
         clock: Clock,
         observer: Observer | None = None,
     ) -> None:
-        self._storage = storage
+        self._answers = answers
+        self._database_clock = database_clock
         self._zego = zego
         self._pace = pace
         self._blocks = blocks
+        self._workload = workload
         self._current_policy = current_policy
         self._settings = settings
         self._clock = clock
         self._observer = observer or Observer()
-        self.requests = 0
-        """How many requests have been sent since the start."""
 
-    async def send(self, claimed: Claimed, app_id: int, evidence: Evidence, reason: Reason) -> Attempted | None:
-        """Commit the attempt and send the request; pass the result to ``conclude``.
+    async def send(
+        self, claimed: Claimed, app_id: int, evidence: Evidence, reason: Reason
+    ) -> tuple[Attempt, Result] | None:
+        """Commit the attempt and send the request; pass both values to ``conclude``.
 
         None if the row has changed since the claim: then nothing is sent or recorded. If it is cancelled during the
         request, it records the attempt as ``unknown`` first.
@@ -81,127 +80,123 @@ class Sender:
         task = claimed.claim.task
         auto_stop_at = task.auto_stop_at
         if auto_stop_at is None:
-            plan = policy.plan(task, self._current_policy.rules, self._storage.now())
+            plan = policy.plan(task, self._current_policy.rules, self._database_clock.now())
             auto_stop_at = None if plan is None else plan.auto_stop_at
-        intent = Intent(claimed.claim, app_id, reason, evidence, auto_stop_at)
-        sent = await self._storage.intend(intent)
-        if sent is None:
+        attempt = await self._answers.intend(Intent(claimed.claim, app_id, reason, evidence, auto_stop_at))
+        if attempt is None:
             return None
-        gate = partial(self._pass_gate, claimed, app_id, sent)
         try:
-            return Attempted(claimed, intent, sent, await self._zego.stop_task(app_id, task.task_id, gate=gate))
+            gate = partial(self._pass_gate, claimed, attempt)
+            return attempt, await self._zego.stop_task(app_id, task.task_id, gate=gate)
         except _LeaseShort:
-            return Attempted(claimed, intent, sent, None)
+            return attempt, None
         except (NotSent, NoAnswer) as error:
             self._blocks.postpone(app_id)
-            return Attempted(claimed, intent, sent, error)
+            return attempt, error
         except asyncio.CancelledError:
-            await self._record(claimed, intent, sent, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
+            await self._record(claimed, attempt, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
             raise
 
-    async def _pass_gate(self, claimed: Claimed, app_id: int, sent: Sent) -> None:
+    async def _pass_gate(self, claimed: Claimed, attempt: Attempt) -> None:
         """Wait until the prepared request may leave."""
         due_at = claimed.claim.task.due_at
-        if sent.sent_at == due_at:
+        if attempt.sent_at == due_at:
             # Committed a little early. The wait is bounded: the clock may have jumped.
-            early = (sent.sent_at - self._storage.now()).total_seconds()
+            early = (attempt.sent_at - self._database_clock.now()).total_seconds()
             await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
-        await self._pace.leave(app_id)
+        await self._pace.leave(attempt.intent.app_id)
         if not claimed.lease_suffices(self._clock, self._settings):
             raise _LeaseShort
-        if due_at is not None and sent.attempt == 1 and not claimed.manual:
-            self._observer.sent((self._storage.now() - due_at).total_seconds())
-        self.requests += 1
+        if due_at is not None and attempt.number == 1 and not claimed.manual:
+            self._observer.sent((self._database_clock.now() - due_at).total_seconds())
+        self._workload.requests += 1
 
-    async def conclude(self, attempted: Attempted) -> Finished:
+    async def conclude(self, claimed: Claimed, attempt: Attempt, result: Result) -> Finished:
         """Record the outcome."""
-        claimed, intent, sent = attempted.claimed, attempted.intent, attempted.sent
-        match attempted.result:
+        match result:
             case None:
-                return await self._record(claimed, intent, sent, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
-            case NotSent() as error:
-                outcome = Outcome.REJECTED if self._exhausted(intent, sent) else Outcome.RETRY
-                return await self._record(claimed, intent, sent, outcome, str(error))
-            case NoAnswer() as error:
-                return await self._record(claimed, intent, sent, Outcome.UNKNOWN, str(error))
-            case Reply() as reply:
-                return await self._answered(claimed, intent, sent, reply)
+                return await self._record(claimed, attempt, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
+            case NotSent():
+                outcome = Outcome.REJECTED if self._is_exhausted(attempt) else Outcome.RETRY
+                return await self._record(claimed, attempt, outcome, str(result))
+            case NoAnswer():
+                return await self._record(claimed, attempt, Outcome.UNKNOWN, str(result))
+            case Reply():
+                return await self._answered(claimed, attempt, result)
             case never:
                 assert_never(never)
 
-    async def _answered(self, claimed: Claimed, intent: Intent, sent: Sent, reply: Reply) -> Finished:
+    async def _answered(self, claimed: Claimed, attempt: Attempt, reply: Reply) -> Finished:
+        app_id = attempt.intent.app_id
         reply_class = outcomes.classify(reply)
         outcome = outcomes.conclude(
             reply_class,
             earlier_unknown=claimed.claim.earlier_unknown,
-            at_or_after_auto_stop=self._past_auto_stop(intent),
-            exhausted=self._exhausted(intent, sent),
+            at_or_after_auto_stop=self._is_past_auto_stop(attempt),
+            exhausted=self._is_exhausted(attempt),
         )
         if reply_class is ReplyClass.THROTTLED:
-            self._pace.throttled(intent.app_id)
+            self._pace.throttled(app_id)
         else:
-            self._pace.answered(intent.app_id)
+            self._pace.answered(app_id)
         if outcome is Outcome.BLOCKED:
-            self._blocks.block(intent.app_id, reply_class, reply)
+            self._blocks.block(app_id, reply_class, reply)
         else:
-            self._blocks.unblock(intent.app_id)
+            self._blocks.unblock(app_id)
         detail = reply.excerpt
         if outcome is Outcome.REJECTED and reply_class is not ReplyClass.REJECTED:
             detail = DETAIL_EXHAUSTED if detail is None else f"{DETAIL_EXHAUSTED}; {detail}"
         # The reply has taught us the clock offset: the next signature is right, so retry without delay.
-        at_once = reply_class is ReplyClass.CLOCK and sent.attempt == 1
-        return await self._record(claimed, intent, sent, outcome, detail, reply, wake_seconds=0.0 if at_once else None)
+        at_once = reply_class is ReplyClass.CLOCK and attempt.number == 1
+        return await self._record(claimed, attempt, outcome, detail, reply, wake_seconds=0.0 if at_once else None)
 
-    def _past_auto_stop(self, intent: Intent) -> bool:
-        return intent.auto_stop_at is not None and self._storage.now() >= intent.auto_stop_at
+    def _is_past_auto_stop(self, attempt: Attempt) -> bool:
+        auto_stop_at = attempt.intent.auto_stop_at
+        return auto_stop_at is not None and self._database_clock.now() >= auto_stop_at
 
-    def _exhausted(self, intent: Intent, sent: Sent) -> bool:
+    def _is_exhausted(self, attempt: Attempt) -> bool:
         return outcomes.is_exhausted(
-            sent.attempt, self._settings.max_attempts, past_auto_stop=self._past_auto_stop(intent)
+            attempt.number, self._settings.max_attempts, past_auto_stop=self._is_past_auto_stop(attempt)
         )
 
     async def _record(
         self,
         claimed: Claimed,
-        intent: Intent,
-        sent: Sent,
+        attempt: Attempt,
         outcome: Outcome,
         detail: str | None,
         reply: Reply | None = None,
         *,
         wake_seconds: float | None = None,
     ) -> Finished:
-        now = self._storage.now()
+        now, intent = self._database_clock.now(), attempt.intent
+        left = None if intent.auto_stop_at is None else (intent.auto_stop_at - now).total_seconds()
         if wake_seconds is None:
-            left = None if intent.auto_stop_at is None else (intent.auto_stop_at - now).total_seconds()
-            wake_seconds = outcomes.backoff_seconds(sent.attempt, left, random.random())  # noqa: S311 - jitter
-        answer = Answer(
-            claim=claimed.claim,
-            sent=sent,
-            outcome=outcome,
-            replied_at=None if reply is None else max(now, sent.sent_at),
+            wake_seconds = outcomes.backoff_seconds(attempt.number, left, random.random())  # noqa: S311 - jitter
+        answer = attempt.answer(
+            outcome,
+            replied_at=None if reply is None else max(now, attempt.sent_at),
             reply=reply,
             detail=detail,
-            status=outcomes.TASK_BECOMES[outcome],
             wake_seconds=wake_seconds,
         )
-        in_time = await self._storage.record(answer)
+        in_time = await self._answers.record(answer)
         if in_time:
             self._observer.attempt(outcome, intent.reason)
-        if outcome is Outcome.STOPPED and intent.auto_stop_at is not None:
-            self._observer.stopped((intent.auto_stop_at - now).total_seconds())
+        if outcome is Outcome.STOPPED and left is not None:
+            self._observer.stopped(left)
         announce(
             claimed,
             outcome,
-            attempt=sent.attempt,
+            attempt=answer.attempt,
             reason=intent.reason.value,
-            http_status=None if reply is None else reply.http_status,
-            code=None if reply is None else reply.code,
-            message=None if reply is None else reply.message,
-            request_id=None if reply is None else reply.request_id,
+            http_status=answer.http_status,
+            code=answer.code,
+            message=answer.message,
+            request_id=answer.request_id,
             detail=detail,
             retry_in_seconds=None if answer.status is not None else round(wake_seconds, 3),
         )
         if not in_time:
-            log.warning("answer_came_after_lease", task_id=claimed.task_id, attempt=sent.attempt)
+            log.warning("answer_came_after_lease", task_id=answer.task_id, attempt=answer.attempt)
         return Finished(outcome, detail, reply)

@@ -17,16 +17,17 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.core import policy
 from watchdog.core.guard import HELD_RECHECK_SECONDS
-from watchdog.core.model import Evidence, Mode, Outcome, Reason
-from watchdog.core.policy import CurrentPolicy, Decision, Rule, Verdict
+from watchdog.core.model import Evidence, Outcome, Reason
+from watchdog.core.policy import Decision, Rule, Verdict
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.claims import Claimed, Finished, StopSettings, announce
 from watchdog.services.sender import Sender
 from watchdog.services.verification import Verifier
 from watchdog.services.workload import Workload
-from watchdog.store.aio.threads import Storage
-from watchdog.store.tasks import Claim, SetAside
+from watchdog.store.aio.calls import AsyncTasks
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.records import Claim, SetAside
 from watchdog.zego.client import ROOMS_PER_CALL
 
 log = structlog.get_logger(__name__)
@@ -46,24 +47,24 @@ class Stopper:
     def __init__(
         self,
         *,
-        storage: Storage,
+        tasks: AsyncTasks,
+        database_clock: DatabaseClock,
         verifier: Verifier,
         sender: Sender,
         blocks: AppBlocks,
         workload: Workload,
-        current_policy: CurrentPolicy,
         settings: StopSettings,
         clock: Clock,
         on_progress: Callable[[], None] = lambda: None,
         observer: Observer | None = None,
     ) -> None:
         """``on_progress`` is called when another sweep would find something to do."""
-        self._storage = storage
+        self._tasks = tasks
+        self._database_clock = database_clock
         self._verifier = verifier
         self._sender = sender
         self._blocks = blocks
         self._workload = workload
-        self._current_policy = current_policy
         self._settings = settings
         self._clock = clock
         self._on_progress = on_progress
@@ -145,7 +146,7 @@ class Stopper:
         if decision.verdict is not Verdict.STOP:
             return await self._decline(claimed, vendor, decision)
         await self._until_nearly_due(claimed)
-        if self._only_observes():
+        if self._verifier.only_observes():
             return await self._give_back(
                 claimed, Outcome.WOULD_STOP, decision.rule, vendor, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
             )
@@ -156,42 +157,39 @@ class Stopper:
                 return await self._decline(claimed, vendor, decision)
             # The mode may have been reloaded during the wait.
             is_late = self._workload.is_closing or not claimed.lease_suffices(self._clock, self._settings)
-            if self._only_observes() or is_late:
+            if self._verifier.only_observes() or is_late:
                 return await self._give_back(claimed, None, DETAIL_UNSENT, vendor)
             if self._blocks.is_blocked(claimed):
                 return await self._give_back(claimed, None, DETAIL_BLOCKED, vendor)
             evidence = vendor or claimed.claim.task.evidence
             reason = decision.reason or _reason(claimed, evidence)
-            attempted = await self._sender.send(claimed, app_id, evidence, reason)
-        if attempted is None:
+            sent = await self._sender.send(claimed, app_id, evidence, reason)
+        if sent is None:
             # Since the claim the application ended the task, held it, or saw people come.
             return await self._give_back(claimed, None, DETAIL_ROW_CHANGED, vendor)
         # Outside the slot: the next request need not wait for this commit.
-        return await self._sender.conclude(attempted)
+        return await self._sender.conclude(claimed, *sent)
 
     async def _until_nearly_due(self, claimed: Claimed) -> None:
         """Return when the attempt may be committed; at once if the task is due, or not due for long."""
         while True:
-            early = (self._verifier.acts_at(claimed) - self._storage.now()).total_seconds()
+            early = (self._verifier.acts_at(claimed) - self._database_clock.now()).total_seconds()
             if early <= policy.COMMIT_LEAD_SECONDS:
                 return
             await self._clock.sleep(early - policy.COMMIT_LEAD_SECONDS)
-
-    def _only_observes(self) -> bool:
-        return self._current_policy.rules.mode is Mode.OBSERVE
 
     async def _decline(self, claimed: Claimed, vendor: Evidence | None, decision: Decision) -> Finished:
         """Send nothing, for the reason that was decided."""
         match decision.verdict:
             case Verdict.UNKNOWN:
-                seconds = policy.recheck_seconds(claimed.claim.task, self._storage.now())
+                seconds = policy.recheck_seconds(claimed.claim.task, self._database_clock.now())
                 if decision.rule is Rule.GUARDED:
                     seconds = min(seconds, HELD_RECHECK_SECONDS)
                 return await self._withhold(claimed, decision.rule, wake_seconds=seconds)
             case Verdict.KEEP if vendor is not None and vendor.user_count:
                 return await self._give_back(claimed, Outcome.SPARED, decision.rule, vendor, observed=vendor)
             case _:
-                wait = 0.0 if decision.until is None else (decision.until - self._storage.now()).total_seconds()
+                wait = 0.0 if decision.until is None else (decision.until - self._database_clock.now()).total_seconds()
                 return await self._give_back(claimed, None, decision.rule, wake_seconds=max(0.0, wait))
 
     async def _withhold(self, claimed: Claimed, detail: str, *, wake_seconds: float) -> Finished:
@@ -214,7 +212,7 @@ class Stopper:
         evidence = vendor or claimed.claim.task.evidence
         why = _reason(claimed, evidence)
         item = SetAside(claimed.claim, claimed.app_id, outcome, why, detail, evidence, observed, wake_seconds)
-        noted = await self._storage.call(self._storage.store.set_aside, [item])
+        noted = await self._tasks.set_aside([item])
         if outcome is not None:
             if noted:
                 self._observer.attempt(outcome, why)

@@ -13,7 +13,8 @@ from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.stopper import Stopper
 from watchdog.services.workload import Workload
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.calls import AsyncTasks
+from watchdog.store.aio.database_clock import DatabaseClock
 
 PLAN_AT_ONCE: Final = 500
 
@@ -34,7 +35,8 @@ class Sweeper:
     def __init__(
         self,
         *,
-        storage: Storage,
+        tasks: AsyncTasks,
+        database_clock: DatabaseClock,
         stopper: Stopper,
         workload: Workload,
         blocks: AppBlocks,
@@ -44,7 +46,8 @@ class Sweeper:
         clock: Clock,
         observer: Observer | None = None,
     ) -> None:
-        self._storage = storage
+        self._tasks = tasks
+        self._database_clock = database_clock
         self._stopper = stopper
         self._workload = workload
         self._blocks = blocks
@@ -57,22 +60,22 @@ class Sweeper:
 
     async def run_once(self) -> Swept:
         """One pass. Raises DatabaseError; nothing is lost then."""
-        peek = await self._storage.call(self._storage.store.peek)
-        self._storage.synchronise(peek.now)
+        peek = await self._tasks.peek()
+        self._database_clock.synchronise(peek.now)
         planned = await self._plan() if peek.newly_empty else 0
         if planned:
-            peek = await self._storage.call(self._storage.store.peek)
+            peek = await self._tasks.peek()
         claimed = await self._claim() if peek.due else 0
         if claimed:
-            peek = await self._storage.call(self._storage.store.peek)
+            peek = await self._tasks.peek()
         return Swept(planned, claimed, peek.due, _seconds_until(peek.wake_at, peek.now))
 
     async def _plan(self) -> int:
         planned = 0
         while True:
-            now, found = await self._storage.call(self._storage.store.newly_empty, PLAN_AT_ONCE)
+            now, found = await self._tasks.newly_empty(PLAN_AT_ONCE)
             plans = [plan for task in found if (plan := policy.plan(task, self._current_policy.rules, now)) is not None]
-            saved = await self._storage.call(self._storage.store.save_plans, plans)
+            saved = await self._tasks.save_plans(plans)
             planned += saved
             # None saved: another daemon has planned all of them.
             if len(found) < PLAN_AT_ONCE or not saved:
@@ -98,8 +101,7 @@ class Sweeper:
         self._claims += 1
         # Counted from before the claim, so never later than the end of the lease in the database.
         until = self._clock.monotonic() + self._lease_seconds
-        now, claims = await self._storage.call(
-            self._storage.store.claim,
+        now, claims = await self._tasks.claim(
             f"{self._instance}/{self._claims}",
             limit=limit,
             lease_seconds=self._lease_seconds,
@@ -108,7 +110,7 @@ class Sweeper:
             except_tasks=self._workload.tasks,
             only_app=only_app,
         )
-        self._storage.synchronise(now)
+        self._database_clock.synchronise(now)
         for reason in chain.from_iterable(claim.abandoned for claim in claims):
             self._observer.attempt(Outcome.UNKNOWN, reason)
         self._stopper.submit(claims, until, probe=only_app is not None)

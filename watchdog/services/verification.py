@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from watchdog.core import policy
-from watchdog.core.model import Evidence, Verify
+from watchdog.core.model import Evidence, Mode, Verify
 from watchdog.core.policy import CurrentPolicy, Decision, Rule, Verdict
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.claims import Claimed
 from watchdog.services.feed import HintFeed
 from watchdog.services.guard import StopGuard
 from watchdog.services.occupancy import Occupancy
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.database_clock import DatabaseClock
 
 
 class Verifier:
@@ -20,14 +20,14 @@ class Verifier:
     def __init__(
         self,
         *,
-        storage: Storage,
+        database_clock: DatabaseClock,
         occupancy: Occupancy | None,
         feed: HintFeed,
         guard: StopGuard,
         blocks: AppBlocks,
         current_policy: CurrentPolicy,
     ) -> None:
-        self._storage = storage
+        self._database_clock = database_clock
         self._occupancy = occupancy
         self._feed = feed
         self._guard = guard
@@ -47,7 +47,12 @@ class Verifier:
 
     def acts_at(self, claimed: Claimed) -> datetime:
         """The task's due time if that is near, else now."""
-        return policy.acts_at(claimed.claim.task, self._storage.now(), policy.LEAD_SECONDS, manual=claimed.manual)
+        now = self._database_clock.now()
+        return policy.acts_at(claimed.claim.task, now, policy.LEAD_SECONDS, manual=claimed.manual)
+
+    def only_observes(self) -> bool:
+        """Whether the mode is ``observe``: decide, but send nothing."""
+        return self._current_policy.rules.mode is Mode.OBSERVE
 
     async def ask(self, app_id: int, rooms: Sequence[str]) -> Mapping[str, Evidence]:
         """What the vendor says of each room; empty if it does not answer or need not be asked."""

@@ -35,6 +35,8 @@ class Workload:
         self._turns = defaultdict[int, asyncio.Semaphore](lambda: asyncio.Semaphore(2 * settings.concurrency))
         self.in_hand = 0
         """How many claims are being worked on."""
+        self.requests = 0
+        """How many stop requests have been sent since the start."""
         self.stopped = 0
         """How many tasks have been stopped since the start."""
         self.is_closing = False

@@ -1,8 +1,9 @@
-"""The tables as SQLAlchemy sees them; ``migrations/`` builds them, a test holds the two against each other.
+"""The tables as SQLAlchemy sees them, and the expressions that several modules share.
 
-What every column means, for those who read and write them, is in ``docs/schema.md``.
+``migrations/`` builds the tables; a test compares the two. ``docs/schema.md`` explains every column.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-VERSION_TABLE = "zego_schema_version"
-"""Our own, so that the application's ``alembic_version`` in the same database is left alone."""
+from watchdog.core.model import Status, Task
 
-# On SQLite times are text that sorts and that SQLite's own date functions read.
+VERSION_TABLE = "zego_schema_version"
+"""Our own name, because the application may have its ``alembic_version`` in the same database."""
+
+# On SQLite times are text: it sorts, and SQLite's date functions read it.
 SQLITE_TIME_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
@@ -190,3 +193,16 @@ rejoins = sa.Table(
     sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("rejoined_at", UtcTime),
 )
+
+# A literal, because it is the condition of the partial indexes: the planner could not match a parameter.
+ACTIVE = tasks.c.status == sa.literal_column("'active'")
+NOW = sa.select(utcnow().label("now"))
+
+_STATUS_AT = list(tasks.c.keys()).index("status")
+
+
+def as_task(row: Sequence[Any]) -> Task:
+    """Return a row of all columns of ``zego_tasks``, in the table's order, as a Task."""
+    values = list(row)
+    values[_STATUS_AT] = Status(values[_STATUS_AT])
+    return Task(*values)

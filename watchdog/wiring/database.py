@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from watchdog.config.settings import Config, DatabaseConfig
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
-from watchdog.store.tasks import Store
 
 
 def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
@@ -23,11 +22,11 @@ def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
 
 
 @contextmanager
-def opened(config: Config) -> Iterator[Store]:
+def opened(config: Config) -> Iterator[sa.Engine]:
     """The database, at this program's schema version. Raises ConfigError, DatabaseError."""
     database = engine(config.database)
     try:
         schema.require(database)
-        yield Store(database, "")
+        yield database
     finally:
         database.dispose()

@@ -14,7 +14,7 @@ from watchdog.core.policy import Policy
 from watchdog.observer import Observer
 from watchdog.services.claims import StopSettings
 from watchdog.services.occupancy import BACKGROUND_CALLS
-from watchdog.store.tasks import Daemon
+from watchdog.store.records import Instance
 from watchdog.zego.client import ZegoClient
 
 
@@ -74,10 +74,10 @@ def zego_client(
     )
 
 
-def identity(config: Config) -> Daemon:
+def identity(config: Config) -> Instance:
     """The identity of this process; unique, so that two processes never share a claim token."""
     host = socket.gethostname()
-    return Daemon(
+    return Instance(
         instance=f"{host}-{os.getpid()}-{secrets.token_hex(4)}",
         host=host,
         pid=os.getpid(),

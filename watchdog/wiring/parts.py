@@ -18,9 +18,9 @@ from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.bots import Bots
 from watchdog.services.callbacks import CallbackIntake
 from watchdog.services.feed import HintFeed
-from watchdog.services.figures import Gauges
+from watchdog.services.figures import DatabaseFigures
 from watchdog.services.guard import StopGuard
-from watchdog.services.heartbeat import Heartbeats
+from watchdog.services.heartbeat import HeartbeatSender
 from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
 from watchdog.services.poller import Poller
 from watchdog.services.reaper import Reaper
@@ -31,13 +31,8 @@ from watchdog.services.sweeper import Sweeper
 from watchdog.services.verification import Verifier
 from watchdog.services.workload import Workload
 from watchdog.store.aio.answer_journal import AnswerJournal
-from watchdog.store.aio.threads import Storage
-from watchdog.store.callbacks import CallbackStore
 from watchdog.store.engine import identify
-from watchdog.store.pace import PaceStore
-from watchdog.store.polling import PollStore
-from watchdog.store.retention import RetentionStore
-from watchdog.store.tasks import Daemon, Store
+from watchdog.store.records import Instance
 from watchdog.wiring.from_config import (
     app_ids,
     callback_secrets,
@@ -49,6 +44,7 @@ from watchdog.wiring.from_config import (
     stop_settings,
     zego_client,
 )
+from watchdog.wiring.storage import Storage, storage
 from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
 from watchdog.zego.pacing import Pace, Schedule
 
@@ -64,7 +60,7 @@ class Parts:
     """Everything that works on one database for one process. ``poller`` and ``bots`` need the RTC API."""
 
     config: Config
-    daemon: Daemon
+    daemon: Instance
     storage: Storage
     zego: ZegoClient
     paces: Mapping[str, Pace]
@@ -78,17 +74,17 @@ class Parts:
     bots: Bots | None
     poller: Poller | None
     callbacks: CallbackIntake
-    heartbeats: Heartbeats
+    heartbeat: HeartbeatSender
     reaper: Reaper
     retention: Retention
-    figures: Gauges
+    figures: DatabaseFigures
 
     def adopt(self, config: Config) -> None:
         """Use ``config`` from now on; it may differ from the present one only in ``reload.APPLIED``."""
         self.config = config
         self.current_policy.rules = rules(config)
         self.guard.set_limits(limits(config))
-        self.storage.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
+        self.storage.ledger.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
         self.feed.silence_seconds = silence_seconds(config)
         for name, rate in _rates(config).items():
             self.paces[name].set_rate(rate)
@@ -103,7 +99,7 @@ class Parts:
     async def close(self) -> None:
         await self.zego.aclose()
         self.storage.close()
-        self.storage.store.engine.dispose()
+        self.storage.engine.dispose()
 
 
 def build(
@@ -133,7 +129,7 @@ def build(
     )
     bots, occupancy = _occupancy(base)
     poller = _poller(base, occupancy)
-    workload, sender, stopper = _stopping(base, occupancy, on_progress)
+    workload, stopper = _stopping(base, occupancy, on_progress)
     parts = Parts(
         config=config,
         daemon=base.daemon,
@@ -149,11 +145,16 @@ def build(
         sweeper=_sweeper(base, workload, stopper),
         bots=bots,
         poller=poller,
-        callbacks=_callbacks(base, workload.default_app),
-        heartbeats=_heartbeats(base, workload, sender, poller),
-        reaper=Reaper(storage=base.storage, lease_seconds=config.stop.lease_seconds, observer=base.observer),
+        callbacks=_callbacks(base),
+        heartbeat=_heartbeat(base, workload, poller),
+        reaper=Reaper(
+            answers=base.storage.answers,
+            ledger=base.storage.ledger,
+            lease_seconds=config.stop.lease_seconds,
+            observer=base.observer,
+        ),
         retention=_retention(base),
-        figures=Gauges(base.storage, base.observer, clock),
+        figures=DatabaseFigures(base.storage.figures, base.storage.clock, base.observer, clock),
     )
     _show(base.observer, parts)
     return parts
@@ -165,11 +166,9 @@ class _Base:
 
     config: Config
     clock: Clock
-    database: sa.Engine
     observer: Observer
-    daemon: Daemon
+    daemon: Instance
     storage: Storage
-    poll_store: PollStore
     zego: ZegoClient
     paces: Mapping[str, Pace]
     current_policy: CurrentPolicy
@@ -189,28 +188,28 @@ def _base(
     observer: Observer,
 ) -> _Base:
     daemon = identity(config)
-    store = Store(database, daemon.instance, rejoin_watch_seconds=config.policy.rejoin_watch_seconds)
     folder = config.journal(os.environ)
-    journal = None if folder is None else AnswerJournal(folder, identify(database), daemon.instance)
-    storage = Storage(store, clock, journal)
-    storage.synchronise(now)
-    poll_store = PollStore(database)
+    calls = storage(
+        database,
+        clock,
+        instance=daemon.instance,
+        default_app=next(iter(app_ids(config)), None),
+        rejoin_watch_seconds=config.policy.rejoin_watch_seconds,
+        journal=None if folder is None else AnswerJournal(folder, identify(database), daemon.instance),
+    )
+    calls.clock.synchronise(now)
     return _Base(
         config=config,
         clock=clock,
-        database=database,
         observer=observer,
         daemon=daemon,
-        storage=storage,
-        poll_store=poll_store,
+        storage=calls,
         zego=zego_client(config, clock, transport, observer),
-        paces=_paces(config, clock, database, storage),
+        paces=_paces(config, clock, calls),
         current_policy=CurrentPolicy(rules(config)),
         blocks=AppBlocks(config.stop.blocked_retry_seconds, clock),
-        guard=StopGuard(limits(config), storage, clock),
-        feed=HintFeed(
-            poll_store, storage, clock, silence_seconds=silence_seconds(config), trusted_since=watching_since
-        ),
+        guard=StopGuard(limits(config), calls.clock, clock),
+        feed=HintFeed(calls.polling, clock, silence_seconds=silence_seconds(config), trusted_since=watching_since),
     )
 
 
@@ -223,24 +222,21 @@ def _rates(config: Config) -> dict[str, float]:
     }
 
 
-def _paces(config: Config, clock: Clock, database: sa.Engine, storage: Storage) -> dict[str, Pace]:
+def _paces(config: Config, clock: Clock, calls: Storage) -> dict[str, Pace]:
     """On PostgreSQL the daemons share the schedules of ``stop`` and ``occupancy``."""
     rates = _rates(config) | {USER_LIST: USER_LISTS_PER_SECOND}
     paces = {name: Pace(rate) for name, rate in rates.items()}
-    if database.dialect.name == "postgresql":
-        store = PaceStore(database)
-        paces |= {
-            name: Pace(rates[name], schedule=_schedule(name, store, storage), clock=clock) for name in (STOP, OCCUPANCY)
-        }
+    if calls.engine.dialect.name == "postgresql":
+        paces |= {name: Pace(rates[name], schedule=_schedule(name, calls), clock=clock) for name in (STOP, OCCUPANCY)}
     return paces
 
 
-def _schedule(kind: str, store: PaceStore, storage: Storage) -> Schedule:
+def _schedule(kind: str, calls: Storage) -> Schedule:
     async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
-        begins_at, now = await storage.call(store.reserve, app_id, kind, seconds, catch_up_seconds)
-        storage.synchronise(now)
+        begins_at, now = await calls.pace.reserve(app_id, kind, seconds, catch_up_seconds)
+        calls.clock.synchronise(now)
         # By the quickest reading of the clock: each answer has its own delay, and would shift the slots by it.
-        return (begins_at - storage.now()).total_seconds()
+        return (begins_at - calls.clock.now()).total_seconds()
 
     return schedule
 
@@ -250,7 +246,7 @@ def _occupancy(base: _Base) -> tuple[Bots | None, Occupancy | None]:
         return None, None
     bots = Bots(base.config.zego.bot_user_ids, base.zego, base.paces[USER_LIST], base.clock)
     paces = base.paces
-    return bots, Occupancy(base.zego, paces[OCCUPANCY], base.storage, bots=bots, background=paces[BACKGROUND])
+    return bots, Occupancy(base.zego, paces[OCCUPANCY], base.storage.clock, bots=bots, background=paces[BACKGROUND])
 
 
 def _poller(base: _Base, occupancy: Occupancy | None) -> Poller | None:
@@ -258,8 +254,7 @@ def _poller(base: _Base, occupancy: Occupancy | None) -> Poller | None:
     if occupancy is None or every_seconds <= 0:
         return None
     return Poller(
-        storage=base.storage,
-        store=base.poll_store,
+        polling=base.storage.polling,
         occupancy=occupancy,
         apps=app_ids(base.config),
         every_seconds=every_seconds,
@@ -267,13 +262,11 @@ def _poller(base: _Base, occupancy: Occupancy | None) -> Poller | None:
     )
 
 
-def _stopping(
-    base: _Base, occupancy: Occupancy | None, on_progress: Callable[[], None]
-) -> tuple[Workload, Sender, Stopper]:
+def _stopping(base: _Base, occupancy: Occupancy | None, on_progress: Callable[[], None]) -> tuple[Workload, Stopper]:
     settings, apps, pace = stop_settings(base.config), app_ids(base.config), base.paces[STOP]
     workload = Workload(apps=apps, pace=pace, current_policy=base.current_policy, settings=settings)
     verifier = Verifier(
-        storage=base.storage,
+        database_clock=base.storage.clock,
         occupancy=occupancy,
         feed=base.feed,
         guard=base.guard,
@@ -281,33 +274,36 @@ def _stopping(
         current_policy=base.current_policy,
     )
     sender = Sender(
-        storage=base.storage,
+        answers=base.storage.answers,
+        database_clock=base.storage.clock,
         zego=base.zego,
         pace=pace,
         blocks=base.blocks,
+        workload=workload,
         current_policy=base.current_policy,
         settings=settings,
         clock=base.clock,
         observer=base.observer,
     )
     stopper = Stopper(
-        storage=base.storage,
+        tasks=base.storage.tasks,
+        database_clock=base.storage.clock,
         verifier=verifier,
         sender=sender,
         blocks=base.blocks,
         workload=workload,
-        current_policy=base.current_policy,
         settings=settings,
         clock=base.clock,
         on_progress=on_progress,
         observer=base.observer,
     )
-    return workload, sender, stopper
+    return workload, stopper
 
 
 def _sweeper(base: _Base, workload: Workload, stopper: Stopper) -> Sweeper:
     return Sweeper(
-        storage=base.storage,
+        tasks=base.storage.tasks,
+        database_clock=base.storage.clock,
         stopper=stopper,
         workload=workload,
         blocks=base.blocks,
@@ -319,10 +315,9 @@ def _sweeper(base: _Base, workload: Workload, stopper: Stopper) -> Sweeper:
     )
 
 
-def _callbacks(base: _Base, default_app: int | None) -> CallbackIntake:
+def _callbacks(base: _Base) -> CallbackIntake:
     return CallbackIntake(
-        storage=base.storage,
-        store=CallbackStore(base.database, base.daemon.instance, default_app),
+        store=base.storage.callbacks,
         secrets=callback_secrets(base.config),
         bot_user_ids=base.config.zego.bot_user_ids,
         discover=base.config.zego.discover,
@@ -331,16 +326,16 @@ def _callbacks(base: _Base, default_app: int | None) -> CallbackIntake:
     )
 
 
-def _heartbeats(base: _Base, workload: Workload, sender: Sender, poller: Poller | None) -> Heartbeats:
-    return Heartbeats(
-        storage=base.storage,
-        daemon=base.daemon,
+def _heartbeat(base: _Base, workload: Workload, poller: Poller | None) -> HeartbeatSender:
+    return HeartbeatSender(
+        heartbeats=base.storage.heartbeats,
+        database_clock=base.storage.clock,
+        instance=base.daemon,
         feed=base.feed,
         guard=base.guard,
         paces=base.paces.values(),
         current_policy=base.current_policy,
         workload=workload,
-        sender=sender,
         poller=poller,
         observer=base.observer,
     )
@@ -348,11 +343,8 @@ def _heartbeats(base: _Base, workload: Workload, sender: Sender, poller: Poller 
 
 def _retention(base: _Base) -> Retention:
     return Retention(
-        storage=base.storage,
-        store=RetentionStore(base.database),
+        retention=base.storage.retention,
         keep=Keep.of_days(base.config.retention.tasks_days, base.config.retention.attempts_days),
-        prune_callbacks=CallbackStore(base.database, base.daemon.instance).prune,
-        prune_watches=base.poll_store.prune,
         instance=base.daemon.instance,
         clock=base.clock,
     )
@@ -373,6 +365,6 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("guard_held_tasks", lambda: parts.guard.held)
     observer.show("apps_blocked", lambda: len(parts.blocks.blocked()))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
-    observer.show("database_errors", lambda: parts.storage.errors)
+    observer.show("database_errors", lambda: parts.storage.threads.errors)
     observer.show("log_lines_dropped", setup.dropped_lines)
     observer.show("log_lines_suppressed", setup.suppressed_lines)

@@ -24,8 +24,7 @@ from watchdog.core.model import Mode
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import ConfigError, DatabaseError, RequestError, WatchdogError
 from watchdog.shipped import shipped
-from watchdog.store.reports import privileges
-from watchdog.store.reports import tasks as reports
+from watchdog.store.reports import health, privileges, situation
 from watchdog.wiring import database as opening
 from watchdog.wiring import from_config
 from watchdog.zego.client import ZegoClient
@@ -193,20 +192,19 @@ def _origin(app: AppConfig) -> str:
 
 def _database(config: Config, clock: Clock) -> Iterator[Finding]:
     try:
-        with opening.opened(config) as store:
-            database = store.engine
+        with opening.opened(config) as database:
             yield from _role(privileges.privileges(database))
             before = clock.time()
-            vitals = reports.vitals(database)
+            vitals = health.vitals(database)
             offset = vitals.now.timestamp() - (before + clock.time()) / 2
             yield _ok("database", f"{config.database.safe_url}: {vitals.server}, schema {SCHEMA_VERSION}")
             if config.database.is_sqlite:
                 yield judge_sqlite(vitals.server.removeprefix("SQLite "))
             yield from _judge_vitals(vitals, _expected_triggers(database.dialect.name), config)
             yield _database_clock(offset, config)
-            yield _daemons(reports.all_daemons(database)[1])
-            yield _hints(reports.hints(database))
-            yield from _learned(*reports.learned(database), config)
+            yield _daemons(health.all_daemons(database)[1])
+            yield _hints(health.hints(database))
+            yield from _learned(*situation.learned(database), config)
     except ConfigError as error:
         yield _failed("database", error, "see `zego-watchdog migrate --help`")
     except DatabaseError as error:
@@ -245,7 +243,7 @@ def judge_sqlite(version: str) -> Finding:
     )
 
 
-def _judge_vitals(vitals: reports.Vitals, expected: frozenset[str], config: Config) -> Iterator[Finding]:
+def _judge_vitals(vitals: health.Vitals, expected: frozenset[str], config: Config) -> Iterator[Finding]:
     if not vitals.writable:
         yield _fail("database", "it is read-only", "point database.url at the primary server", Blame.CONFIGURATION)
     if vitals.journal_mode not in {None, "wal"}:
@@ -286,14 +284,14 @@ def _database_clock(offset: float, config: Config) -> Finding:
     )
 
 
-def _daemons(daemons: Sequence[reports.DaemonRow]) -> Finding:
+def _daemons(daemons: Sequence[health.DaemonRow]) -> Finding:
     alive = [daemon for daemon in daemons if daemon.alive]
     if not alive:
         return _warn("daemon", "none is alive: nothing is being watched", "start one: zego-watchdog run")
     return _ok("daemon", f"{len(alive)} alive: {', '.join(f'{one.instance} ({one.mode})' for one in alive)}")
 
 
-def _hints(hints: reports.Hints) -> Finding:
+def _hints(hints: health.Hints) -> Finding:
     update = "write user_count whenever people come or go: UPDATE zego_tasks SET user_count = ? WHERE room_id = ?"
     if not hints.active:
         return _ok("hints", "no task is active, so none is awaited")
@@ -311,7 +309,7 @@ def _hints(hints: reports.Hints) -> Finding:
     return _ok("hints", f"all {hints.active} active tasks have one, the newest {age:.0f} s old")
 
 
-def _learned(returns: reports.Returns, windows: reports.Windows | None, config: Config) -> Iterator[Finding]:
+def _learned(returns: situation.Returns, windows: situation.Windows | None, config: Config) -> Iterator[Finding]:
     """What stops of the past say of the configuration; nothing where there were none."""
     if returns.watched:
         share = f"people came back after {returns.returned} of {returns.watched} stops of the last 24 hours"

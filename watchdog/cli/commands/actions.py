@@ -121,8 +121,8 @@ def check(path: Path | None, *, as_json: bool, offline: bool) -> int:
 
 
 def room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) -> None:
-    with reading.opened(path) as (config, store):
-        seen = rooms.look(config, store, room_id, app_id, SystemClock())
+    with reading.opened(path) as (config, database):
+        seen = rooms.look(config, database, room_id, app_id, SystemClock())
     if as_json:
         screens.show_json(rooms.as_json(seen))
     else:
@@ -130,9 +130,9 @@ def room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) 
 
 
 def explain(path: Path | None, task_id: str, *, as_json: bool) -> None:
-    with reading.opened(path) as (config, store):
-        story = stopping.known(store, task_id)
-        newest_hint_at = PollStore(store.engine).newest_hint()
+    with reading.opened(path) as (config, database):
+        story = stopping.known(database, task_id)
+        newest_hint_at = PollStore(database).newest_hint()
     rules, now, task = from_config.rules(config), story.now, story.task
     decision = None if task is None else policy.decide(task, None, rules, now, watching_since=story.watching_since)
     if decision is not None and decision.rule is Rule.HINT_SAYS_EMPTY and story.guard_tripped:
@@ -194,14 +194,14 @@ _EXIT = {
 
 
 def stop(path: Path | None, task_id: str, *, as_json: bool) -> int:
-    with reading.opened(path) as (config, store):
+    with reading.opened(path) as (config, database):
         # What concerns this one order is for the terminal it was given on.
         logs.configure("auto" if config.log.format == "journal" else config.log.format, "warning")
         try:
-            finished = stopping.stop(config, store, task_id, SystemClock())
+            finished = stopping.stop(config, database, task_id, SystemClock())
         finally:
             logs.close()
-        story = stopping.known(store, task_id)
+        story = stopping.known(database, task_id)
     outcome, reply = Outcome(finished.outcome or Outcome.WITHHELD), finished.reply
     result = {
         "task_id": task_id,
@@ -237,12 +237,12 @@ def _afterwards(outcome: Outcome, story: reports.Biography) -> str:
 def hold(path: Path | None, task_id: str, *, length: str | None, until: str | None, as_json: bool) -> None:
     seconds = None if length is None else reading.length(length).total_seconds()
     end = None if until is None else reading.moment(until)
-    with reading.opened(path) as (config, store):
-        story = stopping.known(store, task_id)
+    with reading.opened(path) as (config, database):
+        story = stopping.known(database, task_id)
         stopping.active(story, task_id)
         if end is not None and end <= story.now:
             raise typer.BadParameter(f"--until {words.stamp(end)} is over: it is {words.stamp(story.now)}")
-        changed = reports.hold(store.engine, task_id, seconds=seconds, until=end)
+        changed = reports.hold(database, task_id, seconds=seconds, until=end)
         if changed is None:
             raise Busy(f"task {task_id}: its row changed meanwhile; try again")
     now, task = changed

@@ -17,7 +17,7 @@ from watchdog.cli.commands import listing as reading
 from watchdog.cli.view import screens, words
 from watchdog.errors import WatchdogError
 from watchdog.store.reports import export as exports
-from watchdog.store.reports.tasks import Row
+from watchdog.store.reports.history import Row
 from watchdog.wiring import database as opening
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -81,8 +81,8 @@ def export(
     """Raises typer.BadParameter, WatchdogError."""
     begin, end = (None if text is None else reading.length_or_moment(text) for text in (since, until))
     columns, read = (exports.LEDGER_COLUMNS, exports.ledger) if attempts else (exports.HISTORY_COLUMNS, exports.history)
-    with opening.opened(configuration.load(path)) as store, _target(output) as target:
-        written = write(target, FORMS[form], columns, read(store.engine, begin, end))
+    with opening.opened(configuration.load(path)) as database, _target(output) as target:
+        written = write(target, FORMS[form], columns, read(database, begin, end))
     if output is not None:
         screens.note(f"{words.number(written, 'row')} in {output}")
 

@@ -9,7 +9,7 @@ from watchdog.config.settings import Config
 from watchdog.core.model import Verify
 from watchdog.errors import WatchdogError
 from watchdog.store.polling import PollStore
-from watchdog.store.reports import tasks as reports
+from watchdog.store.reports import health
 from watchdog.wiring import from_config
 from watchdog.wiring.database import opened
 
@@ -19,9 +19,9 @@ _NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped: zego-watchdog r
 def show(path: Path | None, *, as_json: bool) -> None:
     """The state of every daemon's guard."""
     config = configuration.load(path)
-    with opened(config) as store:
-        now, known = reports.all_daemons(store.engine)
-        active = PollStore(store.engine).active()
+    with opened(config) as database:
+        now, known = health.all_daemons(database)
+        active = PollStore(database).active()
     alive = [daemon for daemon in known if daemon.alive]
     allowed = from_config.limits(config).allowed(active, 1.0)
     if as_json:
@@ -65,8 +65,8 @@ def _concerned(config: Config) -> str:
 def release(path: Path | None, *, minutes: float, as_json: bool) -> None:
     """Let everything pass for so long. Raises WatchdogError where nobody hears it."""
     config = configuration.load(path)
-    with opened(config) as store:
-        told = reports.release_guard(store.engine, 60 * minutes)
+    with opened(config) as database:
+        told = health.release_guard(database, 60 * minutes)
     if not told:
         raise WatchdogError(_NONE_ALIVE)
     if as_json:

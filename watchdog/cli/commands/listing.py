@@ -13,22 +13,24 @@ from watchdog import config as configuration
 from watchdog.cli.view import screens, words
 from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Status
-from watchdog.store.reports import tasks as reports
-from watchdog.store.tasks import Store
+from watchdog.store.engine import Engine
+from watchdog.store.reports.history import history as stop_history
+from watchdog.store.reports.situation import situation
+from watchdog.store.reports.tasks import find_tasks
 from watchdog.wiring import database as opening
 
 
 @contextmanager
-def opened(path: Path | None) -> Iterator[tuple[Config, Store]]:
+def opened(path: Path | None) -> Iterator[tuple[Config, Engine]]:
     """The configuration, and the database that it names. Raises ConfigError, DatabaseError."""
     config = configuration.load(path)
-    with opening.opened(config) as store:
-        yield config, store
+    with opening.opened(config) as database:
+        yield config, database
 
 
 def status(path: Path | None, *, as_json: bool) -> None:
-    with opened(path) as (config, store):
-        found = reports.situation(store.engine)
+    with opened(path) as (config, database):
+        found = situation(database)
     if as_json:
         screens.show_json(
             {
@@ -61,9 +63,9 @@ def status(path: Path | None, *, as_json: bool) -> None:
 def tasks(path: Path | None, *, status: str, room: str | None, due: bool, limit: int, as_json: bool) -> None:
     if due and status != "active":
         raise typer.BadParameter("--due is about active tasks: leave --status out")
-    with opened(path) as (_, store):
+    with opened(path) as (_, database):
         chosen = None if status == "all" else Status(status)
-        listing = reports.find_tasks(store.engine, limit=limit, status=chosen, room_id=room, due=due)
+        listing = find_tasks(database, limit=limit, status=chosen, room_id=room, due=due)
     if as_json:
         screens.show_json([screens.task_row(task) for task in listing.tasks])
     else:
@@ -81,8 +83,8 @@ def history(
     as_json: bool,
 ) -> None:
     began = None if since is None else length_or_moment(since)
-    with opened(path) as (_, store):
-        _, rows = reports.history(store.engine, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
+    with opened(path) as (_, database):
+        _, rows = stop_history(database, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
     if as_json:
         screens.show_json(rows)
     else:

@@ -16,8 +16,8 @@ from watchdog.core.model import Reply, RoomCount, Task
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import ConfigError, NoAnswer
 from watchdog.services.bots import BOTS_AT_MOST, Counted, count_as, people
+from watchdog.store.engine import Engine
 from watchdog.store.reports import tasks as reports
-from watchdog.store.tasks import Store
 from watchdog.wiring import from_config
 from watchdog.zego.client import RoomUser, ZegoClient
 
@@ -43,7 +43,7 @@ class Seen:
     tasks: Sequence[Task]
 
 
-def look(config: Config, store: Store, room_id: str, app_id: int | None, clock: Clock) -> Seen:
+def look(config: Config, database: Engine, room_id: str, app_id: int | None, clock: Clock) -> Seen:
     """Ask ZEGO. Raises NotSent, NoAnswer without a usable answer, ConfigError for an AppId that is not ours."""
     known = [app.app_id for app in config.zego.apps]
     if app_id is None and not known:
@@ -51,7 +51,7 @@ def look(config: Config, store: Store, room_id: str, app_id: int | None, clock: 
     chosen = known[0] if app_id is None else app_id
     if chosen not in known:
         raise ConfigError(f"AppId {chosen} is not among zego.apps ({words.listed(known)}): add it there")
-    listing = reports.find_tasks(store.engine, limit=1000, room_id=room_id)
+    listing = reports.find_tasks(database, limit=1000, room_id=room_id)
     ours = [task for task in listing.tasks if (known[0] if task.app_id is None else task.app_id) == chosen]
     count, users, complete = asyncio.run(_ask(from_config.zego_client(config, clock), chosen, room_id, clock))
     patterns = config.zego.bot_user_ids

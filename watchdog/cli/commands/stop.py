@@ -12,20 +12,21 @@ from watchdog.core.policy import RULE_TEXT, Rule
 from watchdog.errors import Busy, ConfigError, Refused, WatchdogError
 from watchdog.services.claims import Claimed, Finished
 from watchdog.services.stopper import DETAIL_UNSERVED
+from watchdog.store.engine import Engine
+from watchdog.store.records import SetAside
 from watchdog.store.reports import tasks as reports
 from watchdog.store.reports.tasks import Biography
-from watchdog.store.tasks import SetAside, Store
 from watchdog.wiring import parts as wiring
 
 UNKNOWN_TASK: Final = "list what there is with: zego-watchdog tasks"
 
 
-def known(store: Store, task_id: str) -> Biography:
+def known(database: Engine, task_id: str) -> Biography:
     """The task's biography. Raises WatchdogError, with what may have been meant, for a TaskId nobody knows."""
-    story = reports.biography(store.engine, task_id)
+    story = reports.biography(database, task_id)
     if story is not None:
         return story
-    near, of_room = reports.similar(store.engine, task_id)
+    near, of_room = reports.similar(database, task_id)
     if of_room:
         raise WatchdogError(f"{task_id} is a room, not a task; its tasks: {words.listed(near)}")
     hint = f"did you mean {' or '.join(near)}?" if near else UNKNOWN_TASK
@@ -44,40 +45,39 @@ def active(story: Biography, task_id: str) -> Task:
     return story.task
 
 
-def stop(config: Config, store: Store, task_id: str, clock: Clock) -> Finished:
+def stop(config: Config, database: Engine, task_id: str, clock: Clock) -> Finished:
     """Stop the task now. Whatever was sent or recorded is in the result.
 
     Raises Refused when there are people, nothing is known, the task is on hold or has ended; Busy when somebody else
     works on it; ConfigError when its AppId is not ours.
     """
-    story = known(store, task_id)
+    story = known(database, task_id)
     active(story, task_id)
-    finished = asyncio.run(_work(config, store, task_id, story, clock))
+    finished = asyncio.run(_work(config, database, task_id, story, clock))
     match finished.outcome:
         case Outcome.SPARED | Outcome.WITHHELD | None:
-            raise _refusal(config, known(store, task_id), task_id, finished)
+            raise _refusal(config, known(database, task_id), task_id, finished)
         case _:
             return finished
 
 
-async def _work(config: Config, store: Store, task_id: str, story: Biography, clock: Clock) -> Finished:
-    parts = wiring.build(config, clock, store.engine, story.now, watching_since=story.watching_since)
+async def _work(config: Config, database: Engine, task_id: str, story: Biography, clock: Clock) -> Finished:
+    parts = wiring.build(config, clock, database, story.now, watching_since=story.watching_since)
     storage = parts.storage
     try:
         until = clock.monotonic() + config.stop.lease_seconds
-        claim = await storage.call(
-            storage.store.claim_one,
+        claim = await storage.tasks.claim_one(
             task_id,
             f"{parts.daemon.instance}/manual",
             lease_seconds=config.stop.lease_seconds,
         )
         if claim is None:
-            raise await asyncio.to_thread(_taken, store, task_id)
+            raise await asyncio.to_thread(_taken, database, task_id)
         app_id = parts.workload.default_app if claim.task.app_id is None else claim.task.app_id
         if claim.task.user_count:
             # ZEGO may say that nobody is there: to it a wrong RoomId is an empty room as well. Contradiction is doubt.
             back = SetAside(claim, app_id, None, Reason.MANUAL, Rule.OCCUPIED, claim.task.evidence, None, 0.0)
-            await storage.call(storage.store.set_aside, [back])
+            await storage.tasks.set_aside([back])
             return Finished(None, Rule.OCCUPIED)
         (finished,) = await parts.stopper.work([Claimed(claim, app_id, until, manual=True)])
         return finished
@@ -85,8 +85,8 @@ async def _work(config: Config, store: Store, task_id: str, story: Biography, cl
         await parts.close()
 
 
-def _taken(store: Store, task_id: str) -> Busy:
-    story = known(store, task_id)
+def _taken(database: Engine, task_id: str) -> Busy:
+    story = known(database, task_id)
     task = active(story, task_id)
     lease = "" if task.wake_at is None else f", its lease ends {words.until(task.wake_at, story.now)}"
     return Busy(f"task {task_id} is in the hands of {task.claimed_by or 'somebody else'}{lease}; try again then")

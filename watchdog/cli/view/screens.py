@@ -17,8 +17,11 @@ from watchdog.cli.view import words
 from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Status, Task
 from watchdog.core.policy import Decision, Plan, Policy
-from watchdog.store.reports.tasks import DaemonRow, Listing, Returns, Row, Situation, Windows
-from watchdog.store.tasks import Daemon, Doing
+from watchdog.store.records import Activity, Instance
+from watchdog.store.reports.health import DaemonRow
+from watchdog.store.reports.history import Row
+from watchdog.store.reports.situation import Returns, Situation, Windows
+from watchdog.store.reports.tasks import Listing
 
 GAP: Final = 2
 _NAME_WIDTH: Final = 15
@@ -395,7 +398,7 @@ def decision_row(decision: Decision) -> Mapping[str, Any]:
 
 
 def daemon_row(daemon: DaemonRow) -> Mapping[str, Any]:
-    names = [*Daemon.__slots__, "started_at", "watching_since", "seen_at", "alive", *Doing.__slots__]
+    names = [*Instance.__slots__, "started_at", "watching_since", "seen_at", "alive", *Activity.__slots__]
     return {name: getattr(daemon, name) for name in (*names, "guard_released_until")}
 
 

@@ -24,7 +24,7 @@ from watchdog.cli import app
 from watchdog.cli.commands import export as exporting
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.reports import export as exports
-from watchdog.store.reports.tasks import Row
+from watchdog.store.reports.history import Row
 
 VIEW = (
     *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),
