@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tests.support.stopping_bench import reply
 from tests.support.time_travel import FakeClock
 from tests.support.virtual_loop import run_virtual
-from watchdog.core.model import RoomCount, Source
+from watchdog.core.model import RoomCount, RoomUser, Source
 from watchdog.services.occupancy import BACKGROUND_CALLS, BOTS_AT_MOST, Bots, Counted, Occupancy, count_as, people
-from watchdog.zego.client import RoomUser, UserList, ZegoClient
+from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
+from watchdog.zego.replies import UserList
 
 APP = 1
 PATTERNS = ("asr-*", "agent[0-9]")

@@ -21,11 +21,11 @@ from typing import Final
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core.model import Evidence, Reply, RoomCount, Source
+from watchdog.core.model import ADMIN_ROLE, Evidence, Reply, RoomCount, RoomUser, Source
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
 from watchdog.store.aio.threads import Storage
-from watchdog.zego.client import ADMIN_ROLE, ROOMS_PER_CALL, RoomUser, ZegoClient
+from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
 from watchdog.zego.pacing import Pace
 
 log = structlog.get_logger(__name__)
