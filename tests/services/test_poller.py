@@ -592,7 +592,8 @@ class Many:
             clock=clock,
             transport=httpx2.MockTransport(vendor),
         )
-        self.occupancy = Occupancy(self.zego, Pace(10), storage, background=Pace(10 * BACKGROUND_SHARE))
+        paces = [Pace[int](rate, clock=clock) for rate in (10, 10 * BACKGROUND_SHARE)]
+        self.occupancy = Occupancy(self.zego, paces[0], storage, background=paces[1])
         self.poller = Poller(
             storage=storage, store=self.store, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock
         )

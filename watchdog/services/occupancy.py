@@ -39,10 +39,8 @@ BACKGROUND_SHARE: Final = 0.8
 BACKGROUND_CALLS: Final = 16
 """Background calls on the wire at once: a vendor that hangs must leave connections to those who stop tasks."""
 
-_ROOM_SECONDS: Final = 1.0
-"""DescribeUserList allows one request a second for each room."""
-
-_ROOMS_REMEMBERED: Final = 10_000
+_LISTS_PER_ROOM_AND_SECOND: Final = 1.0
+"""ZEGO, "DescribeUserList"."""
 
 _INPUT_INVALID: Final = "2"
 """A RoomId that the vendor does not allow, among others."""
@@ -85,13 +83,12 @@ def people(count: RoomCount, counted: Sequence[Counted]) -> int:
 class Bots:
     """Looks into the lists of users for those that only look like people."""
 
-    def __init__(self, patterns: Sequence[str], zego: ZegoClient, pace: Pace, clock: Clock) -> None:
+    def __init__(self, patterns: Sequence[str], zego: ZegoClient, pace: Pace[int], clock: Clock) -> None:
         """``pace`` is DescribeUserList's own."""
         self._patterns = tuple(patterns)
         self._zego = zego
         self._pace = pace
-        self._clock = clock
-        self._next: dict[tuple[int, str], float] = {}
+        self._room_pace = Pace[tuple[int, str]](_LISTS_PER_ROOM_AND_SECOND, clock=clock)
 
     def set_patterns(self, patterns: Sequence[str]) -> None:
         """Whom to take for a bot from now on."""
@@ -101,8 +98,8 @@ class Bots:
         """Return how many of the users are people; in doubt all of them that are not admins."""
         if not self._patterns or not 1 <= count.people <= BOTS_AT_MOST:
             return count.people
-        await self._rooms_turn(app_id, room_id)
-        await self._pace.acquire(app_id)
+        await self._room_pace.depart((app_id, room_id))
+        await self._pace.depart(app_id)
         try:
             listed = await self._zego.user_list(app_id, room_id)
         except RequestError as error:
@@ -117,15 +114,6 @@ class Bots:
             return count.people
         return people(count, [count_as(user, self._patterns) for user in listed.users])
 
-    async def _rooms_turn(self, app_id: int, room_id: str) -> None:
-        now = self._clock.monotonic()
-        if len(self._next) > _ROOMS_REMEMBERED:
-            self._next = {room: at for room, at in self._next.items() if at > now}
-        at = max(now, self._next.get((app_id, room_id), now))
-        self._next[app_id, room_id] = at + _ROOM_SECONDS
-        if at > now:
-            await self._clock.sleep(at - now)
-
 
 class Occupancy:
     """Asks the RTC API; that it gives no answer is logged here."""
@@ -133,11 +121,11 @@ class Occupancy:
     def __init__(
         self,
         zego: ZegoClient,
-        pace: Pace,
+        pace: Pace[int],
         storage: Storage,
         *,
         bots: Bots | None = None,
-        background: Pace | None = None,
+        background: Pace[int] | None = None,
     ) -> None:
         """Without ``bots`` everybody who is no admin is a person. ``background`` slows down background calls."""
         self._zego = zego
@@ -173,11 +161,11 @@ class Occupancy:
             async with self._background_calls:
                 async with self._background_turn[app_id]:
                     if self._background is not None:
-                        await self._background.acquire(app_id)
-                    await self._pace.acquire(app_id)
+                        await self._background.depart(app_id)
+                    await self._pace.depart(app_id)
                 reply_class, answer = await self._request(app_id, rooms, in_background=True)
         else:
-            await self._pace.acquire(app_id)
+            await self._pace.depart(app_id)
             reply_class, answer = await self._request(app_id, rooms, in_background=False)
         if reply_class in _ONE_ROOM_MAY_BE_TO_BLAME and len(rooms) > 1:
             # An odd room id must not cost nine others their answer.

@@ -22,7 +22,7 @@ from watchdog.observer import Observer
 from watchdog.store.aio.threads import Storage
 from watchdog.store.tasks import Answer, Claim, Intent, Sent
 from watchdog.zego.client import ZegoClient
-from watchdog.zego.pacing import Pace
+from watchdog.zego.pacing import Depart, Pace
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +113,7 @@ class Sender:
         *,
         storage: Storage,
         zego: ZegoClient,
-        pace: Pace,
+        pace: Pace[int],
         breaker: Breaker,
         policy_in_force: InForce,
         settings: StopSettings,
@@ -131,7 +131,9 @@ class Sender:
         self.requests = 0
         """How many have been sent since the start."""
 
-    async def send(self, held: Held, app_id: int, evidence: Evidence, reason: Reason) -> Attempted | None:
+    async def send(
+        self, held: Held, app_id: int, evidence: Evidence, reason: Reason, *, depart: Depart
+    ) -> Attempted | None:
         """Commit the attempt and send it; whoever asked for it then passes what is returned to ``conclude``.
 
         None, with nothing sent or recorded, when the row has changed since it was claimed. Cancelled while the request
@@ -145,7 +147,7 @@ class Sender:
         sent = await self._storage.intend(intent)
         if sent is None:
             return None
-        gate = partial(self._pass_gate, held, app_id, sent)
+        gate = partial(self._pass_gate, held, sent, depart)
         try:
             return Attempted(held, intent, sent, await self._zego.stop_task(app_id, task.task_id, gate=gate))
         except _LeaseShort:
@@ -157,14 +159,14 @@ class Sender:
             await self._record(held, intent, sent, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
             raise
 
-    async def _pass_gate(self, held: Held, app_id: int, sent: Sent) -> None:
+    async def _pass_gate(self, held: Held, sent: Sent, depart: Depart) -> None:
         """Return when the request may leave, which has been made ready meanwhile."""
         due_at = held.claim.task.due_at
         if sent.sent_at == due_at:
             # Committed a moment before it; whatever the clock says meanwhile, no longer than that.
             early = (sent.sent_at - self._storage.now()).total_seconds()
             await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
-        await self._pace.leave(app_id)
+        await depart()
         if not held.lease_suffices(self._clock, self._settings):
             raise _LeaseShort
         if due_at is not None and sent.attempt == 1 and not held.manual:

@@ -9,7 +9,7 @@ No transaction is open while the vendor is asked. Whatever breaks on the way, th
 
 import asyncio
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -30,7 +30,7 @@ from watchdog.services.sender import Finished, Held, Sender, StopSettings, annou
 from watchdog.store.aio.threads import Storage
 from watchdog.store.tasks import Claim, SetAside
 from watchdog.zego.client import ROOMS_PER_CALL
-from watchdog.zego.pacing import Pace
+from watchdog.zego.pacing import Depart, Pace
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Stopper:
         storage: Storage,
         occupancy: Occupancy | None,
         sender: Sender,
-        pace: Pace,
+        pace: Pace[int],
         apps: Sequence[int],
         policy_in_force: InForce,
         settings: StopSettings,
@@ -81,9 +81,6 @@ class Stopper:
         self._clock = clock
         self._on_progress = on_progress
         self._requests = asyncio.Semaphore(settings.concurrency)
-        # Who waits for a turn, or has had it and no slot yet. When a vendor that hung comes back, the latter go all at
-        # once: there must be a bound to their number.
-        self._turns = defaultdict[int, asyncio.Semaphore](lambda: asyncio.Semaphore(2 * settings.concurrency))
         self._running: set[asyncio.Task[list[Finished]]] = set()
         self._in_hand = 0
         self._in_hand_of: Counter[int | None] = Counter()
@@ -274,7 +271,7 @@ class Stopper:
             return await self._aside(
                 held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
             )
-        async with self._slot(app_id):
+        async with self._slot(app_id) as depart:
             # Again, for the answer may have aged while we waited for our turn.
             vendor, decision = await self._fresh(held, app_id, vendor)
             decision = self._guarded(held, decision)
@@ -286,7 +283,9 @@ class Stopper:
             if self._sender.is_blocked(held):
                 return await self._aside(held, None, DETAIL_BLOCKED, evidence)
             evidence = vendor or held.claim.task.evidence
-            attempted = await self._sender.send(held, app_id, evidence, decision.reason or self._reason(held, evidence))
+            attempted = await self._sender.send(
+                held, app_id, evidence, decision.reason or self._reason(held, evidence), depart=depart
+            )
         if attempted is None:
             # Since we claimed it the application ended the task, held it, or saw people come.
             return await self._aside(held, None, "the row changed before the request was sent", evidence)
@@ -294,15 +293,10 @@ class Stopper:
         return await self._sender.conclude(attempted)
 
     @asynccontextmanager
-    async def _slot(self, app_id: int) -> AsyncIterator[None]:
-        """A turn of the AppId's pace, then one of the slots: an AppId that is slow keeps no slot from the others."""
-        async with self._turns[app_id]:
-            await self._pace.acquire(app_id)
-            await self._requests.acquire()
-        try:
-            yield
-        finally:
-            self._requests.release()
+    async def _slot(self, app_id: int) -> AsyncIterator[Depart]:
+        """Admission by the AppId's pace, then one of the requests at a time: a slow AppId delays no other."""
+        async with self._pace.admitted(app_id) as depart, self._requests:
+            yield depart
 
     async def _fresh(self, held: Held, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
         """Decide on an answer of the vendor that is not too old to act upon, asking once more where it is."""

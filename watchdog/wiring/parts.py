@@ -112,8 +112,8 @@ class Parts:
     watch: Watch
     storage: Storage
     zego: ZegoClient
-    stop_pace: Pace
-    occupancy_pace: Pace
+    stop_pace: Pace[int]
+    occupancy_pace: Pace[int]
     breaker: Breaker
     settings: StopSettings
     stopper: Stopper
@@ -121,15 +121,15 @@ class Parts:
     poll_store: PollStore
     poller: Poller | None
     feed: Feed
-    background_pace: Pace
-    user_list_pace: Pace
+    background_pace: Pace[int]
+    user_list_pace: Pace[int]
     webhook: Webhook
     retention: Retention
     in_force: InForce
     bots: Bots | None
     gauges: Gauges
     guarding: Guarding
-    paces: tuple[Pace, ...] = field(init=False)
+    paces: tuple[Pace[int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.paces = (self.stop_pace, self.occupancy_pace, self.background_pace, self.user_list_pace)
@@ -184,9 +184,9 @@ def build(
     storage.synchronise(watching_since)
     pace_store = PaceStore(database) if database.dialect.name == "postgresql" else None
 
-    def shared(kind: str, requests_per_second: float) -> Pace:
+    def shared(kind: str, requests_per_second: float) -> Pace[int]:
         if pace_store is None:
-            return Pace(requests_per_second)
+            return Pace[int](requests_per_second, clock=clock)
         reserve = pace_store.reserve
 
         async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
@@ -195,13 +195,13 @@ def build(
             # By the quickest reading, for each answer is late in its own way, and the slots would shift by that.
             return (begins_at - storage.now()).total_seconds()
 
-        return Pace(requests_per_second, schedule=schedule, clock=clock)
+        return Pace[int](requests_per_second, schedule=schedule, clock=clock)
 
     zego = zego_client(config, clock, transport, observer)
     stop_pace = shared("stop", config.stop.requests_per_second)
     occupancy_pace = shared("occupancy", config.stop.occupancy_requests_per_second)
-    background_pace = Pace(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
-    user_list_pace = Pace(USER_LISTS_PER_SECOND)
+    background_pace = Pace[int](BACKGROUND_SHARE * config.stop.occupancy_requests_per_second, clock=clock)
+    user_list_pace = Pace[int](USER_LISTS_PER_SECOND, clock=clock)
     breaker = Breaker(config.stop.blocked_retry_seconds)
     in_force = InForce(rules(config))
     settings = StopSettings(
