@@ -43,7 +43,9 @@ class Capacity(Workload):
     """Room for so many claims in all."""
 
     def __init__(self, most: int, collector: Collector) -> None:
-        super().__init__(apps=(1,), pace=Pace(0), current_policy=CurrentPolicy(LATER), settings=StopSettings())
+        super().__init__(
+            apps=(1,), pace=Pace(0, clock=SystemClock()), current_policy=CurrentPolicy(LATER), settings=StopSettings()
+        )
         self._most = most
         self._collector = collector
 

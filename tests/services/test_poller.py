@@ -464,7 +464,8 @@ class Many:
             clock=clock,
             transport=httpx2.MockTransport(vendor),
         )
-        self.occupancy = Occupancy(self.zego, Pace(10), database_clock, background=Pace(10 * BACKGROUND_SHARE))
+        paces = [Pace[int](rate, clock=clock) for rate in (10, 10 * BACKGROUND_SHARE)]
+        self.occupancy = Occupancy(self.zego, paces[0], database_clock, background=paces[1])
         self.poller = Poller(polling=polling, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock)
         self.clock = clock
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 
 class Status(StrEnum):
@@ -123,6 +124,19 @@ class RoomCount:
     def people(self) -> int:
         """The users that are not admins; never below 0."""
         return max(0, self.users - self.admins)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomUser:
+    """One user of a room; ``role`` is None where the vendor's number makes no sense."""
+
+    user_id: str
+    name: str
+    role: int | None
+
+
+ADMIN_ROLE: Final = 4
+"""``UserRole`` of the users that DescribeUserNum counts as AdminUserCount."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core.model import RoomCount
+from watchdog.core.model import ADMIN_ROLE, RoomCount, RoomUser
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
-from watchdog.zego.client import ADMIN_ROLE, RoomUser, ZegoClient
+from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
 
 log = structlog.get_logger(__name__)
@@ -23,10 +23,8 @@ log = structlog.get_logger(__name__)
 BOTS_AT_MOST: Final = 20
 """If more users remain than this, all of them count as people."""
 
-_ROOM_SECONDS: Final = 1.0
-"""DescribeUserList allows one request a second for each room."""
-
-_ROOMS_REMEMBERED: Final = 10_000
+_LISTS_PER_ROOM_AND_SECOND: Final = 1.0
+"""ZEGO, "DescribeUserList"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +62,12 @@ def people(count: RoomCount, counted: Sequence[Counted]) -> int:
 class Bots:
     """Finds bots in the rooms' lists of users."""
 
-    def __init__(self, patterns: Sequence[str], zego: ZegoClient, pace: Pace, clock: Clock) -> None:
+    def __init__(self, patterns: Sequence[str], zego: ZegoClient, pace: Pace[int], clock: Clock) -> None:
         """``patterns`` are shell patterns of user ids. ``pace`` is the pace of DescribeUserList."""
         self._patterns = tuple(patterns)
         self._zego = zego
         self._pace = pace
-        self._clock = clock
-        self._next: dict[tuple[int, str], float] = {}
+        self._room_pace = Pace[tuple[int, str]](_LISTS_PER_ROOM_AND_SECOND, clock=clock)
 
     def set_patterns(self, patterns: Sequence[str]) -> None:
         self._patterns = tuple(patterns)
@@ -79,8 +76,8 @@ class Bots:
         """How many of the users are people; in doubt all of them but the admins."""
         if not self._patterns or not 1 <= count.people <= BOTS_AT_MOST:
             return count.people
-        await self._wait_for_room(app_id, room_id)
-        await self._pace.acquire(app_id)
+        await self._room_pace.depart((app_id, room_id))
+        await self._pace.depart(app_id)
         try:
             listed = await self._zego.user_list(app_id, room_id)
         except RequestError as error:
@@ -94,12 +91,3 @@ class Bots:
             log.debug("user_list_unusable", app_id=app_id, room_id=room_id, code=listed.reply.code)
             return count.people
         return people(count, [count_as(user, self._patterns) for user in listed.users])
-
-    async def _wait_for_room(self, app_id: int, room_id: str) -> None:
-        now = self._clock.monotonic()
-        if len(self._next) > _ROOMS_REMEMBERED:
-            self._next = {room: at for room, at in self._next.items() if at > now}
-        at = max(now, self._next.get((app_id, room_id), now))
-        self._next[app_id, room_id] = at + _ROOM_SECONDS
-        if at > now:
-            await self._clock.sleep(at - now)

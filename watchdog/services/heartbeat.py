@@ -35,7 +35,7 @@ class HeartbeatSender:
         instance: Instance,
         feed: HintFeed,
         guard: StopGuard,
-        paces: Iterable[Pace],
+        paces: Iterable[Pace[int]],
         current_policy: CurrentPolicy,
         workload: Workload,
         poller: Poller | None,

@@ -44,11 +44,11 @@ class Occupancy:
     def __init__(
         self,
         zego: ZegoClient,
-        pace: Pace,
+        pace: Pace[int],
         database_clock: DatabaseClock,
         *,
         bots: Bots | None = None,
-        background: Pace | None = None,
+        background: Pace[int] | None = None,
     ) -> None:
         """Without ``bots`` all users but the admins count as people. ``background`` is the pace of background calls."""
         self._zego = zego
@@ -84,11 +84,11 @@ class Occupancy:
             async with self._background_calls:
                 async with self._background_turn[app_id]:
                     if self._background is not None:
-                        await self._background.acquire(app_id)
-                    await self._pace.acquire(app_id)
+                        await self._background.depart(app_id)
+                    await self._pace.depart(app_id)
                 reply_class, answer = await self._request(app_id, rooms, in_background=True)
         else:
-            await self._pace.acquire(app_id)
+            await self._pace.depart(app_id)
             reply_class, answer = await self._request(app_id, rooms, in_background=False)
         if reply_class in _ONE_ROOM_MAY_BE_TO_BLAME and len(rooms) > 1:
             # One bad RoomId must not cost nine other rooms their answer.

@@ -24,7 +24,7 @@ from watchdog.store.aio.answers import Answers
 from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.records import Attempt, Intent
 from watchdog.zego.client import ZegoClient
-from watchdog.zego.pacing import Pace
+from watchdog.zego.pacing import Depart, Pace
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Sender:
         answers: Answers,
         database_clock: DatabaseClock,
         zego: ZegoClient,
-        pace: Pace,
+        pace: Pace[int],
         blocks: AppBlocks,
         workload: Workload,
         current_policy: CurrentPolicy,
@@ -70,7 +70,7 @@ class Sender:
         self._observer = observer or Observer()
 
     async def send(
-        self, claimed: Claimed, app_id: int, evidence: Evidence, reason: Reason
+        self, claimed: Claimed, app_id: int, evidence: Evidence, reason: Reason, depart: Depart
     ) -> tuple[Attempt, Result] | None:
         """Commit the attempt and send the request; pass both values to ``conclude``.
 
@@ -86,7 +86,7 @@ class Sender:
         if attempt is None:
             return None
         try:
-            gate = partial(self._pass_gate, claimed, attempt)
+            gate = partial(self._pass_gate, claimed, attempt, depart)
             return attempt, await self._zego.stop_task(app_id, task.task_id, gate=gate)
         except _LeaseShort:
             return attempt, None
@@ -97,14 +97,14 @@ class Sender:
             await self._record(claimed, attempt, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
             raise
 
-    async def _pass_gate(self, claimed: Claimed, attempt: Attempt) -> None:
+    async def _pass_gate(self, claimed: Claimed, attempt: Attempt, depart: Depart) -> None:
         """Wait until the prepared request may leave."""
         due_at = claimed.claim.task.due_at
         if attempt.sent_at == due_at:
             # Committed a little early. The wait is bounded: the clock may have jumped.
             early = (attempt.sent_at - self._database_clock.now()).total_seconds()
             await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
-        await self._pace.leave(attempt.intent.app_id)
+        await depart()
         if not claimed.lease_suffices(self._clock, self._settings):
             raise _LeaseShort
         if due_at is not None and attempt.number == 1 and not claimed.manual:

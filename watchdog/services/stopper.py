@@ -150,7 +150,7 @@ class Stopper:
             return await self._give_back(
                 claimed, Outcome.WOULD_STOP, decision.rule, vendor, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
             )
-        async with self._workload.slot(app_id):
+        async with self._workload.slot(app_id) as depart:
             # Again: the answer may have become too old during the wait.
             vendor, decision = await self._verifier.confirm(claimed, app_id, vendor)
             if decision.verdict is not Verdict.STOP:
@@ -163,7 +163,7 @@ class Stopper:
                 return await self._give_back(claimed, None, DETAIL_BLOCKED, vendor)
             evidence = vendor or claimed.claim.task.evidence
             reason = decision.reason or _reason(claimed, evidence)
-            sent = await self._sender.send(claimed, app_id, evidence, reason)
+            sent = await self._sender.send(claimed, app_id, evidence, reason, depart)
         if sent is None:
             # Since the claim the application ended the task, held it, or saw people come.
             return await self._give_back(claimed, None, DETAIL_ROW_CHANGED, vendor)

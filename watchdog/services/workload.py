@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,14 +10,14 @@ from watchdog.core.model import Outcome
 from watchdog.core.policy import CurrentPolicy
 from watchdog.services.claims import Claimed, Finished, StopSettings
 from watchdog.zego.client import ROOMS_PER_CALL
-from watchdog.zego.pacing import Pace
+from watchdog.zego.pacing import Depart, Pace
 
 
 class Workload:
     """Counts the claims in hand. Claim no more of an AppId than its pace can send in time."""
 
     def __init__(
-        self, *, apps: Sequence[int], pace: Pace, current_policy: CurrentPolicy, settings: StopSettings
+        self, *, apps: Sequence[int], pace: Pace[int], current_policy: CurrentPolicy, settings: StopSettings
     ) -> None:
         """``apps`` are the configured AppIds, ``pace`` is the pace of stop requests."""
         self.apps = apps
@@ -30,9 +30,6 @@ class Workload:
         self._tasks: Counter[str] = Counter()
         self._is_short = False
         self._requests = asyncio.Semaphore(settings.concurrency)
-        # Claims of one AppId that wait for the pace, or for a request slot after it. When a vendor that hung answers
-        # again, those that wait for a slot leave at once: this bounds their number.
-        self._turns = defaultdict[int, asyncio.Semaphore](lambda: asyncio.Semaphore(2 * settings.concurrency))
         self.in_hand = 0
         """How many claims are being worked on."""
         self.requests = 0
@@ -78,15 +75,13 @@ class Workload:
         return min(fresh, max(1, int(rate * patience / 2))) - self._in_hand_of[app_id]
 
     @asynccontextmanager
-    async def slot(self, app_id: int) -> AsyncIterator[None]:
-        """A turn of the AppId's pace, then a request slot: a slow AppId takes no slots from the others."""
-        async with self._turns[app_id]:
-            await self._pace.acquire(app_id)
-            await self._requests.acquire()
-        try:
-            yield
-        finally:
-            self._requests.release()
+    async def slot(self, app_id: int) -> AsyncIterator[Depart]:
+        """Admission by the AppId's pace, then a request slot: a slow AppId takes no slots from the others.
+
+        Yields what to await just before the request leaves.
+        """
+        async with self._pace.admitted(app_id) as depart, self._requests:
+            yield depart
 
     def begin(self, group: Sequence[Claimed]) -> None:
         """Count a group of one AppId's claims as in hand."""

@@ -63,7 +63,7 @@ class Parts:
     daemon: Instance
     storage: Storage
     zego: ZegoClient
-    paces: Mapping[str, Pace]
+    paces: Mapping[str, Pace[int]]
     current_policy: CurrentPolicy
     blocks: AppBlocks
     guard: StopGuard
@@ -170,7 +170,7 @@ class _Base:
     daemon: Instance
     storage: Storage
     zego: ZegoClient
-    paces: Mapping[str, Pace]
+    paces: Mapping[str, Pace[int]]
     current_policy: CurrentPolicy
     blocks: AppBlocks
     guard: StopGuard
@@ -222,17 +222,19 @@ def _rates(config: Config) -> dict[str, float]:
     }
 
 
-def _paces(config: Config, clock: Clock, calls: Storage) -> dict[str, Pace]:
+def _paces(config: Config, clock: Clock, calls: Storage) -> dict[str, Pace[int]]:
     """On PostgreSQL the daemons share the schedules of ``stop`` and ``occupancy``."""
     rates = _rates(config) | {USER_LIST: USER_LISTS_PER_SECOND}
-    paces = {name: Pace(rate) for name, rate in rates.items()}
+    paces = {name: Pace[int](rate, clock=clock) for name, rate in rates.items()}
     if calls.engine.dialect.name == "postgresql":
-        paces |= {name: Pace(rates[name], schedule=_schedule(name, calls), clock=clock) for name in (STOP, OCCUPANCY)}
+        paces |= {
+            name: Pace[int](rates[name], schedule=_schedule(name, calls), clock=clock) for name in (STOP, OCCUPANCY)
+        }
     return paces
 
 
-def _schedule(kind: str, calls: Storage) -> Schedule:
-    async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
+def _schedule(kind: str, calls: Storage) -> Schedule[int]:
+    async def schedule(app_id: int, /, seconds: float, catch_up_seconds: float) -> float:
         begins_at, now = await calls.pace.reserve(app_id, kind, seconds, catch_up_seconds)
         calls.clock.synchronise(now)
         # By the quickest reading of the clock: each answer has its own delay, and would shift the slots by it.

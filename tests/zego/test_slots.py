@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.time_travel import World
-from tests.support.virtual_loop import run_virtual
+from tests.support.virtual_loop import LoopClock, run_virtual
 from watchdog.errors import DatabaseUnavailable
 from watchdog.store.engine import writing
 from watchdog.store.pace import FARTHEST_SECONDS, PaceStore
@@ -19,21 +19,6 @@ from watchdog.zego.pacing import Pace
 
 APP = 1
 CATCH_UP = 0.02
-
-
-class LoopClock:
-    """The virtual loop's time as a Clock."""
-
-    def time(self) -> float:
-        return self.monotonic()
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        waiting = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(seconds, waiting.set_result, None)
-        await waiting
 
 
 class Book:
@@ -57,27 +42,27 @@ class Book:
         await self._clock.sleep(self._round_trip_seconds / 2)
         return first - now
 
-    def pace(self, requests_per_second: float, *, daemons: int = 1) -> Pace:
+    def pace(self, requests_per_second: float, *, daemons: int = 1) -> Pace[int]:
         pace = Pace(requests_per_second, schedule=self, clock=self._clock)
         pace.set_share(1 / daemons)
         return pace
 
 
-async def departures(pace: Pace, count: int, app_id: int = APP) -> list[float]:
+async def departures(pace: Pace[int], count: int, app_id: int = APP) -> list[float]:
     async def one() -> float:
-        await pace.acquire(app_id)
+        await pace.depart(app_id)
         return asyncio.get_running_loop().time()
 
     return list(await asyncio.gather(*(one() for _ in range(count))))
 
 
-async def longest_wait(pace: Pace, pauses: Iterable[float]) -> float:
+async def longest_wait(pace: Pace[int], pauses: Iterable[float]) -> float:
     """Of those who come one by one, each after the next of the ``pauses``, all in seconds."""
     clock, longest = LoopClock(), 0.0
     for pause in pauses:
         await clock.sleep(pause)
         began = clock.monotonic()
-        await pace.acquire(APP)
+        await pace.depart(APP)
         longest = max(longest, clock.monotonic() - began)
     return longest
 
@@ -104,7 +89,7 @@ def test_alone_nobody_waits_for_the_database(rate: float) -> None:
     async def scenario() -> None:
         book, clock = Book(round_trip_seconds=0.03), LoopClock()
         pace = book.pace(rate)
-        await pace.acquire(APP)
+        await pace.depart(APP)
         assert await longest_wait(pace, ((1 + number % 3) / rate for number in range(int(2 * rate)))) < 0.001
         assert book.trips <= 2.5 * clock.monotonic()
 
@@ -195,7 +180,7 @@ def test_any_other_failure_reaches_those_who_wait() -> None:
         pace = Pace(10, schedule=broken, clock=LoopClock())
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
-                await pace.acquire(APP)
+                await pace.depart(APP)
 
     run_virtual(scenario())
 
@@ -203,7 +188,7 @@ def test_any_other_failure_reaches_those_who_wait() -> None:
 def test_cancelled_waiters_take_no_slot() -> None:
     async def scenario() -> None:
         pace = Book().pace(10)
-        waiters = [asyncio.ensure_future(pace.acquire(APP)) for _ in range(50)]
+        waiters = [asyncio.ensure_future(pace.depart(APP)) for _ in range(50)]
         kept = asyncio.ensure_future(departures(pace, 5))
         await LoopClock().sleep(0.25)
         for waiter in waiters:
