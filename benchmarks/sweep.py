@@ -13,7 +13,7 @@ from benchmarks.databases import LATER, ONE_ROOM_IN, PEOPLE, Application, Databa
 from watchdog.clock import SystemClock
 from watchdog.core.circuit_breaker import Breaker
 from watchdog.core.model import Reason
-from watchdog.core.policy import InForce
+from watchdog.core.policy import CurrentPolicy
 from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
 from watchdog.store.aio.threads import Storage
@@ -71,7 +71,7 @@ class Subject:
             storage=self.storage,
             stopper=self._collector,
             breaker=Breaker(30),
-            policy_in_force=InForce(LATER),
+            policy_in_force=CurrentPolicy(LATER),
             lease_seconds=20,
             instance="bench",
             clock=clock,

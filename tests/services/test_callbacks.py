@@ -20,7 +20,7 @@ from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config, HttpConfig
-from watchdog.core.callbacks import Fault
+from watchdog.core.callback_body import Fault
 from watchdog.core.signing import callback_signature
 from watchdog.daemon.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
 from watchdog.daemon.lifecycle import Service

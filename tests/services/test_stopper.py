@@ -9,7 +9,7 @@ import structlog
 
 from tests.support.stopping_bench import bench, empty_room, reply
 from tests.support.time_travel import World
-from watchdog.core.policy import LEAD_SECONDS
+from watchdog.core.timing import LEAD_SECONDS
 
 
 async def test_an_abandoned_task_is_verified_stopped_and_recorded(world: World) -> None:

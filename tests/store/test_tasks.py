@@ -12,7 +12,8 @@ import pytest
 from tests.support.time_travel import World
 from watchdog.core.model import Evidence, Outcome, Reason, Reply, Source, Status
 from watchdog.core.outcomes import TASK_BECOMES
-from watchdog.core.policy import LEAD_SECONDS, Plan
+from watchdog.core.policy import Plan
+from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.aio.answer_journal import Closing
 from watchdog.store.attempts import Written
 from watchdog.store.statements import ALIVE_SECONDS, DETAIL_LEASE_EXPIRED, FORGET_DAEMON_SECONDS

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import Any, Final, ParamSpec, TypeVar, assert_never
 
 import structlog
@@ -20,10 +19,9 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.core import callbacks as events
 from watchdog.core import presence
+from watchdog.core.callback_body import BadCallback, Fault
 from watchdog.core.callbacks import (
-    BadCallback,
     Event,
-    Fault,
     RoomClosed,
     RoomCreated,
     TaskException,
@@ -33,6 +31,7 @@ from watchdog.core.callbacks import (
     Utterance,
 )
 from watchdog.core.model import Outcome
+from watchdog.core.people import is_person
 from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.observer import Observer
 from watchdog.store.aio.threads import Storage
@@ -174,7 +173,7 @@ class Webhook:
                     event.room_id,
                     event.task_id,
                     _moment(event),
-                    is_person=event.characters > 0 and self._is_person(event.user_id),
+                    is_person=event.characters > 0 and is_person(event.user_id, self._bot_user_ids),
                     discover=self._discover,
                     replay_key=key,
                 )
@@ -204,10 +203,6 @@ class Webhook:
                 return "ignored"
             case _:
                 assert_never(event)
-
-    def _is_person(self, user_id: str | None) -> bool:
-        # Who is not named might be anybody, a person too.
-        return user_id is None or not any(fnmatchcase(user_id, bot) for bot in self._bot_user_ids)
 
 
 def _kind_of(result: Received | Heard) -> str:

@@ -13,9 +13,7 @@ verifications stand in.
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Final
 
 import structlog
@@ -23,15 +21,13 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.core.model import Evidence, Reply, RoomCount, Source
 from watchdog.core.outcomes import ReplyClass, classify
+from watchdog.core.people import BOTS_AT_MOST, count_as, people
 from watchdog.errors import RequestError
 from watchdog.store.aio.threads import Storage
-from watchdog.zego.client import ADMIN_ROLE, ROOMS_PER_CALL, RoomUser, ZegoClient
+from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
 from watchdog.zego.pacing import Pace
 
 log = structlog.get_logger(__name__)
-
-BOTS_AT_MOST: Final = 20
-"""Where more users remain than this, they are taken to be people without looking."""
 
 BACKGROUND_SHARE: Final = 0.8
 """The part of the pace that asking in the background may use."""
@@ -48,38 +44,6 @@ _INPUT_INVALID: Final = "2"
 """A RoomId that the vendor does not allow, among others."""
 
 _ONE_ROOM_MAY_BE_TO_BLAME: Final = {ReplyClass.REJECTED, ReplyClass.CONFIGURATION}
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """One user and what it counts as: an admin, a bot by ``pattern``, or, without either, a person."""
-
-    user: RoomUser
-    pattern: str | None
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether the vendor has subtracted this one already."""
-        return self.user.role == ADMIN_ROLE
-
-    @property
-    def is_person(self) -> bool:
-        return not self.is_admin and self.pattern is None
-
-
-def count_as(user: RoomUser, patterns: Sequence[str]) -> Counted:
-    """Match a user against the patterns, the first that fits."""
-    return Counted(user, next((pattern for pattern in patterns if fnmatchcase(user.user_id, pattern)), None))
-
-
-def people(count: RoomCount, counted: Sequence[Counted]) -> int:
-    """How many people there are, by the vendor's numbers and its complete list of users.
-
-    Two replies are two moments, and they may disagree; the higher number is taken. A bot that is an admin has been
-    subtracted already.
-    """
-    bots = sum(one.pattern is not None and not one.is_admin for one in counted)
-    return max(0, count.people - bots, sum(one.is_person for one in counted))
 
 
 class Bots:

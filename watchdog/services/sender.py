@@ -12,11 +12,11 @@ from typing import Final, assert_never
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core import outcomes, policy
+from watchdog.core import outcomes, policy, timing
 from watchdog.core.circuit_breaker import Breaker
 from watchdog.core.model import Evidence, Outcome, Reason, Reply
 from watchdog.core.outcomes import ReplyClass
-from watchdog.core.policy import InForce
+from watchdog.core.policy import CurrentPolicy
 from watchdog.errors import NoAnswer, NotSent
 from watchdog.observer import Observer
 from watchdog.store.aio.threads import Storage
@@ -115,7 +115,7 @@ class Sender:
         zego: ZegoClient,
         pace: Pace,
         breaker: Breaker,
-        policy_in_force: InForce,
+        policy_in_force: CurrentPolicy,
         settings: StopSettings,
         clock: Clock,
         observer: Observer | None = None,
@@ -163,7 +163,7 @@ class Sender:
         if sent.sent_at == due_at:
             # Committed a moment before it; whatever the clock says meanwhile, no longer than that.
             early = (sent.sent_at - self._storage.now()).total_seconds()
-            await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
+            await self._clock.sleep(min(max(0.0, early), timing.COMMIT_LEAD_SECONDS))
         await self._pace.leave(app_id)
         if not held.lease_suffices(self._clock, self._settings):
             raise _LeaseShort

@@ -19,11 +19,11 @@ from typing import Final, Protocol
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core import policy
+from watchdog.core import policy, timing
 from watchdog.core.guard import HELD_RECHECK_SECONDS
 from watchdog.core.model import Evidence, Mode, Outcome, Reason, Reply, Verify
 from watchdog.core.outcomes import ReplyClass
-from watchdog.core.policy import Decision, InForce, Rule, Verdict
+from watchdog.core.policy import CurrentPolicy, Decision, Rule, Verdict
 from watchdog.services.guard import Guarding
 from watchdog.services.occupancy import Occupancy
 from watchdog.services.sender import Finished, Held, Sender, StopSettings, announce
@@ -64,7 +64,7 @@ class Stopper:
         sender: Sender,
         pace: Pace,
         apps: Sequence[int],
-        policy_in_force: InForce,
+        policy_in_force: CurrentPolicy,
         settings: StopSettings,
         surroundings: Surroundings,
         clock: Clock,
@@ -237,12 +237,12 @@ class Stopper:
         )
 
     def _acts_at(self, held: Held) -> datetime:
-        return policy.acts_at(held.claim.task, self._storage.now(), policy.LEAD_SECONDS, manual=held.manual)
+        return timing.acts_at(held.claim.task, self._storage.now(), timing.LEAD_SECONDS, manual=held.manual)
 
     async def _until_nearly_due(self, held: Held) -> None:
         """Return when its attempt may be committed; at once where it is due, or further off than it should be."""
-        while (early := (self._acts_at(held) - self._storage.now()).total_seconds()) > policy.COMMIT_LEAD_SECONDS:
-            await self._clock.sleep(early - policy.COMMIT_LEAD_SECONDS)
+        while (early := (self._acts_at(held) - self._storage.now()).total_seconds()) > timing.COMMIT_LEAD_SECONDS:
+            await self._clock.sleep(early - timing.COMMIT_LEAD_SECONDS)
 
     def _only_observes(self) -> bool:
         return self._in_force.rules.mode is Mode.OBSERVE
@@ -272,7 +272,7 @@ class Stopper:
         await self._until_nearly_due(held)
         if self._only_observes():
             return await self._aside(
-                held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
+                held, Outcome.WOULD_STOP, decision.rule, evidence, wake_seconds=timing.OBSERVE_AGAIN_SECONDS
             )
         async with self._slot(app_id):
             # Again, for the answer may have aged while we waited for our turn.
@@ -328,7 +328,7 @@ class Stopper:
         evidence = held.claim.task.evidence
         match decision.verdict:
             case Verdict.UNKNOWN:
-                seconds = policy.recheck_seconds(held.claim.task, self._storage.now())
+                seconds = timing.recheck_seconds(held.claim.task, self._storage.now())
                 if decision.rule is Rule.GUARDED:
                     seconds = min(seconds, HELD_RECHECK_SECONDS)
                 return await self._withhold(held, decision.rule, wake_seconds=seconds)

@@ -6,10 +6,10 @@ from itertools import chain
 from typing import Final
 
 from watchdog.clock import Clock
-from watchdog.core import policy
+from watchdog.core import policy, timing
 from watchdog.core.circuit_breaker import Breaker
 from watchdog.core.model import Outcome
-from watchdog.core.policy import InForce
+from watchdog.core.policy import CurrentPolicy
 from watchdog.observer import Observer
 from watchdog.services.stopper import Stopper
 from watchdog.store.aio.threads import Storage
@@ -36,7 +36,7 @@ class Sweeper:
         storage: Storage,
         stopper: Stopper,
         breaker: Breaker,
-        policy_in_force: InForce,
+        policy_in_force: CurrentPolicy,
         lease_seconds: float,
         instance: str,
         clock: Clock,
@@ -118,4 +118,4 @@ def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
     left = max(0.0, (moment - now).total_seconds())
     # Half the lead is for those that come due shortly after; one sweep claims them all. What is nearer and has not been
     # claimed is a lease or a retry, which nobody takes up early.
-    return left - policy.LEAD_SECONDS / 2 if left > policy.LEAD_SECONDS else left
+    return left - timing.LEAD_SECONDS / 2 if left > timing.LEAD_SECONDS else left

@@ -19,7 +19,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Final
 
@@ -29,7 +28,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from watchdog.core import callbacks as events
 from watchdog.core import policy, presence
 from watchdog.core.model import Outcome, Reason, Source, Status, Task
-from watchdog.core.presence import Facts, Join, Occupancy, RoomFact, UserFact
+from watchdog.core.people import is_person
+from watchdog.core.presence import Facts, Join, Present, RoomFact, UserFact
 from watchdog.store import statements as sql
 from watchdog.store.engine import writing
 from watchdog.store.tables import attempts, callbacks_seen, rejoins, room_sessions, room_users, tasks, utcnow
@@ -55,7 +55,7 @@ class Received:
 
     replayed: bool = False
     suspicious: bool = False
-    occupancy: Occupancy | None = None
+    occupancy: Present | None = None
     hinted: int = 0
 
 
@@ -114,13 +114,13 @@ class CallbackStore:
             if current is None:
                 return Received(suspicious=suspicious)
             users = _users(connection, current)
-            found = presence.occupancy([current], users, bot_user_ids)
+            found = presence.present([current], users, bot_user_ids)
             if found is None:  # only of a room without any moment, which is never current
                 return Received(suspicious=suspicious)
             count: int | None = len(found.people)
             if count == 0 and (suspicious or not found.complete):
                 count = None
-            people = [user for user in users if _is_person(user, bot_user_ids)]
+            people = [user for user in users if is_person(user.user_id, bot_user_ids, role=user.role)]
             seen = max((moment for user in people if (moment := _last_seen(user, current))), default=None)
             hinted = sum(
                 _hint(connection, task, _hints(task, count, found.as_of, seen))
@@ -353,10 +353,6 @@ def _hint(connection: sa.Connection, task: Task, hints: Iterable[_Hint]) -> int:
 
 def _tells_of_a_login(facts: Facts) -> bool:
     return facts.user is not None and facts.user.is_open
-
-
-def _is_person(user: UserFact, bot_user_ids: Sequence[str]) -> bool:
-    return user.role != presence.ADMIN_ROLE and not any(fnmatchcase(user.user_id, bot) for bot in bot_user_ids)
 
 
 def _last_seen(user: UserFact, room: RoomFact) -> datetime | None:

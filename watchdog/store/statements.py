@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core.model import Outcome, Source
-from watchdog.core.policy import LEAD_SECONDS
+from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.tables import attempts, daemons, rejoins, tasks, utcnow
 
 DETAIL_LEASE_EXPIRED = "the daemon that sent this did not live to record the answer"

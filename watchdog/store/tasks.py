@@ -14,7 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.core.model import Evidence, Outcome, Reason, Reply, Source, Status, Task
-from watchdog.core.policy import Plan, leaves_at
+from watchdog.core.policy import Plan
+from watchdog.core.timing import leaves_at
 from watchdog.store import attempts as answer_store
 from watchdog.store import statements as sql
 from watchdog.store.aio.answer_journal import Closing

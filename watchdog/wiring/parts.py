@@ -15,7 +15,7 @@ from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.core.circuit_breaker import Breaker
 from watchdog.core.guard import Limits
-from watchdog.core.policy import InForce, Policy
+from watchdog.core.policy import CurrentPolicy, Policy
 from watchdog.logs import setup
 from watchdog.observer import Observer, Reading
 from watchdog.services.callbacks import Webhook
@@ -125,7 +125,7 @@ class Parts:
     user_list_pace: Pace
     webhook: Webhook
     retention: Retention
-    in_force: InForce
+    in_force: CurrentPolicy
     bots: Bots | None
     gauges: Gauges
     guarding: Guarding
@@ -203,7 +203,7 @@ def build(
     background_pace = Pace(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
     user_list_pace = Pace(USER_LISTS_PER_SECOND)
     breaker = Breaker(config.stop.blocked_retry_seconds)
-    in_force = InForce(rules(config))
+    in_force = CurrentPolicy(rules(config))
     settings = StopSettings(
         concurrency=config.stop.concurrency,
         request_timeout_seconds=config.stop.request_timeout_seconds,

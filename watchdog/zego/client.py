@@ -28,7 +28,7 @@ import httpx2
 
 from watchdog import __version__
 from watchdog.clock import Clock
-from watchdog.core.model import Reply, RoomCount
+from watchdog.core.model import Reply, RoomCount, RoomUser
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
 from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError
@@ -47,9 +47,6 @@ USERS_PER_PAGE: Final = 200
 
 USER_LISTS_PER_SECOND: Final = 200
 """DescribeUserList requests for each AppId (ZEGO, "DescribeUserList"); one a second for each room besides."""
-
-ADMIN_ROLE: Final = 4
-"""``UserRole`` of those that DescribeUserNum counts as AdminUserCount."""
 
 FATE: Final[Mapping[type[Exception], type[RequestError]]] = MappingProxyType(
     {
@@ -112,15 +109,6 @@ class Counts:
 
     reply: Reply
     rooms: Mapping[str, RoomCount]
-
-
-@dataclass(frozen=True, slots=True)
-class RoomUser:
-    """One user of a room; ``role`` is None where the vendor's number makes no sense."""
-
-    user_id: str
-    name: str
-    role: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ from watchdog.cli.view import screens, words
 from watchdog.cli.view.screens import Column
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
-from watchdog.core.model import Reply, RoomCount, Task
+from watchdog.core.model import Reply, RoomCount, RoomUser, Task
 from watchdog.core.outcomes import ReplyClass, classify
+from watchdog.core.people import BOTS_AT_MOST, Counted, count_as, people
 from watchdog.errors import ConfigError, NoAnswer
-from watchdog.services.occupancy import BOTS_AT_MOST, Counted, count_as, people
 from watchdog.store.reports import tasks as reports
 from watchdog.store.tasks import Store
 from watchdog.wiring import parts as wiring
-from watchdog.zego.client import RoomUser, ZegoClient
+from watchdog.zego.client import ZegoClient
 
 USERS_AT_MOST: Final = 1000
 _PAGE: Final = 100
