@@ -16,7 +16,7 @@ from watchdog.config.settings import Config
 from watchdog.core.circuit_breaker import Breaker
 from watchdog.core.guard import Limits
 from watchdog.core.policy import CurrentPolicy, Policy
-from watchdog.logs import setup
+from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
 from watchdog.services.callbacks import Webhook
 from watchdog.services.figures import Gauges
@@ -319,5 +319,5 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("apps_blocked", lambda: len(parts.breaker.unserved()))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.webhook.answers.items()})
     observer.show("database_errors", lambda: parts.storage.errors)
-    observer.show("log_lines_dropped", setup.dropped_lines)
-    observer.show("log_lines_suppressed", setup.suppressed_lines)
+    observer.show("log_lines_dropped", writer.dropped_lines)
+    observer.show("log_lines_suppressed", writer.suppressed_lines)
