@@ -11,12 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchdog.core.callback_body import BODY_LIMIT_BYTES, BadCallback, Fault
 from watchdog.core.callbacks import (
-    BODY_LIMIT_BYTES,
     IDLE_AUTO_STOP,
-    BadCallback,
     Event,
-    Fault,
     RoomClosed,
     RoomCreated,
     Seal,

@@ -19,8 +19,8 @@ from watchdog.core.policy import (
     decide,
     plan,
     reason,
-    recheck_seconds,
 )
+from watchdog.core.timing import recheck_seconds
 
 POLICY = Policy()
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -21,18 +22,8 @@ from watchdog.core.callbacks import (
     UserLeft,
     Utterance,
 )
-from watchdog.core.presence import (
-    ADMIN_ROLE,
-    Facts,
-    Join,
-    Occupancy,
-    RoomFact,
-    UserFact,
-    current_session,
-    facts_of,
-    merge,
-    occupancy,
-)
+from watchdog.core.model import ADMIN_ROLE
+from watchdog.core.presence import Facts, Join, Present, RoomFact, UserFact, current_session, facts_of, present
 
 APP, ROOM = 1, "room"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -41,6 +32,7 @@ BOTS = ("bot-*",)
 
 RoomRows = dict[str, RoomFact]
 UserRows = dict[tuple[str, str, str], UserFact]
+Fact = TypeVar("Fact", RoomFact, UserFact)
 
 
 def at(milliseconds: int) -> datetime:
@@ -66,6 +58,16 @@ def left(
     return UserLeft(SEAL, ROOM, room_session, user, session, None if login is None else at(login), at(time), role)
 
 
+def merge(a: Fact, b: Fact) -> Fact:
+    """Join two rows of one session, as the store's upsert does."""
+    assert all(getattr(a, column) == getattr(b, column) for column in a.KEY)
+    joined: dict[str, Any] = {}
+    for column, join in a.JOINS.items():
+        known = [value for row in (a, b) if (value := getattr(row, column)) is not None]
+        joined[column] = (min if join is Join.MIN else max)(known, default=None)
+    return replace(a, **joined)
+
+
 def rows_of(events: Iterable[Event]) -> tuple[RoomRows, UserRows]:
     """Take the events in, one after the other, as the store does."""
     rooms: RoomRows = {}
@@ -82,9 +84,9 @@ def rows_of(events: Iterable[Event]) -> tuple[RoomRows, UserRows]:
     return rooms, users
 
 
-def seen(events: Iterable[Event], bots: Sequence[str] = BOTS) -> Occupancy:
+def seen(events: Iterable[Event], bots: Sequence[str] = BOTS) -> Present:
     rooms, users = rows_of(events)
-    result = occupancy(rooms.values(), users.values(), bots)
+    result = present(rooms.values(), users.values(), bots)
     assert result is not None
     return result
 
@@ -228,7 +230,7 @@ def test_any_permutation_and_duplication_leads_to_the_same_rows_and_occupancy(
     assert rows_of(shuffled) == rows_of(vendor.callbacks)
     assert seen(shuffled) == seen(vendor.callbacks)
     rooms, users = rows_of(shuffled)
-    assert occupancy(
+    assert present(
         data.draw(st.permutations(list(rooms.values()))), data.draw(st.permutations(list(users.values()))), BOTS
     ) == seen(vendor.callbacks)
 
@@ -256,7 +258,7 @@ def test_even_callbacks_that_contradict_each_other_converge(events: list[Event],
     other = data.draw(st.permutations(events + data.draw(st.lists(st.sampled_from(events), max_size=5))))
     assert rows_of(other) == rows_of(events)
     rooms, users = rows_of(events)
-    assert occupancy(
+    assert present(
         data.draw(st.permutations(list(rooms.values()))), data.draw(st.permutations(list(users.values()))), BOTS
     ) == seen(events)
 
@@ -325,51 +327,6 @@ def test_whoever_reconnects_stays_while_the_old_logout_comes_at_any_time(vendor:
 
 
 # -- joins -----------------------------------------------------------------------------------------------------------
-
-MOMENTS = st.none() | TIMES.map(at)
-ROOM_FACTS = st.builds(
-    RoomFact, st.just(APP), st.just(ROOM), st.just("1"), created_at=MOMENTS, closed_at=MOMENTS, first_seen_at=MOMENTS
-)
-USER_FACTS = st.builds(
-    UserFact,
-    st.just(APP),
-    st.just(ROOM),
-    st.just("1"),
-    st.just("alice"),
-    st.just("s"),
-    login_at=MOMENTS,
-    logout_at=MOMENTS,
-    role=st.none() | st.sampled_from([0, 1, 2, ADMIN_ROLE]),
-)
-
-
-@given(st.tuples(ROOM_FACTS, ROOM_FACTS, ROOM_FACTS))
-def test_merging_what_is_known_of_a_room_is_a_join(facts: tuple[RoomFact, RoomFact, RoomFact]) -> None:
-    a, b, c = facts
-    assert merge(a, a) == a
-    assert merge(a, b) == merge(b, a)
-    assert merge(merge(a, b), c) == merge(a, merge(b, c))
-    assert merge(merge(a, b), b) == merge(a, b)
-
-
-@given(st.tuples(USER_FACTS, USER_FACTS, USER_FACTS))
-def test_merging_what_is_known_of_a_user_is_a_join(facts: tuple[UserFact, UserFact, UserFact]) -> None:
-    a, b, c = facts
-    assert merge(a, a) == a
-    assert merge(a, b) == merge(b, a)
-    assert merge(merge(a, b), c) == merge(a, merge(b, c))
-    assert merge(merge(a, b), b) == merge(a, b)
-
-
-def test_facts_about_different_sessions_are_not_merged() -> None:
-    user = UserFact(APP, ROOM, "1", "alice", "s")
-    for column, value in (("app_id", 2), ("room_id", "x"), ("room_session_id", "2"), ("user_id", "x")):
-        with pytest.raises(ValueError, match="different sessions"):
-            merge(user, replace(user, **{column: value}))  # type: ignore[arg-type]  # the names are those of columns
-    with pytest.raises(ValueError, match="different sessions"):
-        merge(user, replace(user, session_id="t"))
-    with pytest.raises(ValueError, match="different sessions"):
-        merge(RoomFact(APP, ROOM, "1"), RoomFact(APP, ROOM, "2"))
 
 
 @pytest.mark.parametrize("fact", [RoomFact, UserFact])
@@ -473,8 +430,8 @@ def test_what_a_task_says_is_no_fact_of_presence() -> None:
 
 
 def test_of_an_unknown_room_nothing_is_said_not_even_that_it_is_empty() -> None:
-    assert occupancy([], [], BOTS) is None
-    assert occupancy([RoomFact(APP, ROOM, "1")], [UserFact(APP, ROOM, "1", "a", "s", login_at=at(0))], BOTS) is None
+    assert present([], [], BOTS) is None
+    assert present([RoomFact(APP, ROOM, "1")], [UserFact(APP, ROOM, "1", "a", "s", login_at=at(0))], BOTS) is None
 
 
 def test_who_counts_as_what() -> None:
@@ -490,7 +447,7 @@ def test_who_counts_as_what() -> None:
         joined(9, "gone", "8"),
         left(12, "gone", "8", 9),
     ]
-    assert seen(events, ["bot-*", "agent[0-9]"]) == Occupancy(
+    assert seen(events, ["bot-*", "agent[0-9]"]) == Present(
         room_session_id="1",
         people=frozenset({"alice", "unknown role", "BOT-1"}),
         bots=frozenset({"bot-1", "agent7"}),

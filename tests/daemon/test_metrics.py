@@ -453,7 +453,7 @@ class TestItsConfiguration:
         token = load(file, {}).http.bearer_token
         assert token is not None
         assert token.get_secret_value() == TOKEN
-        with pytest.raises(ConfigError, match="the token is there twice: keep token_file alone"):
+        with pytest.raises(ConfigError, match="the token is given twice: keep token_file only"):
             load(file, {"ZEGO_WATCHDOG_HTTP__TOKEN": TOKEN})
         file.write_text("policy: {mode: observe}")
         token = load(file, {"ZEGO_WATCHDOG_HTTP__TOKEN": TOKEN}).http.bearer_token

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from watchdog import logs
 from watchdog.clock import SystemClock
-from watchdog.logs import redaction, setup
+from watchdog.logs import redaction, setup, writer
 from watchdog.logs.redaction import scrub
 from watchdog.logs.suppression import Repeats
 
@@ -413,7 +413,7 @@ def test_a_journal_that_was_started_anew_gets_the_rest(journald: Journald) -> No
 
 
 def test_a_journal_that_hangs_blocks_nobody_and_the_loss_is_counted(journald: Journald) -> None:
-    before = setup.dropped_lines()
+    before = writer.dropped_lines()
     logs.configure("journal", "info", io.StringIO(), queue_lines=100, socket=journald.path)
     log = structlog.get_logger()
     finished = threading.Event()
@@ -437,7 +437,7 @@ def test_a_journal_that_hangs_blocks_nobody_and_the_loss_is_counted(journald: Jo
     assert len(kept) + dropped == 5000
     assert dropped > 3000
     assert kept == sorted(kept)
-    assert setup.dropped_lines() - before == dropped
+    assert writer.dropped_lines() - before == dropped
 
 
 @pytest.mark.parametrize(("connected", "sent"), [(True, 1), (False, 0)])
@@ -475,12 +475,12 @@ class Talk:
     def __init__(self) -> None:
         self.clock = HandClock()
         self._stream = io.StringIO()
-        self._told = setup.suppressed_lines()
+        self._told = writer.suppressed_lines()
         logs.configure("json", "debug", self._stream, clock=self.clock)
 
     @property
     def suppressed(self) -> int:
-        return setup.suppressed_lines() - self._told
+        return writer.suppressed_lines() - self._told
 
     def lines(self) -> list[tuple[str, int | None]]:
         """Return event and number of suppressed ones, after everything is written."""

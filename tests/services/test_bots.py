@@ -2,13 +2,11 @@
 
 import httpx2
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.room_api import APP, bench, page
 from tests.support.stopping_bench import reply
-from watchdog.core.model import RoomCount, RoomUser
-from watchdog.services.bots import BOTS_AT_MOST, Counted, count_as, people
+from watchdog.core.model import RoomUser
+from watchdog.core.people import BOTS_AT_MOST
 from watchdog.zego.replies import UserList
 
 PATTERNS = ("asr-*", "agent[0-9]")
@@ -96,34 +94,6 @@ async def test_one_room_is_listed_once_a_second() -> None:
         it.vendor.users = [BOT]
         await it.occupancy.ask(APP, ["another"])
         assert it.clock.monotonic() - began == pytest.approx(2 / 0.98, abs=0.02)
-
-
-def counted(bots: int, strangers: int, admin_bots: int, admins: int) -> list[Counted]:
-    kinds = [("asr-", 1, bots), ("person-", 2, strangers), ("asr-admin-", 4, admin_bots), ("rec-", 4, admins)]
-    return [
-        count_as(RoomUser(f"{name}{number}", "", role), PATTERNS)
-        for name, role, many in kinds
-        for number in range(many)
-    ]
-
-
-few = st.integers(0, 8)
-
-
-@given(few, few, few, few)
-def test_of_one_moment_the_number_is_exact(bots: int, strangers: int, admin_bots: int, admins: int) -> None:
-    count = RoomCount(bots + strangers + admin_bots + admins, admin_bots + admins)
-    assert people(count, counted(bots, strangers, admin_bots, admins)) == strangers
-
-
-@given(few, few, few, few, few, few)
-def test_a_person_in_either_answer_is_never_lost(
-    bots: int, strangers: int, admin_bots: int, admins: int, users: int, counted_admins: int
-) -> None:
-    count = RoomCount(users + counted_admins, counted_admins)
-    number = people(count, counted(bots, strangers, admin_bots, admins))
-    assert number >= strangers
-    assert number >= count.people - bots
 
 
 async def test_a_list_is_read_from_the_wire() -> None:

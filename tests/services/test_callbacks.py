@@ -20,7 +20,7 @@ from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config, HttpConfig
-from watchdog.core.callbacks import Fault
+from watchdog.core.callback_body import Fault
 from watchdog.core.signing import callback_signature
 from watchdog.daemon.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
 from watchdog.daemon.lifecycle import Service
@@ -342,11 +342,11 @@ def test_the_secret_comes_from_a_file_of_its_own(tmp_path: Path) -> None:
     assert zego.discover is False
 
     file.write_text(json.dumps({"zego": {"apps": [app | {"callback_secret": CALLBACK_SECRET}]}}))
-    with pytest.raises(ConfigError, match=r"callback_secret: .* name that as callback_secret_file") as caught:
+    with pytest.raises(ConfigError, match=r"callback_secret: .* set callback_secret_file to its path") as caught:
         load(file, {})
     assert CALLBACK_SECRET not in str(caught.value)
     environ = {"ZEGO_WATCHDOG_ZEGO__APPS": json.dumps([app | {"callback_secret": CALLBACK_SECRET}])}
-    with pytest.raises(ConfigError, match=f"app {APP_ID} has its callback secret twice"):
+    with pytest.raises(ConfigError, match=f"app {APP_ID} has two callback secrets"):
         load(file, environ)
 
 
@@ -365,5 +365,5 @@ def test_addresses(listen: str, address: tuple[str, int] | None) -> None:
 
 @pytest.mark.parametrize("listen", ["8765", ":8765", "127.0.0.1", "::1:80", "[1.2.3.4]:80", "h:65536", "http://h:80"])
 def test_no_addresses(listen: str) -> None:
-    with pytest.raises(ValueError, match=r"is no host and port; write 127\.0\.0\.1:8765"):
+    with pytest.raises(ValueError, match=r"is not a host and a port; write 127\.0\.0\.1:8765"):
         HttpConfig(listen=listen)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.stopping_bench import bench, empty_room
 from tests.support.time_travel import World
-from watchdog.core.policy import COMMIT_LEAD_SECONDS, LEAD_SECONDS
+from watchdog.core.timing import COMMIT_LEAD_SECONDS, LEAD_SECONDS
 from watchdog.services.claims import Claimed
 
 

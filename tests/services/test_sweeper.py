@@ -2,7 +2,7 @@
 
 from tests.support.stopping_bench import bench, empty_room, reply
 from tests.support.time_travel import World
-from watchdog.core.policy import LEAD_SECONDS
+from watchdog.core.timing import LEAD_SECONDS
 
 
 async def test_a_late_plan_still_waits_until_emptiness_was_confirmed(world: World) -> None:

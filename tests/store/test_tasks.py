@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.support.store_steps import APP, LEASE, answer, aside, due, empty, intent, names, plan, send, take, take_one
 from tests.support.time_travel import World
 from watchdog.core.model import Evidence, Outcome, Source, Status
-from watchdog.core.policy import LEAD_SECONDS, Plan
+from watchdog.core.policy import Plan
+from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Attempt
 from watchdog.store.tasks import Tasks
 

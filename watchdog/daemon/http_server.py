@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from watchdog.core.callbacks import BODY_LIMIT_BYTES
+from watchdog.core.callback_body import BODY_LIMIT_BYTES
 from watchdog.daemon.metrics import Exposition
 from watchdog.errors import ConfigError
 from watchdog.services import callbacks

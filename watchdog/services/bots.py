@@ -5,58 +5,22 @@ cannot be read, all of them count as people.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core.model import ADMIN_ROLE, RoomCount, RoomUser
+from watchdog.core.model import RoomCount
 from watchdog.core.outcomes import ReplyClass, classify
+from watchdog.core.people import BOTS_AT_MOST, count_as, people
 from watchdog.errors import RequestError
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
 
 log = structlog.get_logger(__name__)
 
-BOTS_AT_MOST: Final = 20
-"""If more users remain than this, all of them count as people."""
-
 _LISTS_PER_ROOM_AND_SECOND: Final = 1.0
 """ZEGO, "DescribeUserList"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """One user and what it counts as: an admin, a bot by ``pattern``, or, without either, a person."""
-
-    user: RoomUser
-    pattern: str | None
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether the vendor has subtracted this one already."""
-        return self.user.role == ADMIN_ROLE
-
-    @property
-    def is_person(self) -> bool:
-        return not self.is_admin and self.pattern is None
-
-
-def count_as(user: RoomUser, patterns: Sequence[str]) -> Counted:
-    """Match a user against the patterns, the first that fits."""
-    return Counted(user, next((pattern for pattern in patterns if fnmatchcase(user.user_id, pattern)), None))
-
-
-def people(count: RoomCount, counted: Sequence[Counted]) -> int:
-    """How many people there are, by the vendor's numbers and its complete list of users.
-
-    Two replies are two moments, and they may disagree; the higher number is taken. A bot that is an admin has been
-    subtracted already.
-    """
-    bots = sum(one.pattern is not None and not one.is_admin for one in counted)
-    return max(0, count.people - bots, sum(one.is_person for one in counted))
 
 
 class Bots:

@@ -12,17 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import Any, Final, ParamSpec, TypeVar, assert_never
 
 import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import callbacks, presence
+from watchdog.core.callback_body import BadCallback, Fault
 from watchdog.core.callbacks import (
-    BadCallback,
     Event,
-    Fault,
     RoomClosed,
     RoomCreated,
     TaskException,
@@ -32,6 +30,7 @@ from watchdog.core.callbacks import (
     Utterance,
 )
 from watchdog.core.model import Outcome
+from watchdog.core.people import is_person
 from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.observer import Observer
 from watchdog.store.aio.calls import AsyncCallbacks
@@ -169,7 +168,7 @@ class CallbackIntake:
                     event.room_id,
                     event.task_id,
                     _moment(event),
-                    is_person=event.characters > 0 and self._is_person(event.user_id),
+                    is_person=event.characters > 0 and is_person(event.user_id, self._bot_user_ids),
                     discover=self._discover,
                     use_key=key,
                 )
@@ -198,10 +197,6 @@ class CallbackIntake:
                 return "ignored"
             case _:
                 assert_never(event)
-
-    def _is_person(self, user_id: str | None) -> bool:
-        # A user without an id may be a person.
-        return user_id is None or not any(fnmatchcase(user_id, bot) for bot in self._bot_user_ids)
 
 
 def _kind_of(result: Received) -> str:

@@ -11,7 +11,7 @@ from typing import Final, assert_never
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core import outcomes, policy
+from watchdog.core import outcomes, policy, timing
 from watchdog.core.model import Evidence, Outcome, Reason, Reply
 from watchdog.core.outcomes import ReplyClass
 from watchdog.core.policy import CurrentPolicy
@@ -103,7 +103,7 @@ class Sender:
         if attempt.sent_at == due_at:
             # Committed a little early. The wait is bounded: the clock may have jumped.
             early = (attempt.sent_at - self._database_clock.now()).total_seconds()
-            await self._clock.sleep(min(max(0.0, early), policy.COMMIT_LEAD_SECONDS))
+            await self._clock.sleep(min(max(0.0, early), timing.COMMIT_LEAD_SECONDS))
         await depart()
         if not claimed.lease_suffices(self._clock, self._settings):
             raise _LeaseShort

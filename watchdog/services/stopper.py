@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core import policy
+from watchdog.core import policy, timing
 from watchdog.core.guard import HELD_RECHECK_SECONDS
 from watchdog.core.model import Evidence, Outcome, Reason
 from watchdog.core.policy import Decision, Rule, Verdict
@@ -148,7 +148,7 @@ class Stopper:
         await self._until_nearly_due(claimed)
         if self._verifier.only_observes():
             return await self._give_back(
-                claimed, Outcome.WOULD_STOP, decision.rule, vendor, wake_seconds=policy.OBSERVE_AGAIN_SECONDS
+                claimed, Outcome.WOULD_STOP, decision.rule, vendor, wake_seconds=timing.OBSERVE_AGAIN_SECONDS
             )
         async with self._workload.slot(app_id) as depart:
             # Again: the answer may have become too old during the wait.
@@ -174,15 +174,15 @@ class Stopper:
         """Return when the attempt may be committed; at once if the task is due, or not due for long."""
         while True:
             early = (self._verifier.acts_at(claimed) - self._database_clock.now()).total_seconds()
-            if early <= policy.COMMIT_LEAD_SECONDS:
+            if early <= timing.COMMIT_LEAD_SECONDS:
                 return
-            await self._clock.sleep(early - policy.COMMIT_LEAD_SECONDS)
+            await self._clock.sleep(early - timing.COMMIT_LEAD_SECONDS)
 
     async def _decline(self, claimed: Claimed, vendor: Evidence | None, decision: Decision) -> Finished:
         """Send nothing, for the reason that was decided."""
         match decision.verdict:
             case Verdict.UNKNOWN:
-                seconds = policy.recheck_seconds(claimed.claim.task, self._database_clock.now())
+                seconds = timing.recheck_seconds(claimed.claim.task, self._database_clock.now())
                 if decision.rule is Rule.GUARDED:
                     seconds = min(seconds, HELD_RECHECK_SECONDS)
                 return await self._withhold(claimed, decision.rule, wake_seconds=seconds)

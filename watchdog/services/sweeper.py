@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Final
 
 from watchdog.clock import Clock
-from watchdog.core import policy
+from watchdog.core import policy, timing
 from watchdog.core.model import Outcome
 from watchdog.core.policy import CurrentPolicy
 from watchdog.observer import Observer
@@ -123,4 +123,4 @@ def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
     left = max(0.0, (moment - now).total_seconds())
     # Half the lead is left for tasks that come due shortly after: one sweep claims them all. A nearer task that is not
     # claimed yet is a lease or a retry, and these are never claimed early.
-    return left - policy.LEAD_SECONDS / 2 if left > policy.LEAD_SECONDS else left
+    return left - timing.LEAD_SECONDS / 2 if left > timing.LEAD_SECONDS else left

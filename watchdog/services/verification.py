@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from watchdog.core import policy
+from watchdog.core import policy, timing
 from watchdog.core.model import Evidence, Mode, Verify
 from watchdog.core.policy import CurrentPolicy, Decision, Rule, Verdict
 from watchdog.services.app_blocks import AppBlocks
@@ -48,7 +48,7 @@ class Verifier:
     def acts_at(self, claimed: Claimed) -> datetime:
         """The task's due time if that is near, else now."""
         now = self._database_clock.now()
-        return policy.acts_at(claimed.claim.task, now, policy.LEAD_SECONDS, manual=claimed.manual)
+        return timing.acts_at(claimed.claim.task, now, timing.LEAD_SECONDS, manual=claimed.manual)
 
     def only_observes(self) -> bool:
         """Whether the mode is ``observe``: decide, but send nothing."""

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core.model import Outcome, Reason, Source, Status
-from watchdog.core.policy import leaves_at
+from watchdog.core.timing import leaves_at
 from watchdog.store.engine import writing
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Answer, Attempt, Claim, Intent
 from watchdog.store.tables import ACTIVE, attempts, rejoins, tasks, utcnow

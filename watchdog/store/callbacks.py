@@ -103,15 +103,13 @@ class CallbackStore:
             if current is None:
                 return Received(suspicious=suspicious)
             users = _users(connection, current)
-            found = presence.occupancy([current], users, bot_user_ids)
+            found = presence.present([current], users, bot_user_ids)
             if found is None:  # only for a room without any time, which is never current
                 return Received(suspicious=suspicious)
             count: int | None = len(found.people)
             if count == 0 and (suspicious or not found.complete):
                 count = None
-            people = [
-                user for user in users if user.role != presence.ADMIN_ROLE and is_person(user.user_id, bot_user_ids)
-            ]
+            people = [user for user in users if is_person(user.user_id, bot_user_ids, role=user.role)]
             seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
             for task in self._active(connection, room.app_id, room.room_id):
                 _write(connection, task, hints(task, count, found.as_of, seen))

@@ -14,7 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.core.model import Evidence, Outcome, Reason, Task
-from watchdog.core.policy import LEAD_SECONDS, Plan
+from watchdog.core.policy import Plan
+from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.engine import reading, writing
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Claim, Peek, SetAside
 from watchdog.store.tables import ACTIVE, NOW, as_task, attempts, tasks, utcnow

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.core.policy import CurrentPolicy
-from watchdog.logs import setup
+from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.bots import Bots
@@ -368,5 +368,5 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("apps_blocked", lambda: len(parts.blocks.blocked()))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
     observer.show("database_errors", lambda: parts.storage.threads.errors)
-    observer.show("log_lines_dropped", setup.dropped_lines)
-    observer.show("log_lines_suppressed", setup.suppressed_lines)
+    observer.show("log_lines_dropped", writer.dropped_lines)
+    observer.show("log_lines_suppressed", writer.suppressed_lines)

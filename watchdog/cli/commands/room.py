@@ -14,8 +14,8 @@ from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.core.model import Reply, RoomCount, RoomUser, Task
 from watchdog.core.outcomes import ReplyClass, classify
+from watchdog.core.people import BOTS_AT_MOST, Counted, count_as, people
 from watchdog.errors import ConfigError, NoAnswer
-from watchdog.services.bots import BOTS_AT_MOST, Counted, count_as, people
 from watchdog.store.engine import Engine
 from watchdog.store.reports import tasks as reports
 from watchdog.wiring import from_config
