@@ -1,4 +1,4 @@
-"""The guard by itself: what it lets through, when it trips, and when it opens again."""
+"""The guard alone: what it allows, when it trips, and when it opens again."""
 
 import math
 
