@@ -67,7 +67,7 @@ UNTIL_MERGED: frozenset[str] = frozenset(
 def task_states() -> str:
     """Draw the statuses of a task as Mermaid: from TASK_BECOMES, and what the application may set."""
     active = Status.ACTIVE
-    arrows = [("[*]", active, "INSERT")]
+    arrows: list[tuple[str, str, str]] = [("[*]", active, "INSERT")]
     for status in (active, *(status for status in Status if status is not active)):
         outcomes = [one for one, after in TASK_BECOMES.items() if (after or active) is status]
         arrows.append((active, status, ", ".join(outcomes) or "the application's UPDATE"))
