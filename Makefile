@@ -1,19 +1,19 @@
-# Everything runs in .venv, which is made on first use. `make` alone lists the targets.
+# Everything runs in .venv, which the first use creates. `make` alone lists the targets.
 PYTHON ?= python3
 DB ?= sqlite
 SEED ?= 1
 KILLS ?= 40
-# They wait more than they work.
+# These tests mostly wait, so more of them than cores run at once.
 FAULTS_AT_ONCE ?= 4
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# Whatever else is called `watchdog` on this machine stays out of the way.
+# Other packages named `watchdog` on this machine must not be imported.
 unexport PYTHONPATH PYTHONHOME
 
 BIN := .venv/bin
-# One stamp for each set of dependencies, so that the demo need not wait for the development tools.
+# One stamp per set of dependencies, so the demo does not wait for the development tools.
 RUNTIME := .venv/.installed
 POSTGRESQL := .venv/.installed-postgresql
 BENCH := .venv/.installed-bench
@@ -26,15 +26,15 @@ help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: $(if $(filter postgresql,$(DB)),$(POSTGRESQL),$(RUNTIME)) ## see it at work, under a minute; DB=postgresql on a real PostgreSQL
+demo: $(if $(filter postgresql,$(DB)),$(POSTGRESQL),$(RUNTIME)) ## watch it work, in under a minute; DB=postgresql uses a real PostgreSQL
 	@$(BIN)/zego-watchdog demo --db $(DB)
 
 .PHONY: test
-test: $(DEV) ## the whole suite, on SQLite and on a PostgreSQL of its own
+test: $(DEV) ## run all tests, on SQLite and on a PostgreSQL of their own
 	@$(BIN)/python -m pytest --quiet --numprocesses auto
 
 .PHONY: check
-check: $(DEV) ## lint, formatting, types, layers
+check: $(DEV) ## check lint, formatting, types, layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -42,51 +42,51 @@ check: $(DEV) ## lint, formatting, types, layers
 	$(BIN)/lint-imports
 
 .PHONY: format
-format: $(DEV) ## put the code into shape
+format: $(DEV) ## fix lint and format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: $(BENCH) ## what it does and costs, beside what one would use instead, into docs/benchmarks.md; PARTS="lateness pace"
+bench: $(BENCH) ## measure it and its alternatives, write docs/benchmarks.md; PARTS="lateness pace"
 	@$(BIN)/python -m benchmarks $(PARTS) --write docs/benchmarks.md
 
 .PHONY: deb
-deb: $(RUNTIME) ## build a Debian package for this machine's release into dist
+deb: $(RUNTIME) ## build a Debian package for this machine's release, in dist
 	@packaging/build_deb.sh
 
 .PHONY: system-test
-system-test: $(DEV) deb ## install that package on a machine with a real systemd, a container, and break things; needs root
+system-test: $(DEV) deb ## test that package in a container with a real systemd; needs root
 	@tests/system/run.sh --quiet
 
 .PHONY: simulate
-simulate: $(DEV) ## a thousand rooms for two hours in every mode, in minutes; SEED=7 for other chances
+simulate: $(DEV) ## simulate a thousand rooms for two hours in every mode; SEED=7 for other random numbers
 	@$(BIN)/python -m simulation --seed $(SEED)
 
 .PHONY: faults
-faults: $(DEV) ## break everything there is to break, in real processes; KILLS=500 for more kill -9, WRITE=1 for the docs
+faults: $(DEV) ## inject faults into real processes; KILLS=500 for more kill -9, WRITE=1 updates the docs
 	@FAULTS=1 FAULTS_KILLS=$(KILLS) FAULTS_WRITE=$(WRITE) $(BIN)/python -m pytest --quiet --numprocesses $(FAULTS_AT_ONCE) tests/faults
 
 .PHONY: soak
-soak: $(DEV) ## play by chance with daemons, people and faults, for SECONDS=60
+soak: $(DEV) ## run daemons, people and faults at random, for SECONDS=60
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 .PHONY: constraints
-constraints: $(DEV) ## take what is installed now into constraints.txt
+constraints: $(DEV) ## write the installed versions to constraints.txt
 	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	@mv constraints.new constraints.txt
 
 .PHONY: clean
-clean: ## remove .venv and what the tools leave behind
+clean: ## remove .venv and the tools' files
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "zego-watchdog needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)" >&2; \
-		echo "Name another one: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }
-	@echo "Making .venv"
+		echo "zego-watchdog needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)" >&2; \
+		echo "Use another one: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Creating .venv"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
-		echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+		echo "$(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 $(RUNTIME): .venv/pyvenv.cfg $(PINS)
 	@echo "Installing zego-watchdog into .venv"
@@ -97,7 +97,7 @@ $(POSTGRESQL): .venv/pyvenv.cfg $(PINS)
 	@$(INSTALL) '.[postgresql-server]' && touch $(RUNTIME) $@
 
 $(BENCH): .venv/pyvenv.cfg $(PINS)
-	@echo "Installing zego-watchdog and what it is compared with into .venv"
+	@echo "Installing zego-watchdog and the benchmark's peers into .venv"
 	@$(INSTALL) '.[bench]' && touch $(RUNTIME) $(POSTGRESQL) $@
 
 $(DEV): .venv/pyvenv.cfg $(PINS)

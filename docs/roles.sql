@@ -1,22 +1,22 @@
--- Roles with no more rights than they need, on PostgreSQL 14 or later. Run it as a superuser, after the first
+-- Roles with only the rights that they need, for PostgreSQL 14 or later. Run it as a superuser after the first
 -- `zego-watchdog migrate`:
 --
 --   psql -v ON_ERROR_STOP=1 -d DATABASE -v schema=public -f roles.sql
 --
--- It may be run again: after a migration, which may have added tables, and whenever somebody has granted too much.
--- The roles cannot log in. Give them to those that do:
+-- Run it again after a migration, which may have added tables, or to revoke rights that were granted in addition.
+-- The roles have no login. Grant them to your login roles:
 --
 --   CREATE ROLE watchdog LOGIN PASSWORD '…' IN ROLE zego_daemon;      -- database.url of the daemon
 --   CREATE ROLE backend  LOGIN PASSWORD '…' IN ROLE zego_application; -- or: GRANT zego_application TO your_backend
 --   CREATE ROLE anna     LOGIN PASSWORD '…' IN ROLE zego_analyst;
 --   CREATE ROLE deployer LOGIN PASSWORD '…' IN ROLE zego_owner;       -- runs `zego-watchdog migrate`
---   ALTER ROLE deployer SET role = zego_owner;                        -- so that new tables are the owner's
+--   ALTER ROLE deployer SET role = zego_owner;                        -- new tables then belong to zego_owner
 
 \if :{?schema}
 \else
   \set schema public
 \endif
--- By name, for the application may have tables of its own that begin with zego_.
+-- By name, because the application may have its own tables that begin with zego_.
 \set tables 'ARRAY[''zego_tasks'', ''zego_stop_attempts'', ''zego_daemons'', ''zego_pace'', ''zego_rejoins'', ''zego_room_sessions'', ''zego_room_users'', ''zego_callbacks_seen'']'
 BEGIN;
 SET LOCAL search_path = :"schema";
@@ -25,30 +25,29 @@ SELECT format('CREATE ROLE %I NOLOGIN', name) FROM unnest(ARRAY[
     'zego_owner', 'zego_daemon', 'zego_application', 'zego_analyst'
 ]) AS name WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 
--- What everybody may do by default, and nobody needs: tables of one's own in the schema (PostgreSQL 14), and
--- temporary ones. Grant it again to whoever in this database does need it.
+-- Revoke default rights: creating tables in the schema (PostgreSQL 14) and temporary tables. Grant them again to the roles
+-- in this database that need them.
 REVOKE CREATE ON SCHEMA :"schema" FROM PUBLIC;
 SELECT format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()) \gexec
 
--- The owner: the only one who may create, change and drop the tables. Migrations run as a member of it.
+-- The owner: the only role that may create, change and drop the tables. Migrations run as a member of it.
 GRANT USAGE, CREATE ON SCHEMA :"schema" TO zego_owner;
 SELECT format('ALTER TABLE %I OWNER TO zego_owner', name)
 FROM unnest(:tables || ARRAY['zego_schema_version', 'zego_stop_history']) AS name \gexec
 SELECT DISTINCT format('ALTER FUNCTION %s OWNER TO zego_owner', tgfoid::regprocedure)
 FROM unnest(:tables) AS name JOIN pg_trigger ON tgrelid = to_regclass(name) AND NOT tgisinternal \gexec
 
--- Begin anew, so that a right that is not below is not there.
+-- Revoke everything first, so that only the rights below remain.
 GRANT USAGE ON SCHEMA :"schema" TO zego_daemon, zego_application, zego_analyst;
 SELECT format('REVOKE ALL ON %I FROM PUBLIC, zego_daemon, zego_application, zego_analyst', name)
 FROM unnest(:tables || ARRAY['zego_schema_version', 'zego_stop_history']) AS name \gexec
 
--- The daemon: rows, and no tables. It inserts tasks that callbacks tell of (zego.discover), and deletes what is too old
--- (retention).
+-- The daemon: rows only. It inserts tasks that callbacks report (zego.discover), and deletes old rows (retention).
 GRANT SELECT ON zego_schema_version, zego_stop_history TO zego_daemon;
 SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO zego_daemon', name) FROM unnest(:tables) AS name \gexec
 
--- The application: its three statements, in the columns that are its own. The triggers work with its rights, and need
--- no more than these: they only change the row that is being written.
+-- The application: its three statements, on its own columns. The triggers run with its rights and need no more than these:
+-- they change only the row that is being written.
 GRANT SELECT, DELETE ON zego_tasks TO zego_application;
 GRANT INSERT (
     task_id, room_id, app_id, kind, max_idle_seconds, grace_seconds, hold_until, started_at,
@@ -59,7 +58,7 @@ GRANT UPDATE (
     user_count, user_count_at, user_count_source, status, ended_at
 ) ON zego_tasks TO zego_application;
 
--- The analyst: reads the history and the ledger, and nothing else. The version is what `zego-watchdog history` and
--- `zego-watchdog history export` look at first.
+-- The analyst: reads the history and the ledger, nothing else. `zego-watchdog history` and `zego-watchdog history export`
+-- read the schema version first.
 GRANT SELECT ON zego_stop_history, zego_stop_attempts, zego_schema_version TO zego_analyst;
 COMMIT;

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds dist/zego-watchdog_VERSION_ARCHITECTURE.deb: the program with everything it needs in /opt/zego-watchdog, for
-# Debian's own Python. Runs on the Debian release that the package is for. `make deb` calls it; docs/packaging.md tells
-# what is in the package.
+# Builds dist/zego-watchdog_VERSION_ARCHITECTURE.deb: the program and its libraries in /opt/zego-watchdog, for Debian's own
+# Python. Run it on the Debian release that the package is for. `make deb` calls it; docs/packaging.md describes the
+# package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Not whatever python3 comes first: the package depends on Debian's, of this very minor version.
+# Debian's python3, not the first in PATH: the package depends on it and its minor version.
 python=/usr/bin/python3
-# Another pip than the one in the package: there is none in the package.
+# The development environment's pip, because the package contains none.
 pip=${PIP:-.venv/bin/python -m pip}
 prefix=/opt/zego-watchdog
 stage=$PWD/build/deb
@@ -18,7 +18,7 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export SOURCE_DATE_EPOCH
 
 $python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "the package is made for Debian's python3, 3.11 or newer: apt install python3 python3-venv" >&2
+    echo "the package needs Debian's python3, 3.11 or newer: apt install python3 python3-venv" >&2
     exit 1
 }
 minor=$($python -c 'import sys; print(sys.version_info.minor)')
@@ -28,7 +28,7 @@ rm -rf "$stage"
 venv=$stage$prefix
 mkdir -p "$venv" "$stage/DEBIAN"
 $python -m venv --without-pip "$venv"
-# From wheels, which the tests of the other road install as well.
+# From wheels, as in the tests of the pip installation.
 rm -rf build/wheels
 # shellcheck disable=SC2086  # a command with its arguments
 $pip --quiet --python $python wheel --constraint constraints.txt --wheel-dir build/wheels . 2>&1 |
@@ -36,22 +36,22 @@ $pip --quiet --python $python wheel --constraint constraints.txt --wheel-dir bui
 # shellcheck disable=SC2086  # the same
 $pip --quiet --python "$venv/bin/python" install --no-compile --no-index --find-links build/wheels zego-watchdog
 
-# One command; what comes along with the libraries is not ours to offer.
+# Keep one command; remove the commands of the libraries.
 find "$venv/bin" -mindepth 1 -not -name 'python*' -not -name zego-watchdog -delete
-# Nothing in the package knows where it was made.
+# Remove the build directory from all files.
 sed -i "1s|^#!.*|#!$prefix/bin/python|" "$venv/bin/zego-watchdog"
 sed -i '/^command = /d' "$venv/pyvenv.cfg"
 find "$venv" -name direct_url.json -delete
 rm -rf "$venv/include"
 library=$venv/lib/python3.$minor/site-packages
-# Compiled here, for good, and never looked at again: nothing is written to /opt when it runs.
+# Compile now and never check again, so that nothing is written to /opt at run time.
 "$venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$stage" -p / "$library"
 
 version=$("$venv/bin/python" -B -c 'import watchdog; print(watchdog.__version__)')
 schema=$("$venv/bin/python" -B -c 'from watchdog import SCHEMA_VERSION; print(SCHEMA_VERSION)')
 architecture=$(dpkg --print-architecture)
 
-# Where systemd, dpkg, man and the shells look for them.
+# Put files where systemd, dpkg, man and the shells expect them.
 install -D -m 644 -t "$stage/usr/lib/systemd/system" systemd/*.service systemd/*.socket
 doc=$stage/usr/share/doc/zego-watchdog
 install -D -m 644 -t "$doc/examples" systemd/zego-watchdog.service.d/*.conf systemd/*.sysusers.conf
@@ -67,8 +67,8 @@ mkdir -p "$stage/usr/share/man/man1"
 "$venv/bin/python" -B packaging/manual.py | gzip -9n >"$stage/usr/share/man/man1/zego-watchdog.1.gz"
 while read -r shell file; do
     mkdir -p "$stage/$(dirname "$file")"
-    # zsh wants its mark on the first line, where Typer begins with an empty one. And a function that zsh has just loaded
-    # is to complete at once, not from the second time on.
+    # zsh needs its mark on the first line, but Typer writes an empty line first. The changed last line makes zsh complete
+    # already the first time that it loads the function.
     _ZEGO_WATCHDOG_COMPLETE=source_$shell "$venv/bin/python" -B "$venv/bin/zego-watchdog" |
         sed '1{/^$/d}; s/^compdef \(_zego_watchdog_completion\) zego-watchdog$/\1 "$@"/' >"$stage/$file"
     grep -q ZEGO_WATCHDOG_COMPLETE "$stage/$file"
@@ -96,12 +96,12 @@ chmod 755 "$stage"/DEBIAN/{preinst,postinst,prerm,postrm}
 (cd "$stage" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 
 if grep --recursive --files-with-matches --fixed-strings -e "$PWD/build" -e "$PWD/.venv" "$stage"; then
-    echo "these files know where the package was made" >&2
+    echo "these files contain the build directory" >&2
     exit 1
 fi
 mkdir -p dist
 package=dist/zego-watchdog_${version}_$architecture.deb
-# dpkg-deb turns later times back to SOURCE_DATE_EPOCH; earlier ones come from the wheels.
+# dpkg-deb sets later times to SOURCE_DATE_EPOCH; earlier ones come from the wheels.
 find "$stage" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 dpkg-deb -Zzstd --root-owner-group --build "$stage" "$package" >/dev/null
 echo "$package"

@@ -1,4 +1,4 @@
-"""Writes the package's copyright file: our licence, and what the libraries that come along say of theirs."""
+"""Writes the package's copyright file: our licence, and the licences that the bundled libraries state."""
 
 import sys
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from importlib import metadata
 from pathlib import Path
 
 _HEAD = """\
-zego-watchdog comes with the libraries it uses, in /opt/zego-watchdog. Their licences are beside each of them, in the
-directory NAME-VERSION.dist-info; that of the LGPL is in /usr/share/common-licenses as well. Their sources are those of
-the same names and versions wherever Python packages are published; nothing in them has been changed.
+zego-watchdog contains the libraries that it uses, in /opt/zego-watchdog. The licence of each is in its directory
+NAME-VERSION.dist-info; the LGPL is also in /usr/share/common-licenses. Their sources are published under the same names
+and versions wherever Python packages are published; they are unchanged.
 """
 
 
 def libraries() -> Iterator[tuple[str, str, str]]:
-    """Yield name, version and licence of each distribution in this interpreter's environment but ours, by name."""
+    """Yield name, version and licence of each other distribution in this interpreter's environment, by name."""
     found = {each.metadata["Name"]: each for each in metadata.distributions()}
     for name in sorted(found, key=str.lower):
         if name != "zego-watchdog":

@@ -1,4 +1,4 @@
-"""Writes zego-watchdog(1) in roff, out of the command line's own help, so that the two cannot differ."""
+"""Writes zego-watchdog(1) in roff from the help of the command line, so that the two agree."""
 
 import os
 import sys
@@ -12,22 +12,22 @@ import watchdog
 from watchdog.cli import app
 
 _KEEP_LINES = "\b"
-"""As its first line it says that a paragraph of help is not to be filled."""
+"""A paragraph of help that begins with this line keeps its line breaks."""
 
 _FILES = (
-    ("/etc/zego-watchdog/config.yaml", "The configuration; every key is explained there."),
+    ("/etc/zego-watchdog/config.yaml", "The configuration; it explains every key."),
     (
         "/etc/zego-watchdog/secrets/",
-        "One file for each secret, mode 600. The service finds them as ${CREDENTIALS_DIRECTORY}/zego_NAME.",
+        "One file per secret, mode 600. The service sees them as ${CREDENTIALS_DIRECTORY}/zego_NAME.",
     ),
-    ("/var/lib/zego-watchdog/zego-watchdog.db", "The database, where the configuration names no other."),
+    ("/var/lib/zego-watchdog/zego-watchdog.db", "The database, unless the configuration names another."),
 )
 _EXIT_CODES = (
     ("0", "done"),
     ("1", "failed, or refused because it might destroy a live transcript"),
     ("2", "wrong usage"),
-    ("75", "not now: the same command may succeed later"),
-    ("78", "the configuration, or the database's schema, must be put right first"),
+    ("75", "temporary failure: the same command may succeed later"),
+    ("78", "the configuration or the database schema must be corrected first"),
 )
 
 
@@ -50,8 +50,8 @@ def _page(command: Any, version: str, when: datetime) -> Iterator[str]:
     yield from _commands(command, context)
     yield from _table("EXIT STATUS", _EXIT_CODES)
     yield ".SH ENVIRONMENT"
-    yield from (".TP", ".B ZEGO_WATCHDOG_CONFIG", "The configuration, where \\-\\-config does not name it.")
-    yield from (".TP", ".B ZEGO_WATCHDOG_SECTION__KEY", "Any key of the configuration; it wins over the file.")
+    yield from (".TP", ".B ZEGO_WATCHDOG_CONFIG", "The configuration, unless \\-\\-config names it.")
+    yield from (".TP", ".B ZEGO_WATCHDOG_SECTION__KEY", "Any key of the configuration; overrides the file.")
     yield from _table("FILES", _FILES)
 
 
@@ -92,12 +92,12 @@ def _table(title: str, rows: tuple[tuple[str, str], ...]) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Escape what roff would read as its own: backslashes, and hyphens that are to be typed."""
+    """Escape backslashes and hyphens, which roff would interpret."""
     return text.replace("\\", "\\e").replace("-", "\\-")
 
 
 def _text(text: str) -> str:
-    """Escape a line, which must not begin as a request does."""
+    """Escape a line, which must not begin like a roff request."""
     escaped = _plain(text)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 

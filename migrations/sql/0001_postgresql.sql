@@ -72,7 +72,7 @@ CREATE TABLE zego_daemons (
     seen_at        timestamptz NOT NULL
 )
 --;
--- What a hint means. Columns that belong to the daemon start clean whatever the INSERT said.
+-- Apply a hint. The daemon's columns get their initial values, whatever the INSERT says.
 CREATE FUNCTION zego_tasks_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     moment constant timestamptz := clock_timestamp();
@@ -107,10 +107,10 @@ FOR EACH ROW EXECUTE FUNCTION zego_tasks_inserted()
 CREATE FUNCTION zego_tasks_hinted() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     moment constant timestamptz := clock_timestamp();
-    -- SQL cannot tell "not given" from "given as it was": both mean now.
+    -- SQL cannot tell a missing time from an unchanged one: both mean now.
     at_given constant boolean := NEW.user_count_at IS NOT NULL AND NEW.user_count_at IS DISTINCT FROM OLD.user_count_at;
 BEGIN
-    -- An observation older than the stored one is ignored: the statement passes over the row.
+    -- An observation older than the stored one is ignored: the statement skips the row.
     IF at_given AND NEW.user_count_at < OLD.user_count_at AND NEW.status = OLD.status THEN
         RETURN NULL;
     END IF;
@@ -132,7 +132,7 @@ BEGIN
         NEW.empty_since := NULL;
         NEW.due_at := NULL;
         NEW.auto_stop_at := NULL;
-        -- While a claim is held wake_at is the end of its lease, and stays.
+        -- While a claim is held, wake_at is the end of its lease and stays.
         IF NEW.claimed_by IS NULL THEN
             NEW.wake_at := NULL;
         END IF;
@@ -144,10 +144,10 @@ $$
 CREATE TRIGGER zego_tasks_hinted BEFORE UPDATE OF user_count ON zego_tasks
 FOR EACH ROW EXECUTE FUNCTION zego_tasks_hinted()
 --;
--- The time of an observation written alone is never in the future.
+-- The time of an observation that is written alone is never in the future.
 CREATE FUNCTION zego_tasks_observed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- Not least(): a time that is taken away stays away, and the hint of an unknown age.
+    -- Not least(): a time set to null stays null, and the age of the hint is unknown.
     IF NEW.user_count_at > clock_timestamp() THEN
         NEW.user_count_at := clock_timestamp();
     END IF;
@@ -159,7 +159,7 @@ CREATE TRIGGER zego_tasks_observed BEFORE UPDATE OF user_count_at ON zego_tasks
 FOR EACH ROW WHEN (NEW.user_count_at IS DISTINCT FROM OLD.user_count_at)
 EXECUTE FUNCTION zego_tasks_observed()
 --;
--- A hold or a time limit that changes calls for a new plan. While a claim is held wake_at is the end of its lease.
+-- A changed hold or time limit needs a new plan. While a claim is held, wake_at is the end of its lease.
 CREATE FUNCTION zego_tasks_replan() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.due_at := NULL;
@@ -178,7 +178,7 @@ FOR EACH ROW WHEN (
 )
 EXECUTE FUNCTION zego_tasks_replan()
 --;
--- A final status never changes, and an ended task is left alone: the statement passes over the row.
+-- A final status never changes: the statement skips the row of an ended task.
 CREATE FUNCTION zego_tasks_ended() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.status <> 'active' THEN

@@ -1,5 +1,5 @@
--- Revision 0001 on SQLite. Only features of SQLite 3.8 and later stand here: the application's own, perhaps older,
--- SQLite must be able to write to these tables.
+-- Revision 0001 on SQLite. Uses only features of SQLite 3.8 and later, because the application may write to these tables
+-- with an older SQLite than ours.
 CREATE TABLE zego_tasks (
     task_id           TEXT PRIMARY KEY NOT NULL,
     room_id           TEXT NOT NULL,
@@ -73,7 +73,7 @@ CREATE TABLE zego_daemons (
     seen_at        TEXT NOT NULL
 )
 --;
--- What a hint means, on insert. Columns that belong to the daemon start clean whatever the statement said.
+-- Apply a hint on insert. The daemon's columns get their initial values, whatever the statement says.
 CREATE TRIGGER zego_tasks_inserted AFTER INSERT ON zego_tasks
 BEGIN
     UPDATE zego_tasks SET
@@ -99,22 +99,22 @@ BEGIN
     WHERE task_id = NEW.task_id;
 END
 --;
--- A final status never changes, and an ended task is left alone: the statement passes over the row.
+-- A final status never changes: the statement skips the row of an ended task.
 CREATE TRIGGER zego_tasks_final BEFORE UPDATE OF status ON zego_tasks
 WHEN OLD.status <> 'active' AND NEW.status <> OLD.status
 BEGIN
     SELECT RAISE(IGNORE);
 END
 --;
--- An observation older than the stored one is ignored: the statement passes over the row.
+-- An observation older than the stored one is ignored: the statement skips the row.
 CREATE TRIGGER zego_tasks_stale_hint BEFORE UPDATE OF user_count ON zego_tasks
 WHEN NEW.status = OLD.status AND strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) < OLD.user_count_at
 BEGIN
     SELECT RAISE(IGNORE);
 END
 --;
--- What a hint means, on update. SQL cannot tell "not given" from "given as it was": both mean now.
--- While a claim is held wake_at is the end of its lease, and stays.
+-- Apply a hint on update. SQL cannot tell a missing time from an unchanged one: both mean now.
+-- While a claim is held, wake_at is the end of its lease and stays.
 CREATE TRIGGER zego_tasks_hinted AFTER UPDATE OF user_count ON zego_tasks
 BEGIN
     UPDATE zego_tasks SET
@@ -137,7 +137,7 @@ BEGIN
     WHERE task_id = NEW.task_id;
 END
 --;
--- Times are brought into the one form that sorts, and an observation is never in the future.
+-- Convert times to the form that sorts. An observation is never in the future.
 CREATE TRIGGER zego_tasks_dated AFTER UPDATE OF hold_until, started_at, user_count_at, ended_at ON zego_tasks
 WHEN NEW.hold_until IS NOT strftime('%Y-%m-%d %H:%M:%f000', NEW.hold_until)
     OR NEW.started_at IS NOT strftime('%Y-%m-%d %H:%M:%f000', NEW.started_at)
@@ -152,7 +152,7 @@ BEGIN
     WHERE task_id = NEW.task_id;
 END
 --;
--- A hold or a time limit that changes calls for a new plan. While a claim is held wake_at is the end of its lease.
+-- A changed hold or time limit needs a new plan. While a claim is held, wake_at is the end of its lease.
 CREATE TRIGGER zego_tasks_replan AFTER UPDATE OF hold_until, grace_seconds, max_idle_seconds, started_at ON zego_tasks
 WHEN NEW.grace_seconds IS NOT OLD.grace_seconds OR NEW.max_idle_seconds IS NOT OLD.max_idle_seconds
     OR strftime('%Y-%m-%d %H:%M:%f000', NEW.hold_until) IS NOT strftime('%Y-%m-%d %H:%M:%f000', OLD.hold_until)

@@ -41,7 +41,7 @@ CREATE TABLE zego_rejoins (
     rejoined_at timestamptz
 )
 --;
--- When the vendor itself last saw people: until it ever did, its 0 may mean a room that it has never heard of.
+-- When the vendor last saw people. Until then, its 0 may mean a room that it does not know.
 CREATE FUNCTION zego_tasks_seen_by_vendor() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -55,11 +55,11 @@ BEGIN
 END
 $$
 --;
--- Its name puts it behind zego_tasks_inserted and zego_tasks_hinted, which have settled source and time.
+-- Triggers run in the order of their names: zego_tasks_inserted and zego_tasks_hinted set source and time first.
 CREATE TRIGGER zego_tasks_seen_by_vendor BEFORE INSERT OR UPDATE OF user_count ON zego_tasks
 FOR EACH ROW EXECUTE FUNCTION zego_tasks_seen_by_vendor()
 --;
--- Not dropped first: the rights that were granted stay, and so does what the application has built upon it.
+-- Replaced, not dropped: granted rights and dependent objects of the application stay.
 CREATE OR REPLACE VIEW zego_stop_history AS
 SELECT
     h.task_id, h.room_id, h.app_id, h.kind, h.reason, h.outcome, h.code, h.message, h.request_id, h.attempts,

@@ -41,7 +41,7 @@ CREATE TABLE zego_rejoins (
     rejoined_at TEXT
 )
 --;
--- When the vendor itself last saw people: until it ever did, its 0 may mean a room that it has never heard of.
+-- When the vendor last saw people. Until then, its 0 may mean a room that it does not know.
 CREATE TRIGGER zego_tasks_inserted_seen_by_vendor AFTER INSERT ON zego_tasks
 BEGIN
     UPDATE zego_tasks SET
@@ -52,7 +52,7 @@ BEGIN
     WHERE task_id = NEW.task_id;
 END
 --;
--- In no order with zego_tasks_hinted, so that here too a source and a time that are as they were are the application's.
+-- May run before or after zego_tasks_hinted, so here too an unchanged source and time mean the application.
 CREATE TRIGGER zego_tasks_seen_by_vendor AFTER UPDATE OF user_count ON zego_tasks
 WHEN NEW.user_count > 0 AND NEW.user_count_source IN ('api', 'callback')
     AND (NEW.user_count_source IS NOT OLD.user_count_source

@@ -102,10 +102,11 @@ def test_the_licence_is_what_the_metadata_says() -> None:
     assert text_of(ROOT / "LICENSE").startswith("MIT License\n")
 
 
-def test_the_changelog_begins_with_this_version() -> None:
-    versions = re.findall(r"^## \[?v?(\d+\.\d+\.\d+)", text_of(ROOT / "CHANGELOG.md"), flags=re.MULTILINE)
-    assert versions
-    assert versions[0] == watchdog.__version__
+def test_the_changelog_begins_with_this_version_or_what_comes_after_it() -> None:
+    headings = re.findall(r"^## \[([^]]+)\]", text_of(ROOT / "CHANGELOG.md"), flags=re.MULTILINE)
+    released = headings[1:] if headings[0] == "Unreleased" else headings
+    assert released[0] == watchdog.__version__
+    assert "Unreleased" not in released
 
 
 def test_constraints_pin_every_dependency_and_name_no_place_to_get_it_from() -> None:
