@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 import watchdog
-from watchdog.cli import app
+from watchdog.cli.app.root import app
 
 _KEEP_LINES = "\b"
 """As its first line it says that a paragraph of help is not to be filled."""

@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 
 from tests.support.running import APP_ID, Application
 from tests.support.time_travel import World
-from watchdog.cli import app
-from watchdog.cli.commands import export as exporting
+from watchdog.cli.app.root import app
+from watchdog.cli.commands.export import FORMS, write
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.reports import export as exports
 from watchdog.store.reports.tasks import Row
@@ -196,7 +196,7 @@ def test_neighbouring_exports_share_no_row_and_miss_none(analyst: Analyst) -> No
     ],
 )
 def test_what_a_spreadsheet_would_run_is_text(text: str, cell: str) -> None:
-    written = exporting.FORMS["csv"].page(["x"], [{"x": text}])
+    written = FORMS["csv"].page(["x"], [{"x": text}])
     assert list(csv.reader(io.StringIO(written, newline=""))) == [[cell]]
 
 
@@ -238,7 +238,7 @@ def peak_of(pages: Iterator[Sequence[Row]], columns: Sequence[str]) -> tuple[int
     target = Nowhere()
     tracemalloc.start()
     try:
-        written = exporting.write(target, exporting.FORMS["jsonl"], columns, pages)  # type: ignore[arg-type]  # raw is enough
+        written = write(target, FORMS["jsonl"], columns, pages)  # type: ignore[arg-type]  # raw is enough
         return written, tracemalloc.get_traced_memory()[1], target
     finally:
         tracemalloc.stop()

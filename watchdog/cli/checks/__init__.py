@@ -1,4 +1,4 @@
-"""What ``zego-watchdog check`` looks at, and what it concludes.
+"""What ``zego-watchdog check`` tests; it changes nothing and stops nothing.
 
-Each check returns findings; printing them is in ``cli.view``.
+Each check returns findings; ``cli.view`` prints them.
 """

@@ -1,4 +1,4 @@
-"""What each command does, after its options are parsed.
+"""Runs the commands, after their options are parsed.
 
 Text and tables are in ``cli.view``; SQL is in ``store``.
 """

@@ -1,4 +1,4 @@
-"""What one sees: tables, words and colours on a terminal.
+"""Prints: tables, words and colours on a terminal, and JSON.
 
 Nothing here reads a database or a file.
 """

@@ -1,0 +1,47 @@
+"""What most commands need first: the configuration, the database, a task."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from watchdog import config
+from watchdog.cli.view import words
+from watchdog.config.settings import Config
+from watchdog.core.model import Status, Task
+from watchdog.errors import Refused, WatchdogError
+from watchdog.store.reports.tasks import Biography, biography, similar
+from watchdog.store.tasks import Store
+from watchdog.wiring import database
+
+UNKNOWN_TASK: Final = "list the known tasks with: zego-watchdog tasks"
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[tuple[Config, Store]]:
+    """Load the configuration and open its database. Raises ConfigError, DatabaseError."""
+    settings = config.load(path)
+    with database.opened(settings) as store:
+        yield settings, store
+
+
+def find_biography(store: Store, task_id: str) -> Biography:
+    """Return the task's row and history. Raises WatchdogError for an unknown TaskId, with similar ones."""
+    story = biography(store.engine, task_id)
+    if story is not None:
+        return story
+    near, of_room = similar(store.engine, task_id)
+    if of_room:
+        raise WatchdogError(f"{task_id} is a room, not a task; its tasks: {words.listed(near)}")
+    hint = f"did you mean {' or '.join(near)}?" if near else UNKNOWN_TASK
+    raise WatchdogError(f"task {task_id}: there is no such task; {hint}")
+
+
+def active_task(story: Biography, task_id: str) -> Task:
+    """Return the task's row. Raises Refused if the task has ended or its row was deleted."""
+    if story.task is None:
+        raise Refused(f"task {task_id}: the application deleted its row, so it is no longer watched")
+    if story.task.status is not Status.ACTIVE:
+        when = "" if story.task.ended_at is None else f" {words.since(story.task.ended_at, story.now)}"
+        raise Refused(f"task {task_id} ended{when} ({story.task.status}); see: zego-watchdog explain {task_id}")
+    return story.task
