@@ -590,7 +590,7 @@ def test_check_says_what_the_server_is_for(tmp_path: Path) -> None:
 
     assert found({}) == []
     assert found({"listen": "127.0.0.1:1"}) == [
-        ("ok", "127.0.0.1:1: /metrics; no callbacks, for no app has their secret")
+        ("ok", "127.0.0.1:1: /metrics; no callbacks, because no app has a callback secret")
     ]
     assert found({"listen": "127.0.0.1:1", "token": TOKEN}, callback_secret="not-a-real-one") == [
         ("ok", "127.0.0.1:1: /metrics with the token; callbacks of AppId 1")

@@ -1,8 +1,7 @@
-"""A fake ZEGO good enough to bet on: see docs/sandbox.md.
+"""A fake ZEGO for tests and demos: see docs/sandbox.md.
 
-``world`` and ``vendor`` are what the vendor does, ``callbacks`` and ``outbox`` what it tells by itself,
-``misbehaviour`` what goes wrong; ``application``, ``sender`` and ``server`` put all of it on the network. ``script``
-moves people about, ``referee`` compares what happened with what was recorded.
+``world`` and ``vendor`` implement the vendor, ``callbacks`` and ``outbox`` its callbacks, ``misbehaviour`` its faults;
+``application``, ``control``, ``sender`` and ``server`` are the network. ``referee`` compares the log with the ledger.
 """
 
 from watchdog.sandbox.callbacks import CallbackEncoding

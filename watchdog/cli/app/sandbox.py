@@ -68,16 +68,13 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
     It checks signatures and rate limits, keeps rooms, ends idle tasks, and injects faults on request. Set zego.asr_url
     and zego.rtc_url to the address it prints.
     """
-    from watchdog.cli.commands.sandbox import serve
-    from watchdog.sandbox.command import SandboxSettings, read_callback_secret, read_server_secret
-    from watchdog.sandbox.vendor import Limits
+    from watchdog.sandbox import Limits, Sandbox
+    from watchdog.sandbox.command import read_callback_secret, read_server_secret, serve
 
-    settings = SandboxSettings(
+    sandbox = Sandbox(
+        {app_id: read_server_secret(server_secret_file, os.environ)},
         host=host,
         port=port,
-        app_id=app_id,
-        server_secret=read_server_secret(server_secret_file, os.environ),
-        script=script,
         seed=seed,
         limits=Limits(start=start_rate, stop=stop_rate, user_num=user_num_rate, user_list=user_list_rate),
         concurrent_tasks=concurrency,
@@ -85,6 +82,6 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
         clock_offset_seconds=clock_offset,
         crash_timeout_seconds=crash_timeout,
         callback_url=callback_url,
-        callback_secret=read_callback_secret(callback_secret_file, os.environ),
+        callback_secrets={app_id: read_callback_secret(callback_secret_file, os.environ)},
     )
-    serve(settings)
+    serve(sandbox, script, typer.echo)
