@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import typer
 
 from watchdog.cli.view import words
 from watchdog.core.model import Evidence, Mode, Source, Status, Task, Verify
@@ -42,14 +43,14 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "10", "m", "-1m", "1 m", "0s", "1y", "1e9d", "99999999999d", "10m!", "１0m x"])
 def test_other_text_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not a duration|out of range"):
+    with pytest.raises(typer.BadParameter, match=r"not a duration|out of range"):
         words.parse_length(text)
 
 
 def test_times_are_utc_unless_they_have_a_zone() -> None:
     assert words.parse_moment("2026-08-21T12:30") == datetime(2026, 8, 21, 12, 30, tzinfo=UTC)
     assert words.parse_moment("2026-08-21T12:30+02:00") == datetime(2026, 8, 21, 10, 30, tzinfo=UTC)
-    with pytest.raises(ValueError, match="is not a time"):
+    with pytest.raises(typer.BadParameter, match="is not a time"):
         words.parse_moment("noon")
 
 

@@ -380,7 +380,7 @@ LEDGER = [entry("1", Outcome.STOPPED, "11"), entry("2", Outcome.SPARED)]
 def test_the_sandbox_agrees() -> None:
     found = verdict.judge(EXPECTED, IDS, LOG, LEDGER)
     assert found.passed
-    assert found.summary() == "1 stopped in time, 1 spared, 0 missed, 0 wrong stops; 1 attempts, 1 requests"
+    assert found.found.summary() == "1 stopped in time, 1 spared, 0 missed, 0 wrong stops; 1 attempts, 1 requests"
 
 
 @pytest.mark.parametrize(

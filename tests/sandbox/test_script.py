@@ -13,7 +13,7 @@ from watchdog.clock import SystemClock
 from watchdog.errors import ConfigError
 from watchdog.sandbox import CallbackBehaviour, Join, Leave, Misbehaviour, Operation, Sandbox, Start
 from watchdog.sandbox.callbacks import EXAMPLE_CALLBACK_SECRET
-from watchdog.sandbox.command import EXAMPLE_SERVER_SECRET, read_callback_secret, read_server_secret, run_sandbox
+from watchdog.sandbox.command import EXAMPLE_SERVER_SECRET, read_secret, run_sandbox
 from watchdog.sandbox.script import Script, play
 
 SCRIPT = """
@@ -141,24 +141,24 @@ async def test_the_program_fails_on_a_step_that_is_not_possible(tmp_path: Path) 
 def test_the_server_secret_comes_from_a_file_or_the_environment_and_is_not_shown(tmp_path: Path) -> None:
     file = write(tmp_path, "from-the-file\n")
     environment = {"ZEGO_SANDBOX_SERVER_SECRET": "from-the-environment"}
-    assert read_server_secret(file, environment) == "from-the-file"
-    assert read_server_secret(None, environment) == "from-the-environment"
-    assert read_server_secret(None, {}) == EXAMPLE_SERVER_SECRET
+    assert read_secret("ServerSecret", file, environment) == "from-the-file"
+    assert read_secret("ServerSecret", None, environment) == "from-the-environment"
+    assert read_secret("ServerSecret", None, {}) == EXAMPLE_SERVER_SECRET
     with pytest.raises(ConfigError, match="is empty"):
-        read_server_secret(None, {"ZEGO_SANDBOX_SERVER_SECRET": " "})
+        read_secret("ServerSecret", None, {"ZEGO_SANDBOX_SERVER_SECRET": " "})
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_server_secret(tmp_path / "nothing", {})
+        read_secret("ServerSecret", tmp_path / "nothing", {})
     assert "hidden" not in repr(Sandbox({1: "hidden"}))
 
 
 def test_the_callback_secret_comes_from_a_file_or_the_environment_and_is_not_shown(tmp_path: Path) -> None:
     file = write(tmp_path, "from-the-file\n")
     environment = {"ZEGO_SANDBOX_CALLBACK_SECRET": "from-the-environment", "ZEGO_SANDBOX_SERVER_SECRET": "another"}
-    assert read_callback_secret(file, environment) == "from-the-file"
-    assert read_callback_secret(None, environment) == "from-the-environment"
-    assert read_callback_secret(None, {}) == EXAMPLE_CALLBACK_SECRET
+    assert read_secret("callback secret", file, environment) == "from-the-file"
+    assert read_secret("callback secret", None, environment) == "from-the-environment"
+    assert read_secret("callback secret", None, {}) == EXAMPLE_CALLBACK_SECRET
     with pytest.raises(ConfigError, match="put your application's callback secret there"):
-        read_callback_secret(None, {"ZEGO_SANDBOX_CALLBACK_SECRET": ""})
+        read_secret("callback secret", None, {"ZEGO_SANDBOX_CALLBACK_SECRET": ""})
     assert "hidden" not in repr(Sandbox(APPS, callback_secrets={12345: "hidden"}))
 
 

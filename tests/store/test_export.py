@@ -196,7 +196,7 @@ def test_neighbouring_exports_share_no_row_and_miss_none(analyst: Analyst) -> No
     ],
 )
 def test_what_a_spreadsheet_would_run_is_text(text: str, cell: str) -> None:
-    written = FORMS["csv"].page(["x"], [{"x": text}])
+    written = FORMS["csv"](["x"], [{"x": text}])
     assert list(csv.reader(io.StringIO(written, newline=""))) == [[cell]]
 
 

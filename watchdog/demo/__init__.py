@@ -98,11 +98,9 @@ def _report(console: Console, application: Application, found: verdict.Verdict) 
     )
     for complaint in found.complaints:
         console.print(complaint, style="bold red")
-    console.print(found.summary(), style="bold")
+    console.print(found.found.summary(), style="bold")
     if found.passed:
-        console.print(
-            "The sandbox agrees: every request is recorded, and no wrong stop was made.", style="green"
-        )
+        console.print("The sandbox agrees: every request is recorded, and no wrong stop was made.", style="green")
     else:
         console.print("The sandbox does not agree.", style="bold red")
 

@@ -25,7 +25,7 @@ APP_ID: Final = 1234567890
 SERVER_SECRET: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105  # used by the demo's sandbox only
 _LOG: Final = "daemon.log"
 _LOG_LINES: Final = 5
-_PATIENCE_SECONDS: Final = 15.0
+_EXIT_SECONDS: Final = 15.0
 _NOT_FOR_THE_DAEMON: Final = ("ZEGO_WATCHDOG_", "PG")
 _LOOPBACK: Final = "127.0.0.1,localhost,::1"
 
@@ -154,10 +154,8 @@ class DaemonProcess:
     async def end(self) -> None:
         """Terminate it and wait. Raises DaemonEnded if it does not exit cleanly."""
         self.require()
-        self._process.terminate()
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._process.wait()
+            await _terminate(self._process)
         except TimeoutError as error:
             raise DaemonEnded(f"the daemon did not end after SIGTERM{self._log_end()}") from error
         if self._process.returncode:
@@ -187,13 +185,17 @@ async def daemon(file: Path) -> AsyncIterator[DaemonProcess]:
         yield DaemonProcess(process, path)
     finally:
         if process.returncode is None:
-            process.terminate()
             try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await process.wait()
+                await _terminate(process)
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+async def _terminate(process: asyncio.subprocess.Process) -> None:
+    process.terminate()
+    async with asyncio.timeout(_EXIT_SECONDS):
+        await process.wait()
 
 
 def daemon_environment(ours: Mapping[str, str]) -> dict[str, str]:

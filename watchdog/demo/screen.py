@@ -121,15 +121,8 @@ def _countdown(seconds: float | None) -> str:
 
 def outcome_words(line: Line) -> str:
     """The last attempt's outcome, with ZEGO's Code, or the HTTP status without one."""
-    match line:
-        case Line(outcome=None):
-            return ""
-        case Line(outcome=str(outcome), code=str(code)):
-            return f"{outcome} {code}"
-        case Line(outcome=str(outcome), http_status=int(status)):
-            return f"{outcome} HTTP {status}"
-        case _:
-            return line.outcome or ""
+    answer = line.code or (f"HTTP {line.http_status}" if line.http_status else "")
+    return " ".join(filter(None, (line.outcome, answer)))
 
 
 def _caption(at: float, text: str) -> Text:

@@ -37,6 +37,7 @@ _ENDED = {
 ENDED = frozenset(_ENDED.values())
 """The final states."""
 
+_ANSWER = ("outcome", "code", "http_status", "request_id")
 _RETRIED = {Outcome.RETRY, Outcome.UNKNOWN, Outcome.WITHHELD, Outcome.BLOCKED}
 
 
@@ -83,40 +84,25 @@ def look(
     users = {room["room_id"]: room for room in world["rooms"]}
     running = {task["task_id"]: task for task in world["tasks"]}
 
-    def line(room: str) -> Line:
-        if room not in tasks:
-            return Line(room)
-        task = tasks[room]
-        return _line(task, last.get(task["task_id"]), users.get(room), running.get(task["task_id"]), world["now"], now)
+    def line(task: Row) -> Line:
+        attempt, room, run = last.get(task["task_id"]), users.get(task["room_id"]), running.get(task["task_id"])
+        state = _state(task, attempt, now, runs=run is not None)
+        people = 0 if room is None else room["people"]
+        wake_at = task["wake_at"] if state in {State.EMPTY, State.HELD, State.RETRY} else None
+        auto_stop_at = None if run is None else run["auto_stop_at"]
+        answer = {} if attempt is None else {name: attempt[name] for name in _ANSWER}
+        return Line(
+            room=task["room_id"],
+            state=state,
+            hint=task["user_count"],
+            people=people,
+            admins=0 if room is None else len(room["users"]) - people,
+            due=None if wake_at is None else (as_time(wake_at) - now).total_seconds(),
+            auto_stop=None if auto_stop_at is None else auto_stop_at - world["now"],
+            **answer,
+        )
 
-    return [line(room) for room in rooms]
-
-
-def _line(
-    task: Row,
-    attempt: Row | None,
-    room: Mapping[str, Any] | None,
-    running: Mapping[str, Any] | None,
-    vendor_now: float,
-    now: datetime,
-) -> Line:
-    state = _state(task, attempt, now, runs=running is not None)
-    people = 0 if room is None else room["people"]
-    wake_at = task["wake_at"] if state in {State.EMPTY, State.HELD, State.RETRY} else None
-    auto_stop_at = None if running is None else running["auto_stop_at"]
-    return Line(
-        room=task["room_id"],
-        state=state,
-        hint=task["user_count"],
-        people=people,
-        admins=0 if room is None else len(room["users"]) - people,
-        due=None if wake_at is None else (as_time(wake_at) - now).total_seconds(),
-        auto_stop=None if auto_stop_at is None else auto_stop_at - vendor_now,
-        **{
-            name: None if attempt is None else attempt[name]
-            for name in ("outcome", "code", "http_status", "request_id")
-        },
-    )
+    return [line(tasks[room]) if room in tasks else Line(room) for room in rooms]
 
 
 def _state(task: Row, attempt: Row | None, now: datetime, *, runs: bool) -> State:

@@ -22,15 +22,6 @@ class Verdict:
     def passed(self) -> bool:
         return not self.complaints
 
-    def summary(self) -> str:
-        """The verdict in one line."""
-        found = self.found
-        return (
-            f"{found.stopped_in_time} stopped in time, {found.spared} spared, {len(found.missed)} missed, "
-            f"{len(found.wrong_stops)} wrong stops; "
-            f"{found.attempts_recorded} attempts, {found.requests_received} requests"
-        )
-
 
 def judge(
     expected: Mapping[str, Expected],

@@ -10,24 +10,6 @@ from watchdog.sandbox.operations import Behave, Crash, Join, Leave, Operation, S
 from watchdog.sandbox.server import Sandbox
 from watchdog.sandbox.vendor import Action, Code, Limits
 
-__all__ = [
-    "Action",
-    "Behave",
-    "Body",
-    "CallbackBehaviour",
-    "CallbackEncoding",
-    "Code",
-    "Crash",
-    "Drop",
-    "Join",
-    "Leave",
-    "Limits",
-    "Misbehaviour",
-    "Operation",
-    "RequestIdStyle",
-    "Sandbox",
-    "SendCallbacks",
-    "Speak",
-    "Start",
-    "Stop",
-]
+__all__ = ["Action", "Behave", "Body", "CallbackBehaviour", "CallbackEncoding", "Code", "Crash", "Drop", "Join"]
+__all__ += ["Leave", "Limits", "Misbehaviour", "Operation", "RequestIdStyle", "Sandbox"]
+__all__ += ["SendCallbacks", "Speak", "Start", "Stop"]

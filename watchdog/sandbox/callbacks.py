@@ -50,24 +50,13 @@ class Callback:
         """Return the complete body."""
         signature = callback_signature(secret, str(self.timestamp), nonce)
         if self.name in {"ASRResult", "Exception"}:
-            return {
-                "AppId": self.app_id,
-                "Event": self.name,
-                "Nonce": nonce,
-                "Timestamp": self.timestamp,
-                "Signature": signature,
-                **self.fields,
-            }
+            head = {"AppId": self.app_id, "Event": self.name, "Nonce": nonce, "Timestamp": self.timestamp}
+            return {**head, "Signature": signature, **self.fields}
         is_text = self.name in {"room_login", "room_logout"}
-        return {
-            "event": self.name,
-            "appid": str(self.app_id) if is_text else self.app_id,
-            "timestamp": str(self.timestamp) if is_text else self.timestamp,
-            "nonce": nonce,
-            "signature": signature,
-            "room_id": self.room_id,
-            **self.fields,
-        }
+        app_id = str(self.app_id) if is_text else self.app_id
+        timestamp = str(self.timestamp) if is_text else self.timestamp
+        head = {"event": self.name, "appid": app_id, "timestamp": timestamp, "nonce": nonce, "signature": signature}
+        return {**head, "room_id": self.room_id, **self.fields}
 
 
 def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator[Callback]:
@@ -79,13 +68,8 @@ def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator
     match event["event"]:
         case "join":
             if event["user_update_seq"] == 1:
-                yield _room_event(
-                    "room_create",
-                    event,
-                    now,
-                    room_create_time=_milliseconds(now),
-                    id_name=event["user_id"],
-                )
+                created = {"room_create_time": _milliseconds(now), "id_name": event["user_id"]}
+                yield _room_event("room_create", event, now, created)
             yield _user_event(
                 "room_login",
                 event,
@@ -106,13 +90,8 @@ def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator
                 user_update_seq=str(event["user_update_seq"]),
             )
             if not event["users"]:
-                yield _room_event(
-                    "room_close",
-                    event,
-                    now,
-                    close_reason=int(event["reason"]),
-                    room_close_time=_milliseconds(now),
-                )
+                closed = {"close_reason": int(event["reason"]), "room_close_time": _milliseconds(now)}
+                yield _room_event("room_close", event, now, closed)
         case "speech":
             for task in event["heard_by"]:
                 user_id = event["user_id"]
@@ -140,17 +119,14 @@ def encode(body: Mapping[str, Any], encoding: CallbackEncoding) -> bytes:
             assert_never(encoding)
 
 
-def _room_event(name: str, event: Event, now: float, **fields: Any) -> Callback:
+def _room_event(name: str, event: Event, now: float, fields: Mapping[str, Any]) -> Callback:
     session = {"room_session_id": int(event["room_session_id"])}
-    return Callback(name, event["app_id"], event["room_id"], int(now), session | fields)
+    return Callback(name, event["app_id"], event["room_id"], int(now), {**session, **fields})
 
 
 def _user_event(name: str, event: Event, now: float, **fields: str) -> Callback:
-    session = {
-        "room_seq": event["room_session_id"],
-        "user_account": event["user_id"],
-        "session_id": event["session_id"],
-    }
+    user = {"user_account": event["user_id"], "session_id": event["session_id"]}
+    session = {"room_seq": event["room_session_id"], **user}
     return Callback(name, event["app_id"], event["room_id"], int(now), session | fields)
 
 

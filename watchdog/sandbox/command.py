@@ -16,23 +16,17 @@ from watchdog.sandbox.server import Sandbox
 
 EXAMPLE_APP_ID: Final = 12345
 EXAMPLE_SERVER_SECRET: Final = "9193cc662a4c0ec135ec71fb57194b38"  # noqa: S105  # the vendor's published example
-SECRET_VARIABLE: Final = "ZEGO_SANDBOX_SERVER_SECRET"  # noqa: S105  # a name
-CALLBACK_SECRET_VARIABLE: Final = "ZEGO_SANDBOX_CALLBACK_SECRET"  # noqa: S105  # a name
+_SECRETS: Final = {
+    "ServerSecret": ("ZEGO_SANDBOX_SERVER_SECRET", EXAMPLE_SERVER_SECRET),
+    "callback secret": ("ZEGO_SANDBOX_CALLBACK_SECRET", EXAMPLE_CALLBACK_SECRET),
+}
 _FULL_COLLECTION_EVERY: Final = 1000
 """One full garbage collection per this many of the second generation; Python's default is 10."""
 
 
-def read_server_secret(file: Path | None, environment: Mapping[str, str]) -> str:
-    """Return the ServerSecret from the file, ``$ZEGO_SANDBOX_SERVER_SECRET`` or the vendor's example."""
-    return _read_secret("ServerSecret", file, environment, SECRET_VARIABLE, EXAMPLE_SERVER_SECRET)
-
-
-def read_callback_secret(file: Path | None, environment: Mapping[str, str]) -> str:
-    """Return the callback secret from the file, ``$ZEGO_SANDBOX_CALLBACK_SECRET`` or the vendor's example."""
-    return _read_secret("callback secret", file, environment, CALLBACK_SECRET_VARIABLE, EXAMPLE_CALLBACK_SECRET)
-
-
-def _read_secret(name: str, file: Path | None, environment: Mapping[str, str], variable: str, example: str) -> str:
+def read_secret(name: str, file: Path | None, environment: Mapping[str, str]) -> str:
+    """Return ``ServerSecret`` or ``callback secret``: from the file, the environment, or the vendor's example."""
+    variable, example = _SECRETS[name]
     if file is None:
         secret, origin = environment.get(variable, example), f"${variable}"
     else:

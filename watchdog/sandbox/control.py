@@ -7,20 +7,9 @@ from urllib.parse import parse_qs
 
 from watchdog.clock import Clock
 from watchdog.errors import ConfigError
+from watchdog.sandbox import operations
 from watchdog.sandbox.misbehaviour import FAITHFUL, CallbackBehaviour, Misbehaviour, Misbehaviours
-from watchdog.sandbox.operations import (
-    OPERATIONS,
-    Behave,
-    Crash,
-    Join,
-    Leave,
-    Operation,
-    SendCallbacks,
-    Speak,
-    Start,
-    Stop,
-    parse_operation,
-)
+from watchdog.sandbox.operations import OPERATIONS, Operation, parse_operation
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.sender import Sender
 from watchdog.sandbox.world import Event, World
@@ -98,37 +87,39 @@ class Control:
 
     def _perform(self, operation: Operation, now: float) -> dict[str, Any]:
         match operation:
-            case Join() | Leave() | Crash() | Speak():
+            case operations.Join() | operations.Leave() | operations.Crash() | operations.Speak():
                 return self._move(operation, now)
-            case Start():
+            case operations.Start():
                 app_id = self._app(operation.app_id)
                 task_id = self._world.start(app_id, operation.room, now, max_idle_seconds=operation.max_idle_seconds)
                 if task_id is None:
                     limit = self._world.concurrent_tasks
                     raise ConfigError(f"start: app {app_id} already runs {limit} tasks; stop one or raise the limit")
                 return {"task_id": task_id}
-            case Stop():
+            case operations.Stop():
                 app_id = self._app(operation.app_id)
                 if not self._world.stop(app_id, operation.task_id, now, request_id=None):
                     raise ConfigError(f"stop.task_id: app {app_id} runs no task {operation.task_id}")
                 return {"task_id": operation.task_id}
-            case Misbehaviour() | CallbackBehaviour() | Behave() | SendCallbacks():
+            case Misbehaviour() | CallbackBehaviour() | operations.Behave() | operations.SendCallbacks():
                 self._set_up(operation, now)
                 return {}
             case _:
                 assert_never(operation)
 
-    def _move(self, operation: Join | Leave | Crash | Speak, now: float) -> dict[str, Any]:
+    def _move(
+        self, operation: operations.Join | operations.Leave | operations.Crash | operations.Speak, now: float
+    ) -> dict[str, Any]:
         app_id, room, user = self._app(operation.app_id), operation.room, operation.user
         result: dict[str, Any] | None
         match operation:
-            case Join():
+            case operations.Join():
                 result = self._world.join(app_id, room, user, now, operation.role, operation.name).as_fields()
-            case Leave() | Crash():
-                go = self._world.leave if isinstance(operation, Leave) else self._world.crash
+            case operations.Leave() | operations.Crash():
+                go = self._world.leave if isinstance(operation, operations.Leave) else self._world.crash
                 scene = go(app_id, room, user, now)
                 result = None if scene is None else scene.as_fields()
-            case Speak():
+            case operations.Speak():
                 task_ids = self._world.speak(app_id, room, user, operation.text, now)
                 result = None if task_ids is None else {"task_ids": list(task_ids)}
             case _:
@@ -137,7 +128,9 @@ class Control:
             raise ConfigError(f"{type(operation).__name__.lower()}.user: {user} is not in room {room}")
         return result
 
-    def _set_up(self, operation: Misbehaviour | CallbackBehaviour | Behave | SendCallbacks, now: float) -> None:
+    def _set_up(
+        self, operation: Misbehaviour | CallbackBehaviour | operations.Behave | operations.SendCallbacks, now: float
+    ) -> None:
         # Events up to now are sent, or not, by the previous settings.
         self._world.advance(now)
         if self._sender.url is None:
@@ -149,10 +142,10 @@ class Control:
                 self._misbehaviours.add(operation)
             case CallbackBehaviour():
                 self._outbox.behaviour = operation
-            case Behave():
+            case operations.Behave():
                 self._misbehaviours.clear()
                 self._outbox.behaviour = FAITHFUL
-            case SendCallbacks():
+            case operations.SendCallbacks():
                 self._outbox.encoding = operation.encoding
                 self._sender.url = operation.url
             case _:

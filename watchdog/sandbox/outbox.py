@@ -37,14 +37,8 @@ class Letter:
 
     def as_fields(self) -> dict[str, Any]:
         """Return the identifying fields for the log."""
-        return {
-            "callback": self.callback,
-            "app_id": self.app_id,
-            "room_id": self.room_id,
-            "nonce": self.nonce,
-            "cause": self.cause,
-            "is_copy": self.is_copy,
-        }
+        names = ("callback", "app_id", "room_id", "nonce", "cause", "is_copy")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,10 @@ class Verdict:
         return not self.disagreements
 
     def summary(self) -> str:
-        """Return the verdict in one line."""
+        """Return the result in one line."""
         return (
-            f"{self.stopped_in_time} stopped in time, {len(self.missed)} missed, {self.spared} spared, "
-            f"{len(self.wrong_stops)} wrong stops; {self.requests_received} requests received, "
-            f"{self.attempts_recorded} attempts recorded, {len(self.disagreements)} disagreements"
+            f"{self.stopped_in_time} stopped in time, {self.spared} spared, {len(self.missed)} missed, "
+            f"{len(self.wrong_stops)} wrong stops; {self.attempts_recorded} attempts, {self.requests_received} requests"
         )
 
 

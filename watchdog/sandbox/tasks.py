@@ -24,14 +24,8 @@ class Task:
 
     def as_fields(self) -> dict[str, Any]:
         """Return the task for JSON."""
-        return {
-            "task_id": self.task_id,
-            "app_id": self.app_id,
-            "room_id": self.room_id,
-            "started_at": self.started_at,
-            "max_idle_seconds": self.max_idle_seconds,
-            "auto_stop_at": self.auto_stop_at,
-        }
+        names = ("task_id", "app_id", "room_id", "started_at", "max_idle_seconds", "auto_stop_at")
+        return {name: getattr(self, name) for name in names}
 
 
 class Tasks:

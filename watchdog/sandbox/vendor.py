@@ -43,50 +43,35 @@ _METHOD: Final = {Action.START: "POST", Action.STOP: "POST", Action.USER_NUM: "G
 class Code(IntEnum):
     """The return codes of the sandbox; a misbehaviour may return any other."""
 
-    SUCCESS = 0
-    INPUT_INVALID = 2
-    APP_RATE = 206
-    ROOM_RATE = 207
-    APP_ID_FORMAT = 100000001
-    TIMESTAMP_EMPTY = 100000002
-    TIMESTAMP_FORMAT = 100000003
-    SIGNATURE_EXPIRED = 100000004
-    SIGNATURE_WRONG = 100000005
-    ACTION_EMPTY = 100000006
-    ACTION_UNSUPPORTED = 100000007
-    NONCE_EMPTY = 100000008
-    SIGNATURE_EMPTY = 100000009
-    NO_SERVER_SECRET = 100000010
-    SIGNATURE_VERSION_EMPTY = 100000013
-    SIGNATURE_VERSION_UNSUPPORTED = 100000014
-    PARAMETER_INVALID = 410000003
-    JSON_INVALID = 410000004
-    CONCURRENCY = 410000011
-    TASK_NOT_FOUND = 410001002
+    message: str
 
+    def __new__(cls, value: int, message: str) -> Self:
+        """Make a code with the vendor's text for it."""
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.message = message
+        return code
 
-_MESSAGE: Final = {
-    Code.SUCCESS: "Success",
-    Code.INPUT_INVALID: "Incorrect input parameter.",
-    Code.APP_RATE: "Too many requests of this app.",
-    Code.ROOM_RATE: "Too many requests for this room.",
-    Code.APP_ID_FORMAT: "AppId format error.",
-    Code.TIMESTAMP_EMPTY: "Timestamp is empty.",
-    Code.TIMESTAMP_FORMAT: "Timestamp format error.",
-    Code.SIGNATURE_EXPIRED: "Signature expired.",
-    Code.SIGNATURE_WRONG: "Signature error.",
-    Code.ACTION_EMPTY: "Action is empty.",
-    Code.ACTION_UNSUPPORTED: "Unsupported Action.",
-    Code.NONCE_EMPTY: "SignatureNonce is empty.",
-    Code.SIGNATURE_EMPTY: "Signature is empty.",
-    Code.NO_SERVER_SECRET: "Failed to get ServerSecret.",
-    Code.SIGNATURE_VERSION_EMPTY: "SignatureVersion is empty.",
-    Code.SIGNATURE_VERSION_UNSUPPORTED: "Unsupported SignatureVersion.",
-    Code.PARAMETER_INVALID: "Parameter invalid.",
-    Code.JSON_INVALID: "JSON invalid.",
-    Code.CONCURRENCY: "Concurrency control exceeded.",
-    Code.TASK_NOT_FOUND: "Task not found.",
-}
+    SUCCESS = 0, "Success"
+    INPUT_INVALID = 2, "Incorrect input parameter."
+    APP_RATE = 206, "Too many requests of this app."
+    ROOM_RATE = 207, "Too many requests for this room."
+    APP_ID_FORMAT = 100000001, "AppId format error."
+    TIMESTAMP_EMPTY = 100000002, "Timestamp is empty."
+    TIMESTAMP_FORMAT = 100000003, "Timestamp format error."
+    SIGNATURE_EXPIRED = 100000004, "Signature expired."
+    SIGNATURE_WRONG = 100000005, "Signature error."
+    ACTION_EMPTY = 100000006, "Action is empty."
+    ACTION_UNSUPPORTED = 100000007, "Unsupported Action."
+    NONCE_EMPTY = 100000008, "SignatureNonce is empty."
+    SIGNATURE_EMPTY = 100000009, "Signature is empty."
+    NO_SERVER_SECRET = 100000010, "Failed to get ServerSecret."
+    SIGNATURE_VERSION_EMPTY = 100000013, "SignatureVersion is empty."
+    SIGNATURE_VERSION_UNSUPPORTED = 100000014, "Unsupported SignatureVersion."
+    PARAMETER_INVALID = 410000003, "Parameter invalid."
+    JSON_INVALID = 410000004, "JSON invalid."
+    CONCURRENCY = 410000011, "Concurrency control exceeded."
+    TASK_NOT_FOUND = 410001002, "Task not found."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +195,7 @@ class Vendor:
         now = self.world.advance(now)
         request_id = self.world.new_id()
         code, data = self._process(request, request_id, now, clock_offset_seconds)
-        return Answer(code, _MESSAGE[code], request_id, data)
+        return Answer(code, code.message, request_id, data)
 
     def _process(
         self, request: Request, request_id: str, now: float, clock_offset_seconds: float
@@ -277,15 +262,9 @@ class Vendor:
         return None
 
     def _log_refusal(self, event: str, request: Request, code: Code, request_id: str, now: float) -> None:
-        self.world.log.append(
-            now,
-            event,
-            app_id=request.app_id,
-            action=request.parameter("Action"),
-            nonce=request.parameter("SignatureNonce"),
-            code=int(code),
-            request_id=request_id,
-        )
+        action, nonce = request.parameter("Action"), request.parameter("SignatureNonce")
+        fields = {"app_id": request.app_id, "action": action, "nonce": nonce, "code": int(code)}
+        self.world.log.append(now, event, **fields, request_id=request_id)
 
     def _start(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
         body = request.json

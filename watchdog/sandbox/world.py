@@ -136,14 +136,6 @@ class _Room:
         return user
 
 
-@dataclass(frozen=True, slots=True)
-class _Crash:
-    """A session whose client has crashed."""
-
-    room: _Room
-    user: User
-
-
 class World:
     """All rooms and tasks of all apps; ZEGO's API reads and changes them.
 
@@ -168,8 +160,8 @@ class World:
         self._ids = stream(seed, "ids")
         self._rooms: dict[Place, _Room] = {}
         self._tasks = Tasks()
-        # The counter keeps equal times in order.
-        self._deadlines: list[tuple[float, int, Task | _Crash]] = []
+        # Time, a counter that keeps equal times in order, and the task to auto-stop or the session that crashed.
+        self._deadlines: list[tuple[float, int, Task | tuple[_Room, User]]] = []
         self._counter = itertools.count()
 
     def advance(self, now: float) -> float:
@@ -177,8 +169,8 @@ class World:
         now = max(now, self.now)
         while self._deadlines and self._deadlines[0][0] <= now:
             self.now, _, what = heapq.heappop(self._deadlines)
-            if isinstance(what, _Crash):
-                self._time_out(what)
+            if not isinstance(what, Task):
+                self._time_out(*what)
             # Otherwise the deadline is outdated: the room was joined again, or the task was stopped.
             elif not what.ended and what.auto_stop_at == self.now:
                 self._auto_stop(what)
@@ -223,7 +215,7 @@ class World:
             return None
         room, user = found
         room.users[user_id] = replace(user, crashed=True)
-        self._set_deadline(self.now + self.crash_timeout_seconds, _Crash(room, user))
+        self._set_deadline(self.now + self.crash_timeout_seconds, (room, user))
         return self._log_user("crash", room, user)
 
     def speak(self, app_id: int, room_id: str, user_id: str, text: str, now: float) -> tuple[str, ...] | None:
@@ -297,7 +289,7 @@ class World:
         user = room.users.get(user_id) if room else None
         return None if room is None or user is None or user.crashed else (room, user)
 
-    def _set_deadline(self, at: float, what: Task | _Crash) -> None:
+    def _set_deadline(self, at: float, what: Task | tuple[_Room, User]) -> None:
         heapq.heappush(self._deadlines, (at, next(self._counter), what))
 
     def _start_idle_time(self, task: Task) -> None:
@@ -312,8 +304,7 @@ class World:
                 self._start_idle_time(task)
         return self._log_update("leave", room, user, login_at=user.login_at, reason=reason)
 
-    def _time_out(self, crash: _Crash) -> None:
-        room, old = crash.room, crash.user
+    def _time_out(self, room: _Room, old: User) -> None:
         if self._rooms.get(room.place) is not room:
             return
         user = room.users.get(old.user_id)

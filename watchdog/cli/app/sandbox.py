@@ -69,10 +69,10 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
     and zego.rtc_url to the address it prints.
     """
     from watchdog.sandbox import Limits, Sandbox
-    from watchdog.sandbox.command import read_callback_secret, read_server_secret, serve
+    from watchdog.sandbox.command import read_secret, serve
 
     sandbox = Sandbox(
-        {app_id: read_server_secret(server_secret_file, os.environ)},
+        {app_id: read_secret("ServerSecret", server_secret_file, os.environ)},
         host=host,
         port=port,
         seed=seed,
@@ -82,6 +82,6 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
         clock_offset_seconds=clock_offset,
         crash_timeout_seconds=crash_timeout,
         callback_url=callback_url,
-        callback_secrets={app_id: read_callback_secret(callback_secret_file, os.environ)},
+        callback_secrets={app_id: read_secret("callback secret", callback_secret_file, os.environ)},
     )
     serve(sandbox, script, typer.echo)

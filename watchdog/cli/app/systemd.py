@@ -58,21 +58,16 @@ def install(
     The service runs the zego-watchdog that you call. An existing configuration is kept; a new one observes and stops
     nothing. Units that were edited are not overwritten. Repeat it after an upgrade.
     """
-    from watchdog.cli.commands.systemd import (
-        Wanted,
-        carry_out,
-        check_program,
-        install_steps,
-        systemd_version,
-        this_program,
-    )
+    from watchdog.cli.commands import systemd
 
     if shared is not None and not shared.is_absolute():
         raise typer.BadParameter("--sqlite-dir must be an absolute path")
     if program is not None:
-        check_program(program)
-    wanted = Wanted(command=program or this_program(), shared=shared, with_socket=socket, systemd=systemd_version())
-    carry_out(list(install_steps(root.absolute(), wanted)), yes=yes)
+        systemd.check_program(program)
+    wanted = systemd.Wanted(
+        command=program or systemd.this_program(), shared=shared, with_socket=socket, systemd=systemd.systemd_version()
+    )
+    systemd.carry_out(list(systemd.install_steps(root.absolute(), wanted)), yes=yes)
 
 
 @app.command()

@@ -1,4 +1,1 @@
-"""What ``zego-watchdog check`` tests; it changes nothing and stops nothing.
-
-Each check returns findings; ``cli.view`` prints them.
-"""
+"""Tests the installation for ``check``, and changes nothing. Each check returns findings; ``view`` prints them."""

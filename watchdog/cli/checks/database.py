@@ -108,14 +108,11 @@ def _expected_triggers(dialect: str) -> frozenset[str]:
 def _database_clock(offset: float, config: Config) -> Finding:
     if config.database.is_sqlite:
         return ok("clock", "SQLite uses this machine's clock")
+    differs = f"the database clock differs from this machine's by {offset:+.1f} s"
     if abs(offset) <= _DATABASE_CLOCK_SECONDS:
-        return ok("clock", f"the database clock differs from this machine's by {offset:+.1f} s")
-    return warn(
-        "clock",
-        f"the database clock differs from this machine's by {offset:+.1f} s; stored times use the database clock, log "
-        "lines this machine's",
-        "synchronise both with the same time server",
-    )
+        return ok("clock", differs)
+    found = f"{differs}; stored times use the database clock, log lines this machine's"
+    return warn("clock", found, "synchronise both with the same time server")
 
 
 def _daemons(daemons: Sequence[DaemonRow]) -> Finding:

@@ -70,15 +70,10 @@ async def _ask_about_a_room(client: ZegoClient, app_id: int) -> list[Finding]:
 def _vendor_clock(offset: float | None) -> list[Finding]:
     if offset is None:
         return []
+    differs = f"ZEGO's clock differs from this machine's by {round(offset):+d} s"
     if abs(offset) <= _CLOCK_SECONDS:
-        return [ok("clock", f"ZEGO's clock differs from this machine's by {round(offset):+d} s")]
-    return [
-        warn(
-            "clock",
-            f"ZEGO's clock differs from this machine's by {round(offset):+d} s; the daemon corrects for it",
-            "synchronise this machine with a time server",
-        )
-    ]
+        return [ok("clock", differs)]
+    return [warn("clock", f"{differs}; the daemon corrects for it", "synchronise this machine with a time server")]
 
 
 async def _asr_host(url: str, timeout_seconds: float) -> Finding:

@@ -18,7 +18,7 @@ from watchdog.store import schema
 from watchdog.store.engine import place
 from watchdog.wiring.database import engine
 
-MIGRATION_USEC: Final = 600_000_000
+_MIGRATION_USEC: Final = 600_000_000
 """How long the service manager may wait for a migration, microseconds."""
 
 
@@ -65,7 +65,7 @@ def _migrate_if_needed(settings: Config, manager: ServiceManager) -> None:
     database = engine(settings.database, must_exist=file is not None and not _is_state(file))
     try:
         if schema.version(database) != SCHEMA_VERSION:
-            manager.notify(STATUS="bringing the database up to date", EXTEND_TIMEOUT_USEC=MIGRATION_USEC)
+            manager.notify(STATUS="bringing the database up to date", EXTEND_TIMEOUT_USEC=_MIGRATION_USEC)
             before, after = schema.migrate(database)
             if before != after:
                 # Otherwise another daemon was faster.

@@ -22,21 +22,12 @@ def explain_task(path: Path | None, task_id: str, *, as_json: bool) -> None:
     if decision is not None and decision.rule is Rule.HINT_SAYS_EMPTY and story.guard_tripped:
         decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)
     silence = None if newest_hint_at is None else (now - newest_hint_at).total_seconds()
-    found = Explanation(
-        task_id=task_id,
-        now=now,
-        task=task,
-        decision=decision,
-        plan=None if task is None or task.status is not Status.ACTIVE else plan(task, policy, now),
-        policy=policy,
-        daemon_alive=story.daemon_alive,
-        dead_feed_seconds=silence if silence is not None and silence > silence_seconds(config) else None,
-        attempts=story.attempts,
-    )
+    if silence is not None and silence <= silence_seconds(config):
+        silence = None
+    planned = None if task is None or task.status is not Status.ACTIVE else plan(task, policy, now)
     if not as_json:
-        print_explanation(found)
+        print_explanation(Explanation(task_id, story, policy, decision, planned, dead_feed_seconds=silence))
         return
-    planned = found.plan
     show_json(
         {
             "now": now,
@@ -45,9 +36,9 @@ def explain_task(path: Path | None, task_id: str, *, as_json: bool) -> None:
             if decision is None
             else {name: getattr(decision, name) for name in ("verdict", "rule", "until", "reason")},
             "plan": None if planned is None else {"due_at": planned.due_at, "auto_stop_at": planned.auto_stop_at},
-            "daemon_alive": found.daemon_alive,
+            "daemon_alive": story.daemon_alive,
             "newest_hint_at": newest_hint_at,
-            "feed_dead": found.dead_feed_seconds is not None,
-            "attempts": found.attempts,
+            "feed_dead": silence is not None,
+            "attempts": story.attempts,
         }
     )

@@ -7,13 +7,12 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final
 
 from watchdog.cli.commands.lookup import opened
-from watchdog.cli.commands.times import read_length_or_moment
 from watchdog.cli.view import words
 from watchdog.cli.view.output import as_json, note
 from watchdog.errors import WatchdogError
@@ -26,44 +25,23 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
-class Form(Protocol):
-    """A text format of rows."""
-
-    def head(self, columns: Sequence[str]) -> str: ...
-
-    def page(self, columns: Sequence[str], rows: Iterable[Row]) -> str: ...
-
-
-class Csv:
+def csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> str:
     """CSV by RFC 4180: lines end in CR LF; null is an empty cell."""
-
-    def head(self, columns: Sequence[str]) -> str:
-        return self._lines([columns])
-
-    def page(self, columns: Sequence[str], rows: Iterable[Row]) -> str:
-        return self._lines([_cell(row[column]) for column in columns] for row in rows)
-
-    @staticmethod
-    def _lines(rows: Iterable[Sequence[str]]) -> str:
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        return text.getvalue()
+    text = io.StringIO()
+    csv.writer(text).writerows([_cell(row[column]) for column in columns] for row in rows)
+    return text.getvalue()
 
 
-class JsonLines:
+def json_lines(columns: Sequence[str], rows: Iterable[Row]) -> str:
     """One JSON object per line, with all values unchanged."""
-
-    def head(self, columns: Sequence[str]) -> str:  # noqa: ARG002 - each line names its columns
-        return ""
-
-    def page(self, columns: Sequence[str], rows: Iterable[Row]) -> str:
-        return "".join(
-            json.dumps({column: row[column] for column in columns}, default=as_json, ensure_ascii=False) + "\n"
-            for row in rows
-        )
+    return "".join(
+        json.dumps({column: row[column] for column in columns}, default=as_json, ensure_ascii=False) + "\n"
+        for row in rows
+    )
 
 
-FORMS: Final[Mapping[str, Form]] = {"csv": Csv(), "jsonl": JsonLines()}
+Form = Callable[[Sequence[str], Iterable[Row]], str]
+FORMS: Final[Mapping[str, Form]] = {"csv": csv_lines, "jsonl": json_lines}
 
 
 def _cell(value: Any) -> str:
@@ -79,7 +57,7 @@ def export_history(
     path: Path | None, form: str, *, attempts: bool, since: str | None, until: str | None, output: Path | None
 ) -> None:
     """Write the history to ``output`` or stdout. Raises typer.BadParameter, WatchdogError."""
-    begin, end = read_length_or_moment(since), read_length_or_moment(until)
+    begin, end = words.parse_length_or_moment(since), words.parse_length_or_moment(until)
     columns, read = (LEDGER_COLUMNS, ledger) if attempts else (HISTORY_COLUMNS, history)
     with opened(path) as (_, store), _target(output) as target:
         written = write(target, FORMS[form], columns, read(store.engine, begin, end))
@@ -90,9 +68,10 @@ def export_history(
 def write(target: BinaryIO, form: Form, columns: Sequence[str], pages: Iterable[Sequence[Row]]) -> int:
     """Write all pages in UTF-8; return the number of rows."""
     written = 0
-    target.write(form.head(columns).encode())
+    if form is csv_lines:
+        target.write(csv_lines(columns, [dict(zip(columns, columns, strict=True))]).encode())
     for rows in pages:
-        target.write(form.page(columns, rows).encode(errors="replace"))
+        target.write(form(columns, rows).encode(errors="replace"))
         target.flush()
         written += len(rows)
     target.flush()

@@ -7,7 +7,6 @@ from pathlib import Path
 import typer
 
 from watchdog.cli.commands.lookup import active_task, find_biography, opened
-from watchdog.cli.commands.times import read_length, read_moment
 from watchdog.cli.view import words
 from watchdog.cli.view.output import note, say, show_json
 from watchdog.cli.view.tasks import task_row
@@ -20,8 +19,8 @@ from watchdog.wiring.parts import rules
 
 def hold_task(path: Path | None, task_id: str, *, length: str | None, until: str | None, as_json: bool) -> None:
     """Set the hold, or end it if both ``length`` and ``until`` are None. Raises Refused, Busy, typer.BadParameter."""
-    seconds = None if length is None else read_length(length).total_seconds()
-    end = None if until is None else read_moment(until)
+    seconds = None if length is None else words.parse_length(length).total_seconds()
+    end = None if until is None else words.parse_moment(until)
     with opened(path) as (config, store):
         story = find_biography(store, task_id)
         active_task(story, task_id)

@@ -7,7 +7,7 @@ import typer
 
 from watchdog import SCHEMA_VERSION
 from watchdog.cli.commands.lookup import opened
-from watchdog.cli.commands.times import read_length_or_moment
+from watchdog.cli.view import words
 from watchdog.cli.view.output import show_json
 from watchdog.cli.view.status import daemon_row, print_status
 from watchdog.cli.view.tasks import print_history, print_tasks, task_row
@@ -72,7 +72,7 @@ def show_history(
     as_json: bool,
 ) -> None:
     """Print what became of each task, newest first. Raises typer.BadParameter, ConfigError, DatabaseError."""
-    began = read_length_or_moment(since)
+    began = words.parse_length_or_moment(since)
     with opened(path) as (_, store):
         _, rows = history(store.engine, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
     if as_json:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from watchdog import config
 from watchdog.cli.view import words
@@ -13,8 +12,6 @@ from watchdog.errors import Refused, WatchdogError
 from watchdog.store.reports.tasks import Biography, biography, similar
 from watchdog.store.tasks import Store
 from watchdog.wiring import database
-
-UNKNOWN_TASK: Final = "list the known tasks with: zego-watchdog tasks"
 
 
 @contextmanager
@@ -33,7 +30,7 @@ def find_biography(store: Store, task_id: str) -> Biography:
     near, of_room = similar(store.engine, task_id)
     if of_room:
         raise WatchdogError(f"{task_id} is a room, not a task; its tasks: {words.listed(near)}")
-    hint = f"did you mean {' or '.join(near)}?" if near else UNKNOWN_TASK
+    hint = f"did you mean {' or '.join(near)}?" if near else "list the known tasks with: zego-watchdog tasks"
     raise WatchdogError(f"task {task_id}: there is no such task; {hint}")
 
 

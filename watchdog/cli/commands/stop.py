@@ -20,14 +20,10 @@ from watchdog.store.reports.tasks import Biography
 from watchdog.store.tasks import SetAside, Store
 from watchdog.wiring.parts import build
 
+_ENDED: Final = (Outcome.STOPPED, Outcome.GONE, Outcome.STOPPED_EARLIER, Outcome.AUTO_STOPPED)
 _EXIT_CODES: Final = {
-    Outcome.STOPPED: 0,
-    Outcome.GONE: 0,
-    Outcome.STOPPED_EARLIER: 0,
-    Outcome.AUTO_STOPPED: 0,
-    Outcome.WOULD_STOP: 0,
-    Outcome.RETRY: 75,
-    Outcome.UNKNOWN: 75,
+    **dict.fromkeys((*_ENDED, Outcome.WOULD_STOP), 0),
+    **dict.fromkeys((Outcome.RETRY, Outcome.UNKNOWN), Busy.exit_code),
     Outcome.BLOCKED: ConfigError.exit_code,
 }
 
@@ -46,10 +42,7 @@ def stop_task(path: Path | None, task_id: str, *, as_json: bool) -> int:
     result = {
         "task_id": task_id,
         "outcome": outcome,
-        "http_status": None if reply is None else reply.http_status,
-        "code": None if reply is None else reply.code,
-        "message": None if reply is None else reply.message,
-        "request_id": None if reply is None else reply.request_id,
+        **{name: getattr(reply, name, None) for name in ("http_status", "code", "message", "request_id")},
         "detail": finished.detail,
     }
     if as_json:

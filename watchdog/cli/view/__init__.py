@@ -1,4 +1,1 @@
-"""Prints: tables, words and colours on a terminal, and JSON.
-
-Nothing here reads a database or a file.
-"""
+"""Prints tables, text and JSON. Nothing here reads a database or a file."""

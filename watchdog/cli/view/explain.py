@@ -9,30 +9,27 @@ from watchdog.cli.view.output import Column, heading, legible, say, show_pairs, 
 from watchdog.cli.view.tasks import styled
 from watchdog.core.model import Status, Task
 from watchdog.core.policy import Decision, Plan, Policy
-from watchdog.store.reports.tasks import Row
+from watchdog.store.reports.tasks import Biography, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One task at ``now``; ``task`` and ``decision`` are None if its row was deleted, ``plan`` unless it is active.
+    """One task; ``decision`` is None if its row was deleted, ``plan`` unless it is active.
 
     ``dead_feed_seconds`` is how long no hint has arrived for any room, None while the feed is alive.
     """
 
     task_id: str
-    now: datetime
-    task: Task | None
+    story: Biography
+    policy: Policy
     decision: Decision | None
     plan: Plan | None
-    policy: Policy
-    daemon_alive: bool
     dead_feed_seconds: float | None
-    attempts: Sequence[Row]
 
 
 def print_explanation(found: Explanation) -> None:
     """Print evidence, decision, schedule and attempts."""
-    task, decision, now = found.task, found.decision, found.now
+    task, decision, now, attempts = found.story.task, found.decision, found.story.now, found.story.attempts
     if task is None or decision is None:
         gone = "its row was deleted by the application or by retention; its attempts are still recorded."
         say(f"Task {found.task_id}: {gone}", "bold")
@@ -48,13 +45,13 @@ def print_explanation(found: Explanation) -> None:
             _print_warnings(found)
             heading("Schedule")
             _print_schedule(task, found.plan, found.policy, now)
-    heading("Attempts" if found.attempts else "No attempt yet")
-    if found.attempts:
-        _print_attempts(found.attempts)
+    heading("Attempts" if attempts else "No attempt yet")
+    if attempts:
+        _print_attempts(attempts)
 
 
 def _print_warnings(found: Explanation) -> None:
-    if not found.daemon_alive:
+    if not found.story.daemon_alive:
         say("No daemon is alive, so nothing is stopped. Start one: zego-watchdog run", "bold red")
     if found.dead_feed_seconds is not None:
         say(

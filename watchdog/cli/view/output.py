@@ -91,10 +91,7 @@ def legible(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-Pairs = Iterable[tuple[str, str | Text]]
-
-
-def show_pairs(pairs: Pairs) -> None:
+def show_pairs(pairs: Iterable[tuple[str, str | Text]]) -> None:
     """Print one name and value per line; an empty name continues the value above it."""
     out = console()
     for name, value in pairs:

@@ -1,9 +1,11 @@
-"""Durations, times and decisions as text. Pure."""
+"""Durations, times and decisions as text, and times from options."""
 
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
+
+import typer
 
 from watchdog.core.model import Mode, Outcome, Status, Task, Verify
 from watchdog.core.policy import RULE_TEXT, Decision, Policy, Rule
@@ -14,25 +16,32 @@ _LONGEST: Final = timedelta(days=366)
 
 
 def parse_length(text: str) -> timedelta:
-    """Read ``10m``, ``2h``, ``1h30m`` or ``90s``. Raises ValueError for anything else, and for more than 366 days."""
+    """Read ``10m``, ``2h``, ``1h30m`` or ``90s``. At most 366 days. Raises typer.BadParameter."""
     if not _LENGTH.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration: write it like 90s, 10m, 2h, 1h30m or 1d")
+        raise typer.BadParameter(f"{text!r} is not a duration: write it like 90s, 10m, 2h, 1h30m or 1d")
     parts = re.findall(r"([\d.]+)([dhms])", text)
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if not 0 < seconds <= _LONGEST.total_seconds():
-        raise ValueError(f"{text!r} is out of range: more than 0s, at most {_LONGEST.days}d")
+        raise typer.BadParameter(f"{text!r} is out of range: more than 0s, at most {_LONGEST.days}d")
     return timedelta(seconds=seconds)
 
 
 def parse_moment(text: str) -> datetime:
-    """Read an ISO 8601 time, UTC if it has no zone. Raises ValueError."""
+    """Read an ISO 8601 time, UTC if it has no zone. Raises typer.BadParameter."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
+        raise typer.BadParameter(
             f"{text!r} is not a time: write it like 2026-08-21T12:30 (UTC) or with a zone, +02:00"
         ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def parse_length_or_moment(text: str | None) -> timedelta | datetime | None:
+    """Read ``2h``, which means that long ago, or an ISO time. Raises typer.BadParameter."""
+    if text is None:
+        return None
+    return parse_moment(text) if "-" in text else parse_length(text)
 
 
 def length(seconds: float) -> str:
@@ -141,15 +150,10 @@ OUTCOME_TEXT: Final[dict[Outcome, str]] = {
 }
 
 STYLE: Final[dict[str, str]] = {
-    Outcome.STOPPED: "green",
-    Outcome.GONE: "green",
-    Outcome.STOPPED_EARLIER: "green",
+    **dict.fromkeys((Outcome.STOPPED, Outcome.GONE, Outcome.STOPPED_EARLIER), "green"),
+    **dict.fromkeys((Outcome.RETRY, Outcome.UNKNOWN), "yellow"),
+    **dict.fromkeys((Outcome.REJECTED, Outcome.BLOCKED, Status.FAILED), "bold red"),
     Outcome.SPARED: "cyan",
     Outcome.AUTO_STOPPED: "bold yellow",
-    Outcome.RETRY: "yellow",
-    Outcome.UNKNOWN: "yellow",
-    Outcome.REJECTED: "bold red",
-    Outcome.BLOCKED: "bold red",
-    Status.FAILED: "bold red",
 }
 """Terminal styles of outcomes and statuses; the others have none."""
