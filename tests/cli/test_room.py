@@ -13,7 +13,7 @@ from watchdog.cli.checks.examine import examine
 from watchdog.cli.checks.findings import Level
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Join, Limits, Misbehaviour, Sandbox
-from watchdog.store.reports import tasks as reports
+from watchdog.store.reports.tasks import situation
 
 
 @pytest.fixture
@@ -148,12 +148,12 @@ def test_windows_are_measured_from_zegos_own_stops(world: World, lengths: list[i
         )
     tried(world, "another", code="410001002", empty_since=world.now, evidence_at=world.ahead(1))
     tried(world, "unknown", code="1202", attempt=None, evidence_at=world.ahead(1))
-    windows = reports.situation(world.engine).windows
+    windows = situation(world.engine).windows
     assert windows is not None
     assert (windows.count, windows.minimum, windows.median) == (3, lengths[0], lengths[1])
     assert windows.is_faster_than_configured is faster
     world.advance(8 * 86_400)
-    assert reports.situation(world.engine).windows is None
+    assert situation(world.engine).windows is None
 
 
 def test_the_oldest_evidence_is_that_of_an_active_task(world: World) -> None:
@@ -165,5 +165,5 @@ def test_the_oldest_evidence_is_that_of_an_active_task(world: World) -> None:
     world.advance(5)
     world.app.start("u", "c", user_count=1)
     world.app.start("unknown", "d")
-    found = reports.situation(world.engine)
+    found = situation(world.engine)
     assert (found.oldest_evidence_at, found.unknown) == (oldest, 1)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from watchdog import config as configuration
 from watchdog.cli.app.root import app
 from watchdog.cli.commands.systemd import Wanted, check_program, install_steps
+from watchdog.config import load
 from watchdog.core.model import Mode
 from watchdog.errors import InstallationError
 
@@ -76,7 +76,7 @@ def test_what_is_installed(machine: Machine) -> None:
     assert f"\nExecStart={PROGRAM} --config /etc/zego-watchdog/config.yaml run --migrate\n" in machine.text(SERVICE)
     assert (machine.root / "etc/zego-watchdog/secrets").stat().st_mode & 0o777 == 0o700
     assert "/opt/" not in machine.text(SERVICE)
-    config = configuration.load(machine.root / CONFIG, {})
+    config = load(machine.root / CONFIG, {})
     assert config.policy.mode is Mode.OBSERVE
     assert config.database.sqlite_file == Path("/var/lib/zego-watchdog/zego-watchdog.db")
     assert "#    server_secret_file: ${CREDENTIALS_DIRECTORY}/zego_server_secret\n" in machine.text(CONFIG)
@@ -125,7 +125,7 @@ def test_a_sqlite_file_shared_with_the_application(machine: Machine) -> None:
     assert "UMask=0007\n" in drop_in
     assert "zego-watchdog:" in machine.text("etc/passwd")
     assert "zego-watchdog:" in machine.text("etc/group")
-    config = configuration.load(machine.root / CONFIG, {})
+    config = load(machine.root / CONFIG, {})
     assert config.database.sqlite_file == Path("/srv/shop/data/zego-watchdog.db")
     assert machine.install("--sqlite-dir", "data").exit_code == 2
 

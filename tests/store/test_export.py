@@ -340,7 +340,7 @@ def test_an_export_that_fails_half_way_leaves_what_was_there(analyst: Analyst, t
 
 @pytest.mark.parametrize(
     ("output", "said"),
-    [("/dev/null", "this is no regular file"), ("missing/history.csv", "No such file or directory")],
+    [("/dev/null", "this is not a regular file"), ("missing/history.csv", "No such file or directory")],
 )
 def test_what_cannot_be_written_is_said(analyst: Analyst, output: str, said: str) -> None:
     result = analyst.types("export", "--output", output)
@@ -381,7 +381,7 @@ def test_output_that_finds_no_room_is_a_failure_in_one_line(
             timeout=60,
         )
     assert ended.returncode == 1
-    assert ended.stderr == "zego-watchdog: the output could not be written: No space left on device\n"
+    assert ended.stderr == "zego-watchdog: cannot write the output: No space left on device\n"
 
 
 def test_a_standard_output_that_is_closed_is_a_failure_in_one_line(analyst: Analyst) -> None:

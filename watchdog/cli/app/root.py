@@ -89,9 +89,9 @@ def demo(
 
     Needs no account and no configuration. Exits with 1 if the fake ZEGO found an error.
     """
-    from watchdog.demo import main as play
+    from watchdog.demo import main
 
-    raise typer.Exit(play(db, keep=keep))
+    raise typer.Exit(main(db, keep=keep))
 
 
 def version(*, as_json: AsJson = False) -> None:
