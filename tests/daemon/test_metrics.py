@@ -21,7 +21,7 @@ from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
 from tests.support.stopping_bench import bench, empty_room, reply, value
 from tests.support.time_travel import FakeClock, World
-from watchdog.cli.checks import examine as checkup
+from watchdog.cli.checks.installation import check_configuration
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config
@@ -585,11 +585,11 @@ def test_check_says_what_the_server_is_for(tmp_path: Path) -> None:
 
     def found(http: dict[str, str], **more: str) -> list[tuple[str, str]]:
         config = Config.model_validate({"zego": {"apps": [app | more]}, "http": http})
-        return [(one.level, one.found) for one in checkup._configuration(file, config, {}) if one.subject == "http"]
+        return [(one.level, one.found) for one in check_configuration(file, config, {}) if one.subject == "http"]
 
     assert found({}) == []
     assert found({"listen": "127.0.0.1:1"}) == [
-        ("ok", "127.0.0.1:1: /metrics; no callbacks, for no app has their secret")
+        ("ok", "127.0.0.1:1: /metrics; no callbacks, because no app has a callback secret")
     ]
     assert found({"listen": "127.0.0.1:1", "token": TOKEN}, callback_secret="not-a-real-one") == [
         ("ok", "127.0.0.1:1: /metrics with the token; callbacks of AppId 1")

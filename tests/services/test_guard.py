@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from tests.support.stopping_bench import Bench, bench
 from tests.support.time_travel import World
-from watchdog.cli import app
+from watchdog.cli.app.root import app
 from watchdog.sandbox import Limits, Sandbox
 from watchdog.services.claims import Claimed
 from watchdog.store.records import Activity, Instance

