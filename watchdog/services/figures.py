@@ -52,7 +52,7 @@ class DatabaseFigures:
         self._observer = observer
         self._clock = clock
         self._by_status: dict[tuple[str, ...], float] = {}
-        self._steps = deque((self._due, self._manual, self._rejoined, self._ended, self._active))
+        self._steps = deque((self._due, self._manual, self._active, self._rejoined, self._ended))
         self._incomplete = set(self._steps)
         """What has not been read to the end since the last rest."""
         self._skipped = dict.fromkeys((self._rejoined, self._ended), 0)
@@ -69,10 +69,8 @@ class DatabaseFigures:
     def _read(self, store: FigureStore) -> float:
         """Blocking. Timed in the thread: waiting for a thread costs nothing."""
         began = now = self._clock.monotonic()
-        for _ in range(len(self._steps)):
-            if now - began >= AT_ONCE_SECONDS:
-                break
-            step = self._steps[0]
+        taken = set()
+        while now - began < AT_ONCE_SECONDS and (step := self._steps[0]) not in taken:
             # Before the step, which may fail: then the next run goes on with the others.
             self._steps.rotate(-1)
             if store.is_walking_active and self._skipped.get(step, LEISURE) < LEISURE - 2:
@@ -80,6 +78,7 @@ class DatabaseFigures:
                 continue
             if step in self._skipped:
                 self._skipped[step] = 0
+            taken.add(step)
             if step(store):
                 self._incomplete.discard(step)
             now = self._clock.monotonic()
