@@ -16,7 +16,7 @@ from watchdog.store.engine import Engine
 from watchdog.store.records import SetAside
 from watchdog.store.reports import tasks as reports
 from watchdog.store.reports.tasks import Biography
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 UNKNOWN_TASK: Final = "list what there is with: zego-watchdog tasks"
 
@@ -62,7 +62,7 @@ def stop(config: Config, database: Engine, task_id: str, clock: Clock) -> Finish
 
 
 async def _work(config: Config, database: Engine, task_id: str, story: Biography, clock: Clock) -> Finished:
-    parts = wiring.build(config, clock, database, story.now, watching_since=story.watching_since)
+    parts = Parts(config, clock, database, story.now, watching_since=story.watching_since)
     storage = parts.storage
     try:
         until = clock.monotonic() + config.stop.lease_seconds
