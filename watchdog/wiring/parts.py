@@ -30,7 +30,6 @@ from watchdog.services.sweeper import Sweeper
 from watchdog.store.aio.answer_journal import AnswerJournal
 from watchdog.store.engine import identify
 from watchdog.store.records import Instance
-from watchdog.wiring import storage as store_calls
 from watchdog.wiring.storage import Storage
 from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
 from watchdog.zego.pacing import Pace
@@ -174,7 +173,7 @@ def build(
     observer = observer or Observer()
     daemon = identity(config)
     folder = config.journal(os.environ)
-    storage = store_calls.storage(
+    storage = Storage(
         database,
         clock,
         instance=daemon.instance,
