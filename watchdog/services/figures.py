@@ -89,9 +89,9 @@ class DatabaseFigures:
         return max(pause, EVERY_SECONDS)
 
     def _due(self, store: FigureStore) -> bool:
-        due = store.due()
-        self._observer.show("due_tasks", due.number)
-        self._observer.show("due_lag_seconds", _age(due.oldest, due.now))
+        number, oldest, now = store.due()
+        self._observer.show("due_tasks", number)
+        self._observer.show("due_lag_seconds", _age(oldest, now))
         if (wal_bytes := store.wal_bytes()) is not None:
             self._observer.show("sqlite_wal_bytes", wal_bytes)
         return True

@@ -43,7 +43,7 @@ from watchdog.wiring.from_config import (
     stop_settings,
     zego_client,
 )
-from watchdog.wiring.storage import Storage, storage
+from watchdog.wiring.storage import Storage
 from watchdog.zego.client import USER_LISTS_PER_SECOND
 from watchdog.zego.pacing import Pace, Schedule
 
@@ -247,7 +247,7 @@ class Parts:
 
 def _storage(config: Config, clock: Clock, database: sa.Engine, daemon: Instance) -> Storage:
     folder = config.journal(os.environ)
-    return storage(
+    return Storage(
         database,
         clock,
         instance=daemon.instance,
