@@ -36,7 +36,7 @@ from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.tables import attempts, tasks
 from watchdog.store.tasks import Tasks
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 CALLBACKS: Final = CallbackBehaviour(
     lose=0.05, duplicate=0.10, reorder=0.20, delay_seconds=(0.05, 1.0), reorder_seconds=(1.0, 10.0)
@@ -171,7 +171,7 @@ class _Run:
                 outages=self._outages,
                 bots=BOTS,
             )
-            self._parts = wiring.build(
+            self._parts = Parts(
                 self._config,
                 self._clock,
                 self._engine,

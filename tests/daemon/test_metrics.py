@@ -35,7 +35,6 @@ from watchdog.services.figures import EVERY_SECONDS, DatabaseFigures
 from watchdog.store.callbacks import use_key
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Intent
 from watchdog.wiring import database as opening
-from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -197,9 +196,7 @@ async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics
     everyone: list[DatabaseFigures] = []
     for _ in range(number):
         metrics = Metrics()
-        parts = wiring.build(
-            Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now
-        )
+        parts = Parts(Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now)
         world.heartbeats.beat(parts.daemon, 60, fresh=True)
         everyone.append(DatabaseFigures(parts.storage.figures, parts.storage.clock, metrics, world.clock))
         open_parts.append(parts)

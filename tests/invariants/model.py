@@ -34,7 +34,7 @@ from watchdog.sandbox.world import Event
 from watchdog.services.heartbeat import HEARTBEAT_SECONDS
 from watchdog.services.poller import TICK_SECONDS
 from watchdog.services.reaper import REAP_SECONDS
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class Process:
         self._armed: dict[int, Callable[[Process], None]] = {}
         self._ending = False
         self._progress = asyncio.Event()
-        self.parts = wiring.build(
+        self.parts = Parts(
             town.config,
             self.clock,
             town.database.engine,

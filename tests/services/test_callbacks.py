@@ -29,7 +29,7 @@ from watchdog.sandbox import CallbackEncoding, Join, Leave, Sandbox, SendCallbac
 from watchdog.services.callbacks import STATUS_OF_FAULT, CallbackIntake
 from watchdog.store.tasks import Tasks
 from watchdog.wiring import database as opening
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 CALLBACK_SECRET = "not-a-real-callback-secret"
 JSON = "application/json"
@@ -83,7 +83,7 @@ async def bench(sqlite_url: str) -> AsyncIterator[Bench]:
     config = configured(sqlite_url)
     engine = opening.engine(config.database)
     clock = SystemClock()
-    parts = wiring.build(config, clock, engine, Tasks(engine, "").now())
+    parts = Parts(config, clock, engine, Tasks(engine, "").now())
     bench = Bench(parts.callbacks, application)
     bench.server.bind()
     await bench.server.start()
@@ -311,7 +311,7 @@ async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -
 
 async def test_a_refusal_is_logged_once_and_then_once_a_minute(world: World) -> None:
     config = configured("sqlite:///unused.db")
-    parts = wiring.build(config, world.clock, world.engine, world.tasks.now())
+    parts = Parts(config, world.clock, world.engine, world.tasks.now())
     bad = body_of(login(signature="0" * 40))
     with structlog.testing.capture_logs() as logs:
         for seconds in (0, 1, 58, 1, 30, 31):

@@ -26,7 +26,6 @@ from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.figures import FigureStore
 from watchdog.store.polling import PollStore
 from watchdog.store.retention import RetentionStore
-from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
@@ -95,7 +94,7 @@ async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench
         }
     )
     vendor = Vendor()
-    parts = wiring.build(config, world.clock, world.engine, world.tasks.now(), transport=httpx2.MockTransport(vendor))
+    parts = Parts(config, world.clock, world.engine, world.tasks.now(), transport=httpx2.MockTransport(vendor))
     try:
         yield Bench(world, parts, vendor)
     finally:

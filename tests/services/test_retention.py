@@ -26,7 +26,7 @@ from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Claim, Instance, Intent, SetAside
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tasks import Tasks
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 DAY = 86_400.0
 TASKS_DAYS, ATTEMPTS_DAYS = 90, 400
@@ -466,7 +466,7 @@ async def test_a_daemon_has_the_job_and_the_ages_that_were_configured(sqlite_wor
     world = sqlite_world
     stopped(world, "old")
     world.advance(4 * DAY)
-    parts = wiring.build(load(file, {}), world.clock, world.engine, world.now)
+    parts = Parts(load(file, {}), world.clock, world.engine, world.now)
     parts.storage.heartbeats.store.beat(parts.daemon, 60, fresh=True)
     world.advance(retention.FIRST_PASS_SECONDS)
     parts.storage.heartbeats.store.beat(parts.daemon, 60, fresh=False)

@@ -307,7 +307,7 @@ def rows(engine: sa.Engine, name: str) -> list[dict[str, Any]]:
 
 class TestRequire:
     def test_missing_tables_name_the_command(self, engine: sa.Engine) -> None:
-        with pytest.raises(SchemaMismatch, match="not there; create them with: zego-watchdog migrate"):
+        with pytest.raises(SchemaMismatch, match="do not exist; create them with: zego-watchdog migrate"):
             schema.require(engine)
 
     def test_its_own_version_will_do(self, engine: sa.Engine) -> None:

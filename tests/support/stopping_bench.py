@@ -12,7 +12,6 @@ from tests.support.time_travel import World
 from watchdog.config.settings import Config
 from watchdog.daemon.metrics import PREFIX, Metrics
 from watchdog.observer import Observer
-from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
 
 SECRET = "planted-server-secret"
@@ -108,7 +107,7 @@ async def bench(
         }
     )
     vendor = Vendor(world)
-    parts = wiring.build(
+    parts = Parts(
         config,
         world.clock,
         world.engine,

@@ -19,7 +19,7 @@ EXODUS = """
 import asyncio, gc, json, os, resource, sqlite3, sys, threading
 import httpx2, sqlalchemy as sa
 from watchdog.store import schema
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 from watchdog.clock import SystemClock
 from watchdog.store.engine import open_engine
 from watchdog.config.settings import Config
@@ -62,7 +62,7 @@ async def main():
     })
     engine = open_engine(url)
     sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-    parts = wiring.build(
+    parts = Parts(
         config, SystemClock(), engine, Tasks(engine, "").now(), transport=httpx2.MockTransport(vendor)
     )
     await parts.sweeper.run_once()

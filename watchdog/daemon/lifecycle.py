@@ -37,8 +37,8 @@ from watchdog.services.reaper import REAP_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import longest_call_seconds, place
 from watchdog.store.tasks import Tasks
-from watchdog.wiring import parts as wiring
 from watchdog.wiring.database import engine
+from watchdog.wiring.parts import Parts
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Service:
         self._due_at: float | None = None
         self.metrics = Metrics()
         self.metrics.show("database_up", lambda: not self._outage.is_on)
-        self.parts = wiring.build(
+        self.parts = Parts(
             config,
             clock,
             database,

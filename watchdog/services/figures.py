@@ -6,12 +6,11 @@
     rejoined   walks through the stops of the last day: to which rooms people came back
     ended      walks through the whole table by TaskId
 
-One step is one short transaction. After some steps, nothing is read for at least 400 times as long as they took. So
-figures cost at most a third of a percent of a core, and a tenth of a percent where the walks are short.
+One step is one short transaction. The job waits at least 400 times as long as its steps took. So figures cost at most a
+third of a percent of a core, and a tenth of a percent where the walks are short.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
 from datetime import datetime
 from typing import Final
 
@@ -28,7 +27,7 @@ from watchdog.store.figures import FigureStore
 log = structlog.get_logger(__name__)
 
 EVERY_SECONDS: Final = 15.0
-"""How often each kind of figure is read. The job may run up to a fifth of its wait early."""
+"""How long the job rests when all figures have been read. It may run up to a fifth of its wait early."""
 
 PAUSE: Final = 400
 """The pause after some steps is at least so many times as long as they took, unless the job runs early."""
@@ -41,20 +40,11 @@ AT_ONCE_SECONDS: Final = 0.005
 """Steps are taken together up to this time: waking up for one costs more than a short step."""
 
 LEISURE: Final = 4
-"""While the active tasks are walked through, the walk through ended tasks waits so many pauses between its steps."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """One kind of figure; ``step`` returns whether it is complete. If not, others go first for ``pauses`` pauses."""
-
-    step: Callable[[FigureStore], bool]
-    pauses: int = 0
-    again_at: float = 0.0
+"""While a walk through the active tasks is under way, every fourth step at most is one of another walk."""
 
 
 class DatabaseFigures:
-    """Shows an observer what is in the database; ``run_once`` takes a few steps."""
+    """Shows an observer what is in the database; ``run_once`` reads a little."""
 
     def __init__(self, figures: AsyncFigures, database_clock: DatabaseClock, observer: Observer, clock: Clock) -> None:
         self._figures = figures
@@ -62,45 +52,46 @@ class DatabaseFigures:
         self._observer = observer
         self._clock = clock
         self._by_status: dict[tuple[str, ...], float] = {}
-        self._parts = [
-            *(_Part(step) for step in (self._due, self._manual, self._active)),
-            *(_Part(step, LEISURE) for step in (self._rejoined, self._ended)),
-        ]
+        self._steps = deque((self._due, self._manual, self._active, self._rejoined, self._ended))
+        self._incomplete = set(self._steps)
+        """What has not been read to the end since the last rest."""
+        self._skipped = dict.fromkeys((self._rejoined, self._ended), 0)
 
     async def run_once(self) -> float:
-        """Take the steps that are due, as many as are short; return the seconds to wait before the next one."""
+        """Take each step once, or as many as are short; returns the seconds to wait."""
         try:
-            pause = await self._figures.together(self._steps)
+            return await self._figures.together(self._read)
         except DatabaseError as error:
             # At debug level, because the sweep reports that the database is away.
             log.debug("figures_not_read", error=str(error))
-            pause = EVERY_SECONDS
-        return max(pause, self._next().again_at - self._clock.monotonic())
+            return EVERY_SECONDS
 
-    def _next(self) -> _Part:
-        return min(self._parts, key=lambda part: part.again_at)
-
-    def _steps(self, store: FigureStore) -> float:
-        """Blocking; returns for how long to read nothing. Timed in the thread: waiting for a thread costs nothing."""
-        part, began = self._next(), self._clock.monotonic()
-        # A job that runs a little early takes all steps of its time, not only the first.
-        ahead = min(max(0.0, part.again_at - began), EVERY_SECONDS / 2)
-        until = began + ahead + AT_ONCE_SECONDS
-        now = began
-        while part.again_at <= until and now - began < AT_ONCE_SECONDS:
-            # Set before the step, which may fail.
-            part.again_at = now + EVERY_SECONDS
-            before, complete = now, part.step(store)
+    def _read(self, store: FigureStore) -> float:
+        """Blocking. Timed in the thread: waiting for a thread costs nothing."""
+        began = now = self._clock.monotonic()
+        taken = set()
+        while now - began < AT_ONCE_SECONDS and (step := self._steps[0]) not in taken:
+            # Before the step, which may fail: then the next run goes on with the others.
+            self._steps.rotate(-1)
+            if store.is_walking_active and self._skipped.get(step, LEISURE) < LEISURE - 2:
+                self._skipped[step] += 1
+                continue
+            if step in self._skipped:
+                self._skipped[step] = 0
+            taken.add(step)
+            if step(store):
+                self._incomplete.discard(step)
             now = self._clock.monotonic()
-            steps_aside = part.pauses * _pause(now - before) if store.is_walking_active else 0.0
-            part.again_at = now + (EVERY_SECONDS if complete else steps_aside)
-            part = self._next()
-        return _pause(now - began)
+        pause = max(PAUSE * (now - began), min(LONG_PAUSE * (now - began), LONG_PAUSE_SECONDS))
+        if self._incomplete:
+            return pause
+        self._incomplete = set(self._steps)
+        return max(pause, EVERY_SECONDS)
 
     def _due(self, store: FigureStore) -> bool:
-        due = store.due()
-        self._observer.show("due_tasks", due.number)
-        self._observer.show("due_lag_seconds", _age(due.oldest, due.now))
+        number, oldest, now = store.due()
+        self._observer.show("due_tasks", number)
+        self._observer.show("due_lag_seconds", _age(oldest, now))
         if (wal_bytes := store.wal_bytes()) is not None:
             self._observer.show("sqlite_wal_bytes", wal_bytes)
         return True
@@ -134,10 +125,6 @@ class DatabaseFigures:
         self._by_status |= {(status.value,): number for status, number in found.items()}
         self._observer.show("tasks", dict(self._by_status))
         return True
-
-
-def _pause(took: float) -> float:
-    return max(PAUSE * took, min(LONG_PAUSE * took, LONG_PAUSE_SECONDS))
 
 
 def _age(since: datetime | None, now: datetime) -> float:

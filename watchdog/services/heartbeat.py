@@ -1,8 +1,8 @@
 """The heartbeat: tells the database that this daemon lives, and learns how many others do and what may be trusted."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -24,60 +24,47 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS: Final = 5.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HeartbeatSender:
     """Sends this daemon's heartbeats; each spreads its news to the hint feed, the guard and the paces."""
 
-    def __init__(
-        self,
-        *,
-        heartbeats: AsyncHeartbeats,
-        database_clock: DatabaseClock,
-        instance: Instance,
-        feed: HintFeed,
-        guard: StopGuard,
-        paces: Iterable[Pace[int]],
-        current_policy: CurrentPolicy,
-        workload: Workload,
-        poller: Poller | None,
-        observer: Observer | None = None,
-    ) -> None:
-        self._heartbeats = heartbeats
-        self._database_clock = database_clock
-        self._instance = instance
-        self._feed = feed
-        self._guard = guard
-        self._paces = tuple(paces)
-        self._current_policy = current_policy
-        self._workload = workload
-        self._poller = poller
-        self._observer = observer or Observer()
-        self._was_silent_at: datetime | None = None
-        self._is_first = True
+    heartbeats: AsyncHeartbeats
+    database_clock: DatabaseClock
+    instance: Instance
+    feed: HintFeed
+    guard: StopGuard
+    paces: Collection[Pace[int]]
+    current_policy: CurrentPolicy
+    workload: Workload
+    poller: Poller | None
+    observer: Observer = field(default_factory=Observer)
+    _was_silent_at: datetime | None = field(default=None, init=False)
+    _is_first: bool = field(default=True, init=False)
 
     async def run_once(self) -> None:
         """Send one heartbeat. The first one registers the daemon. Raises DatabaseError."""
-        rules, feed = self._current_policy.rules, self._feed
-        beat = await self._heartbeats.beat(
-            replace(self._instance, mode=rules.mode.value),
+        rules, feed = self.current_policy.rules, self.feed
+        beat = await self.heartbeats.beat(
+            replace(self.instance, mode=rules.mode.value),
             rules.gap_seconds,
             fresh=self._is_first,
             activity=Activity(
-                in_flight=self._workload.in_hand,
-                requests=self._workload.requests,
-                guard_tripped_at=self._guard.tripped_at,
-                guard_held=self._guard.held,
+                in_flight=self.workload.in_hand,
+                requests=self.workload.requests,
+                guard_tripped_at=self.guard.tripped_at,
+                guard_held=self.guard.held,
             ),
         )
-        self._database_clock.synchronise(beat.now)
+        self.database_clock.synchronise(beat.now)
         if beat.watching_since > feed.trusted_since and not self._is_first:
             log.warning("watch_interrupted", watching_since=beat.watching_since.isoformat())
         self._is_first = False
-        if await feed.check(-math.inf if self._poller is None else self._poller.answered_at):
+        if await feed.check(-math.inf if self.poller is None else self.poller.answered_at):
             # As after a gap: what a hint said before the silence may have changed.
             self._was_silent_at = beat.now
         feed.trusted_since = max(beat.watching_since, self._was_silent_at or beat.watching_since)
-        self._observer.show("daemons_alive", beat.alive)
-        self._observer.show("feed_dead", feed.is_dead)
-        for pace in self._paces:
+        self.observer.show("daemons_alive", beat.alive)
+        self.observer.show("feed_dead", feed.is_dead)
+        for pace in self.paces:
             pace.set_share(1 / max(1, beat.alive))
-        self._guard.look(active=feed.active, daemons=beat.alive, released_until=beat.guard_released_until)
+        self.guard.look(active=feed.active, daemons=beat.alive, released_until=beat.guard_released_until)

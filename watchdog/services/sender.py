@@ -5,6 +5,7 @@ decision to stop ──► commit `sent` ──► lease left? ──► one req
 
 import asyncio
 import random
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, assert_never
 
@@ -41,33 +42,20 @@ class _LeaseShort(Exception):
     """The lease would end before a request that is sent now."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Sender:
     """Sends stop requests, keeps the ledger and tells the AppId's block. The caller sees to pace and concurrency."""
 
-    def __init__(
-        self,
-        *,
-        answers: Answers,
-        database_clock: DatabaseClock,
-        zego: ZegoClient,
-        pace: Pace[int],
-        blocks: AppBlocks,
-        workload: Workload,
-        current_policy: CurrentPolicy,
-        settings: StopSettings,
-        clock: Clock,
-        observer: Observer | None = None,
-    ) -> None:
-        self._answers = answers
-        self._database_clock = database_clock
-        self._zego = zego
-        self._pace = pace
-        self._blocks = blocks
-        self._workload = workload
-        self._current_policy = current_policy
-        self._settings = settings
-        self._clock = clock
-        self._observer = observer or Observer()
+    answers: Answers
+    database_clock: DatabaseClock
+    zego: ZegoClient
+    pace: Pace[int]
+    blocks: AppBlocks
+    workload: Workload
+    current_policy: CurrentPolicy
+    settings: StopSettings
+    clock: Clock
+    observer: Observer = field(default_factory=Observer)
 
     async def send(
         self, claimed: Claimed, app_id: int, evidence: Evidence, reason: Reason, depart: Depart
@@ -80,18 +68,18 @@ class Sender:
         task = claimed.claim.task
         auto_stop_at = task.auto_stop_at
         if auto_stop_at is None:
-            plan = policy.plan(task, self._current_policy.rules, self._database_clock.now())
+            plan = policy.plan(task, self.current_policy.rules, self.database_clock.now())
             auto_stop_at = None if plan is None else plan.auto_stop_at
-        attempt = await self._answers.intend(Intent(claimed.claim, app_id, reason, evidence, auto_stop_at))
+        attempt = await self.answers.intend(Intent(claimed.claim, app_id, reason, evidence, auto_stop_at))
         if attempt is None:
             return None
         try:
             gate = partial(self._pass_gate, claimed, attempt, depart)
-            return attempt, await self._zego.stop_task(app_id, task.task_id, gate=gate)
+            return attempt, await self.zego.stop_task(app_id, task.task_id, gate=gate)
         except _LeaseShort:
             return attempt, None
         except (NotSent, NoAnswer) as error:
-            self._blocks.postpone(app_id)
+            self.blocks.postpone(app_id)
             return attempt, error
         except asyncio.CancelledError:
             await self._record(claimed, attempt, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
@@ -102,14 +90,14 @@ class Sender:
         due_at = claimed.claim.task.due_at
         if attempt.sent_at == due_at:
             # Committed a little early. The wait is bounded: the clock may have jumped.
-            early = (attempt.sent_at - self._database_clock.now()).total_seconds()
-            await self._clock.sleep(min(max(0.0, early), timing.COMMIT_LEAD_SECONDS))
+            early = (attempt.sent_at - self.database_clock.now()).total_seconds()
+            await self.clock.sleep(min(max(0.0, early), timing.COMMIT_LEAD_SECONDS))
         await depart()
-        if not claimed.lease_suffices(self._clock, self._settings):
+        if not claimed.lease_suffices(self.clock, self.settings):
             raise _LeaseShort
         if due_at is not None and attempt.number == 1 and not claimed.manual:
-            self._observer.sent((self._database_clock.now() - due_at).total_seconds())
-        self._workload.requests += 1
+            self.observer.sent((self.database_clock.now() - due_at).total_seconds())
+        self.workload.requests += 1
 
     async def conclude(self, claimed: Claimed, attempt: Attempt, result: Result) -> Finished:
         """Record the outcome."""
@@ -136,13 +124,13 @@ class Sender:
             exhausted=self._is_exhausted(attempt),
         )
         if reply_class is ReplyClass.THROTTLED:
-            self._pace.throttled(app_id)
+            self.pace.throttled(app_id)
         else:
-            self._pace.answered(app_id)
+            self.pace.answered(app_id)
         if outcome is Outcome.BLOCKED:
-            self._blocks.block(app_id, reply_class, reply)
+            self.blocks.block(app_id, reply_class, reply)
         else:
-            self._blocks.unblock(app_id)
+            self.blocks.unblock(app_id)
         detail = reply.excerpt
         if outcome is Outcome.REJECTED and reply_class is not ReplyClass.REJECTED:
             detail = DETAIL_EXHAUSTED if detail is None else f"{DETAIL_EXHAUSTED}; {detail}"
@@ -152,11 +140,11 @@ class Sender:
 
     def _is_past_auto_stop(self, attempt: Attempt) -> bool:
         auto_stop_at = attempt.intent.auto_stop_at
-        return auto_stop_at is not None and self._database_clock.now() >= auto_stop_at
+        return auto_stop_at is not None and self.database_clock.now() >= auto_stop_at
 
     def _is_exhausted(self, attempt: Attempt) -> bool:
         return outcomes.is_exhausted(
-            attempt.number, self._settings.max_attempts, past_auto_stop=self._is_past_auto_stop(attempt)
+            attempt.number, self.settings.max_attempts, past_auto_stop=self._is_past_auto_stop(attempt)
         )
 
     async def _record(
@@ -169,7 +157,7 @@ class Sender:
         *,
         wake_seconds: float | None = None,
     ) -> Finished:
-        now, intent = self._database_clock.now(), attempt.intent
+        now, intent = self.database_clock.now(), attempt.intent
         left = None if intent.auto_stop_at is None else (intent.auto_stop_at - now).total_seconds()
         if wake_seconds is None:
             wake_seconds = outcomes.backoff_seconds(attempt.number, left, random.random())  # noqa: S311 - jitter
@@ -180,11 +168,11 @@ class Sender:
             detail=detail,
             wake_seconds=wake_seconds,
         )
-        in_time = await self._answers.record(answer)
+        in_time = await self.answers.record(answer)
         if in_time:
-            self._observer.attempt(outcome, intent.reason)
+            self.observer.attempt(outcome, intent.reason)
         if outcome is Outcome.STOPPED and left is not None:
-            self._observer.stopped(left)
+            self.observer.stopped(left)
         announce(
             claimed,
             outcome,

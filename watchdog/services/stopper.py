@@ -9,6 +9,7 @@ No transaction is open while the vendor is asked. If anything fails, the lease r
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Final
 
@@ -41,35 +42,24 @@ _LAST_WORDS_SECONDS: Final = 2.0
 _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Stopper:
-    """Works on claims concurrently, ten rooms of one AppId at a time; ``drain`` waits for all of them."""
+    """Works on claims concurrently, ten rooms of one AppId at a time; ``drain`` waits for all of them.
 
-    def __init__(
-        self,
-        *,
-        tasks: AsyncTasks,
-        database_clock: DatabaseClock,
-        verifier: Verifier,
-        sender: Sender,
-        blocks: AppBlocks,
-        workload: Workload,
-        settings: StopSettings,
-        clock: Clock,
-        on_progress: Callable[[], None] = lambda: None,
-        observer: Observer | None = None,
-    ) -> None:
-        """``on_progress`` is called when another sweep would find something to do."""
-        self._tasks = tasks
-        self._database_clock = database_clock
-        self._verifier = verifier
-        self._sender = sender
-        self._blocks = blocks
-        self._workload = workload
-        self._settings = settings
-        self._clock = clock
-        self._on_progress = on_progress
-        self._observer = observer or Observer()
-        self._running: set[asyncio.Task[list[Finished]]] = set()
+    ``on_progress`` is called when another sweep would find something to do.
+    """
+
+    tasks: AsyncTasks
+    database_clock: DatabaseClock
+    verifier: Verifier
+    sender: Sender
+    blocks: AppBlocks
+    workload: Workload
+    settings: StopSettings
+    clock: Clock
+    on_progress: Callable[[], None] = lambda: None
+    observer: Observer = field(default_factory=Observer)
+    _running: set[asyncio.Task[list[Finished]]] = field(default_factory=set, init=False)
 
     def submit(self, claims: Sequence[Claim], lease_until: float, *, probe: bool = False) -> None:
         """Begin to work on these claims; ``lease_until`` is on the monotonic clock.
@@ -78,7 +68,7 @@ class Stopper:
         """
         by_app: dict[int | None, list[Claimed]] = {}
         for claim in claims:
-            app_id = self._workload.default_app if claim.task.app_id is None else claim.task.app_id
+            app_id = self.workload.default_app if claim.task.app_id is None else claim.task.app_id
             by_app.setdefault(app_id, []).append(Claimed(claim, app_id, lease_until, probe=probe))
         for claimed in by_app.values():
             for start in range(0, len(claimed), ROOMS_PER_CALL):
@@ -87,7 +77,7 @@ class Stopper:
     def _spawn(self, group: Sequence[Claimed]) -> None:
         task = asyncio.create_task(self.work(group))
         self._running.add(task)
-        self._workload.begin(group)
+        self.workload.begin(group)
 
         def finished(task: asyncio.Task[list[Finished]]) -> None:
             self._running.discard(task)
@@ -97,8 +87,8 @@ class Stopper:
                 log.error("claims_dropped", error=str(error), tasks=[one.task_id for one in group], exc_info=error)
             elif not task.cancelled():
                 results = task.result()
-            if self._workload.end(group, results):
-                self._on_progress()
+            if self.workload.end(group, results):
+                self.on_progress()
 
         task.add_done_callback(finished)
 
@@ -114,20 +104,20 @@ class Stopper:
 
     def close(self) -> None:
         """Send nothing more: give back what has not been sent yet."""
-        self._workload.is_closing = True
+        self.workload.is_closing = True
 
     async def work(self, group: Sequence[Claimed]) -> list[Finished]:
         """Work on at most ten claims of one AppId; returns their results in the order given."""
         app_id = group[0].app_id
-        if app_id is None or app_id not in self._workload.apps:
+        if app_id is None or app_id not in self.workload.apps:
             return [await self._withhold(one, DETAIL_UNSERVED, wake_seconds=60.0) for one in group]
-        if any(self._blocks.is_blocked(one) for one in group):
+        if any(self.blocks.is_blocked(one) for one in group):
             # Since the claim: ZEGO would refuse any request.
             return [await self._give_back(one, None, DETAIL_BLOCKED) for one in group]
-        decisions = [self._verifier.decide(one) for one in group]
+        decisions = [self.verifier.decide(one) for one in group]
         # If the row alone says keep or wait, the vendor's answer could not change that.
         unsettled = [one.manual or first.verdict in _UNSETTLED for one, first in zip(group, decisions, strict=True)]
-        vendor = await self._verifier.ask(app_id, [one.room_id for one in compress(group, unsettled)])
+        vendor = await self.verifier.ask(app_id, [one.room_id for one in compress(group, unsettled)])
         # Not a TaskGroup: if one claim fails, the requests of the others go on.
         results = await asyncio.gather(
             *(
@@ -142,54 +132,54 @@ class Stopper:
         return [result for result in results if isinstance(result, Finished)]
 
     async def _finish(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> Finished:
-        vendor, decision = await self._verifier.confirm(claimed, app_id, vendor)
+        vendor, decision = await self.verifier.confirm(claimed, app_id, vendor)
         if decision.verdict is not Verdict.STOP:
             return await self._decline(claimed, vendor, decision)
         await self._until_nearly_due(claimed)
-        if self._verifier.only_observes():
+        if self.verifier.only_observes():
             return await self._give_back(
                 claimed, Outcome.WOULD_STOP, decision.rule, vendor, wake_seconds=timing.OBSERVE_AGAIN_SECONDS
             )
-        async with self._workload.slot(app_id) as depart:
+        async with self.workload.slot(app_id) as depart:
             # Again: the answer may have become too old during the wait.
-            vendor, decision = await self._verifier.confirm(claimed, app_id, vendor)
+            vendor, decision = await self.verifier.confirm(claimed, app_id, vendor)
             if decision.verdict is not Verdict.STOP:
                 return await self._decline(claimed, vendor, decision)
             # The mode may have been reloaded during the wait.
-            is_late = self._workload.is_closing or not claimed.lease_suffices(self._clock, self._settings)
-            if self._verifier.only_observes() or is_late:
+            is_late = self.workload.is_closing or not claimed.lease_suffices(self.clock, self.settings)
+            if self.verifier.only_observes() or is_late:
                 return await self._give_back(claimed, None, DETAIL_UNSENT, vendor)
-            if self._blocks.is_blocked(claimed):
+            if self.blocks.is_blocked(claimed):
                 return await self._give_back(claimed, None, DETAIL_BLOCKED, vendor)
             evidence = vendor or claimed.claim.task.evidence
             reason = decision.reason or _reason(claimed, evidence)
-            sent = await self._sender.send(claimed, app_id, evidence, reason, depart)
+            sent = await self.sender.send(claimed, app_id, evidence, reason, depart)
         if sent is None:
             # Since the claim the application ended the task, held it, or saw people come.
             return await self._give_back(claimed, None, DETAIL_ROW_CHANGED, vendor)
         # Outside the slot: the next request need not wait for this commit.
-        return await self._sender.conclude(claimed, *sent)
+        return await self.sender.conclude(claimed, *sent)
 
     async def _until_nearly_due(self, claimed: Claimed) -> None:
         """Return when the attempt may be committed; at once if the task is due, or not due for long."""
         while True:
-            early = (self._verifier.acts_at(claimed) - self._database_clock.now()).total_seconds()
+            early = (self.verifier.acts_at(claimed) - self.database_clock.now()).total_seconds()
             if early <= timing.COMMIT_LEAD_SECONDS:
                 return
-            await self._clock.sleep(early - timing.COMMIT_LEAD_SECONDS)
+            await self.clock.sleep(early - timing.COMMIT_LEAD_SECONDS)
 
     async def _decline(self, claimed: Claimed, vendor: Evidence | None, decision: Decision) -> Finished:
         """Send nothing, for the reason that was decided."""
         match decision.verdict:
             case Verdict.UNKNOWN:
-                seconds = timing.recheck_seconds(claimed.claim.task, self._database_clock.now())
+                seconds = timing.recheck_seconds(claimed.claim.task, self.database_clock.now())
                 if decision.rule is Rule.GUARDED:
                     seconds = min(seconds, HELD_RECHECK_SECONDS)
                 return await self._withhold(claimed, decision.rule, wake_seconds=seconds)
             case Verdict.KEEP if vendor is not None and vendor.user_count:
                 return await self._give_back(claimed, Outcome.SPARED, decision.rule, vendor, observed=vendor)
             case _:
-                wait = 0.0 if decision.until is None else (decision.until - self._database_clock.now()).total_seconds()
+                wait = 0.0 if decision.until is None else (decision.until - self.database_clock.now()).total_seconds()
                 return await self._give_back(claimed, None, decision.rule, wake_seconds=max(0.0, wait))
 
     async def _withhold(self, claimed: Claimed, detail: str, *, wake_seconds: float) -> Finished:
@@ -212,10 +202,10 @@ class Stopper:
         evidence = vendor or claimed.claim.task.evidence
         why = _reason(claimed, evidence)
         item = SetAside(claimed.claim, claimed.app_id, outcome, why, detail, evidence, observed, wake_seconds)
-        noted = await self._tasks.set_aside([item])
+        noted = await self.tasks.set_aside([item])
         if outcome is not None:
             if noted:
-                self._observer.attempt(outcome, why)
+                self.observer.attempt(outcome, why)
             if noted or detail != Rule.GUARDED:
                 # The guard reports the tasks that it holds back itself, all together.
                 announce(claimed, outcome, reason=why.value, detail=str(detail), people=evidence.user_count)

@@ -104,11 +104,6 @@ _REAP = (
 
 
 class Ledger:
-    """Every method is one transaction and may be called from any thread.
-
-    Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise.
-    """
-
     def __init__(self, engine: sa.Engine, instance: str, *, rejoin_watch_seconds: float = 0.0) -> None:
         """After a stop, people who return to its room are noted for ``rejoin_watch_seconds``."""
         self.engine = engine

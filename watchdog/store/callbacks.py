@@ -70,13 +70,8 @@ def turn(app_id: int, room_id: str) -> int:
 
 
 class CallbackStore:
-    """Every method is one transaction and may be called from any thread.
-
-    ``default_app`` is the AppId of tasks without one. Raises DatabaseUnavailable where a later call may succeed,
-    DatabaseError otherwise.
-    """
-
     def __init__(self, engine: sa.Engine, instance: str, default_app: int | None = None) -> None:
+        """``default_app`` is the AppId of tasks without one."""
         self.engine = engine
         self.instance = instance
         self.default_app = default_app

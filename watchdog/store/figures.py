@@ -26,15 +26,6 @@ REJOINED_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """The tasks that wait to be claimed: their number, and the time of the longest wait."""
-
-    now: datetime
-    number: int
-    oldest: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class ActiveTasks:
     """All active tasks: their number, how many have no hint, the oldest hint, and the longest empty spell."""
 
@@ -45,7 +36,7 @@ class ActiveTasks:
 
 
 class FigureStore:
-    """Not thread-safe. Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise."""
+    """One thread at a time: the walks have a state."""
 
     def __init__(self, engine: sa.Engine, instance: str, *, rows_at_once: int = ROWS_AT_ONCE) -> None:
         self.engine = engine
@@ -59,10 +50,11 @@ class FigureStore:
         file = engine.url.database
         self._wal = None if engine.dialect.name != "sqlite" or file is None else Path(f"{file}-wal")
 
-    def due(self) -> Due:
+    def due(self) -> tuple[int, datetime | None, datetime]:
+        """Return how many tasks wait to be claimed, since when the first one waits, and the database's time."""
         with reading(self.engine) as connection:
             row = connection.execute(_DUE).one()
-        return Due(row.now, row.number, row.oldest)
+        return row.number, row.oldest, row.now
 
     def wal_bytes(self) -> int | None:
         """Return the size of SQLite's write-ahead log; None on PostgreSQL."""

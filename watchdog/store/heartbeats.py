@@ -30,8 +30,6 @@ _LOOK = sa.select(
 
 
 class Heartbeats:
-    """Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise."""
-
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 

@@ -30,7 +30,7 @@ _RESERVE = (
 
 
 class PaceStore:
-    """PostgreSQL only. Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise."""
+    """PostgreSQL only."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from watchdog.core import policy
 from watchdog.core.model import Evidence, Task
 from watchdog.store.engine import reading, writing
-from watchdog.store.tables import ACTIVE, UtcTime, as_task, rejoins, tasks, utcnow
+from watchdog.store.tables import ACTIVE, HINT, UtcTime, as_task, hint, rejoins, tasks, utcnow
 
 REJOINS_SHARE: Final = 10
 """If not all rooms can be asked about, every tenth question is about a room whose task we stopped."""
@@ -47,8 +47,6 @@ NOTHING: Final = Observed(0, (), ())
 
 
 class PollStore:
-    """Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise."""
-
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
@@ -93,16 +91,9 @@ class PollStore:
                     continue
                 if task.user_count != seen.user_count:
                     changed.append(task)
-                hints.append(
-                    {
-                        "b_task_id": task.task_id,
-                        "b_count": seen.user_count,
-                        "b_at": seen.observed_at,
-                        "b_source": seen.source,
-                    }
-                )
+                hints.append(hint(task.task_id, seen))
             if hints:
-                connection.execute(_HINT, hints)
+                connection.execute(HINT, hints)
             returned = self._returned(connection, where, known)
         return Observed(len(changed), tuple(contradicted), tuple(returned))
 
@@ -167,15 +158,6 @@ _OF_ROOMS = (
     .where(ACTIVE, tasks.c.room_id.in_(sa.bindparam("rooms", expanding=True)), _of_app(tasks.c.app_id))
     # Skipped, so that nothing waits or deadlocks: a writer that holds the lock has newer facts.
     .with_for_update(skip_locked=True)
-)
-_HINT = (
-    sa.update(tasks)
-    .where(tasks.c.task_id == sa.bindparam("b_task_id"), ACTIVE)
-    .values(
-        user_count=sa.bindparam("b_count"),
-        user_count_at=sa.bindparam("b_at"),
-        user_count_source=sa.bindparam("b_source"),
-    )
 )
 _WATCHED = sa.select(rejoins.c.task_id, rejoins.c.room_id, rejoins.c.stopped_at, rejoins.c.watch_until).where(
     _UNRETURNED, rejoins.c.room_id.in_(sa.bindparam("rooms", expanding=True)), _of_app(rejoins.c.app_id)

@@ -63,8 +63,6 @@ class AttemptBatch:
 
 
 class RetentionStore:
-    """Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise."""
-
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 

@@ -23,20 +23,15 @@ def version(engine: sa.Engine) -> str | None:
 def require(engine: sa.Engine) -> None:
     """Raise SchemaMismatch unless the database is at this program's version."""
     found = version(engine)
+    if found == SCHEMA_VERSION:
+        return
     if found is None:
-        raise SchemaMismatch(
-            f"{place(engine)}: the tables of zego-watchdog do not exist; create them with: zego-watchdog migrate"
-        )
-    if found < SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{place(engine)}: schema version {found} is older than this program's {SCHEMA_VERSION};"
-            " upgrade it with: zego-watchdog migrate"
-        )
-    if found > SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{place(engine)}: schema version {found} is newer than this program's {SCHEMA_VERSION};"
-            " install a newer zego-watchdog"
-        )
+        advice = "the tables of zego-watchdog do not exist; create them with: zego-watchdog migrate"
+    elif found < SCHEMA_VERSION:
+        advice = f"schema version {found} is older than {SCHEMA_VERSION}, this program's; run: zego-watchdog migrate"
+    else:
+        advice = f"schema version {found} is newer than {SCHEMA_VERSION}, this program's; install a newer zego-watchdog"
+    raise SchemaMismatch(f"{place(engine)}: {advice}")
 
 
 def migrate(engine: sa.Engine) -> tuple[str | None, str]:

@@ -18,7 +18,7 @@ from watchdog.core.policy import Plan
 from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.engine import reading, writing
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Claim, Peek, SetAside
-from watchdog.store.tables import ACTIVE, NOW, as_task, attempts, tasks, utcnow
+from watchdog.store.tables import ACTIVE, HINT, NOW, as_task, attempts, hint, tasks, utcnow
 
 _OWNED = sa.and_(tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token"), ACTIVE)
 _IS_NEWLY_EMPTY = sa.and_(ACTIVE, tasks.c.empty_since.is_not(None), tasks.c.wake_at.is_(None))
@@ -82,15 +82,7 @@ _MAY_HAVE_STOPPED = sa.or_(
         sa.or_(attempts.c.http_status >= 500, sa.and_(attempts.c.http_status != 429, attempts.c.code.is_(None))),
     ),
 )
-_HINT = (
-    sa.update(tasks)
-    .where(_OWNED)
-    .values(
-        user_count=sa.bindparam("b_count"),
-        user_count_at=sa.bindparam("b_at"),
-        user_count_source=sa.bindparam("b_source"),
-    )
-)
+_HINT = HINT.where(tasks.c.claimed_by == sa.bindparam("b_token"))
 _GIVE_BACK = (
     sa.update(tasks)
     .where(_OWNED)
@@ -130,11 +122,6 @@ _NOTE = sa.insert(attempts).from_select(
 
 
 class Tasks:
-    """Every method is one transaction and may be called from any thread.
-
-    Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise.
-    """
-
     def __init__(self, engine: sa.Engine, instance: str) -> None:
         self.engine = engine
         self.instance = instance
@@ -232,13 +219,7 @@ class Tasks:
         """Give claims back; write the reason once per empty spell, outcome and detail. Return how many were written."""
         with writing(self.engine) as connection:
             observed = [
-                {
-                    "b_task_id": item.claim.task.task_id,
-                    "b_token": item.claim.token,
-                    "b_count": item.observed.user_count,
-                    "b_at": item.observed.observed_at,
-                    "b_source": item.observed.source,
-                }
+                {"b_token": item.claim.token, **hint(item.claim.task.task_id, item.observed)}
                 for item in items
                 if item.observed is not None
             ]

@@ -1,8 +1,7 @@
 """Builds the parts of a process from a configuration, for the daemon and for ``zego-watchdog stop``."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -44,8 +43,8 @@ from watchdog.wiring.from_config import (
     stop_settings,
     zego_client,
 )
-from watchdog.wiring.storage import Storage, storage
-from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
+from watchdog.wiring.storage import Storage
+from watchdog.zego.client import USER_LISTS_PER_SECOND
 from watchdog.zego.pacing import Pace, Schedule
 
 STOP: Final = "stop"
@@ -55,29 +54,173 @@ USER_LIST: Final = "user_list"
 """The names of the paces, also as labels of the metric ``pace_requests_per_second``."""
 
 
-@dataclass(slots=True, kw_only=True)
 class Parts:
-    """Everything that works on one database for one process. ``poller`` and ``bots`` need the RTC API."""
+    """Everything that works on one database for one process; built, but not running yet.
 
-    config: Config
-    daemon: Instance
-    storage: Storage
-    zego: ZegoClient
-    paces: Mapping[str, Pace[int]]
-    current_policy: CurrentPolicy
-    blocks: AppBlocks
-    guard: StopGuard
-    feed: HintFeed
-    workload: Workload
-    stopper: Stopper
-    sweeper: Sweeper
-    bots: Bots | None
-    poller: Poller | None
-    callbacks: CallbackIntake
-    heartbeat: HeartbeatSender
-    reaper: Reaper
-    retention: Retention
-    figures: DatabaseFigures
+    ``now`` is the database's time. The unbroken watch began at ``watching_since``, or else now. ``on_progress`` is
+    called when another sweep would find something to do. ``transport`` replaces the network.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        database: sa.Engine,
+        now: datetime,
+        *,
+        watching_since: datetime | None = None,
+        on_progress: Callable[[], None] = lambda: None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._observer = observer or Observer()
+        self.daemon = identity(config)
+        self.storage = _storage(config, clock, database, self.daemon)
+        self.storage.clock.synchronise(now)
+        self.zego = zego_client(config, clock, transport, observer)
+        self.paces = _paces(config, clock, self.storage)
+        self.current_policy = CurrentPolicy(rules(config))
+        self.blocks = AppBlocks(config.stop.blocked_retry_seconds, clock)
+        self.guard = StopGuard(limits(config), self.storage.clock, clock)
+        self.feed = HintFeed(
+            self.storage.polling,
+            clock,
+            silence_seconds=silence_seconds(config),
+            trusted_since=watching_since or now,
+        )
+        self.bots = self._bots()
+        self._occupancy = self._occupancy_of_rooms()
+        self.poller = self._poller()
+        self._settings = stop_settings(config)
+        self.workload = Workload(
+            apps=app_ids(config), pace=self.paces[STOP], current_policy=self.current_policy, settings=self._settings
+        )
+        self.stopper = self._stopper(on_progress)
+        self.sweeper = self._sweeper()
+        self.callbacks = self._callbacks()
+        self.heartbeat = self._heartbeat()
+        self.reaper = self._reaper()
+        self.retention = self._retention()
+        self.figures = DatabaseFigures(self.storage.figures, self.storage.clock, self._observer, clock)
+        _show(self._observer, self)
+
+    def _bots(self) -> Bots | None:
+        if not self.config.zego.rtc_url:
+            return None
+        return Bots(self.config.zego.bot_user_ids, self.zego, self.paces[USER_LIST], self._clock)
+
+    def _occupancy_of_rooms(self) -> Occupancy | None:
+        if not self.config.zego.rtc_url:
+            return None
+        return Occupancy(
+            self.zego,
+            self.paces[OCCUPANCY],
+            self.storage.clock,
+            bots=self.bots,
+            background=self.paces[BACKGROUND],
+        )
+
+    def _poller(self) -> Poller | None:
+        every_seconds = self.config.schedule.occupancy_poll_seconds
+        if self._occupancy is None or every_seconds <= 0:
+            return None
+        return Poller(
+            polling=self.storage.polling,
+            occupancy=self._occupancy,
+            apps=app_ids(self.config),
+            every_seconds=every_seconds,
+            clock=self._clock,
+        )
+
+    def _stopper(self, on_progress: Callable[[], None]) -> Stopper:
+        verifier = Verifier(
+            database_clock=self.storage.clock,
+            occupancy=self._occupancy,
+            feed=self.feed,
+            guard=self.guard,
+            blocks=self.blocks,
+            current_policy=self.current_policy,
+        )
+        sender = Sender(
+            answers=self.storage.answers,
+            database_clock=self.storage.clock,
+            zego=self.zego,
+            pace=self.paces[STOP],
+            blocks=self.blocks,
+            workload=self.workload,
+            current_policy=self.current_policy,
+            settings=self._settings,
+            clock=self._clock,
+            observer=self._observer,
+        )
+        return Stopper(
+            tasks=self.storage.tasks,
+            database_clock=self.storage.clock,
+            verifier=verifier,
+            sender=sender,
+            blocks=self.blocks,
+            workload=self.workload,
+            settings=self._settings,
+            clock=self._clock,
+            on_progress=on_progress,
+            observer=self._observer,
+        )
+
+    def _sweeper(self) -> Sweeper:
+        return Sweeper(
+            tasks=self.storage.tasks,
+            database_clock=self.storage.clock,
+            stopper=self.stopper,
+            workload=self.workload,
+            blocks=self.blocks,
+            current_policy=self.current_policy,
+            lease_seconds=self.config.stop.lease_seconds,
+            instance=self.daemon.instance,
+            clock=self._clock,
+            observer=self._observer,
+        )
+
+    def _callbacks(self) -> CallbackIntake:
+        return CallbackIntake(
+            store=self.storage.callbacks,
+            secrets=callback_secrets(self.config),
+            bot_user_ids=self.config.zego.bot_user_ids,
+            discover=self.config.zego.discover,
+            clock=self._clock,
+            observer=self._observer,
+        )
+
+    def _heartbeat(self) -> HeartbeatSender:
+        return HeartbeatSender(
+            heartbeats=self.storage.heartbeats,
+            database_clock=self.storage.clock,
+            instance=self.daemon,
+            feed=self.feed,
+            guard=self.guard,
+            paces=self.paces.values(),
+            current_policy=self.current_policy,
+            workload=self.workload,
+            poller=self.poller,
+            observer=self._observer,
+        )
+
+    def _reaper(self) -> Reaper:
+        return Reaper(
+            answers=self.storage.answers,
+            ledger=self.storage.ledger,
+            lease_seconds=self.config.stop.lease_seconds,
+            observer=self._observer,
+        )
+
+    def _retention(self) -> Retention:
+        return Retention(
+            retention=self.storage.retention,
+            keep=Keep.of_days(self.config.retention.tasks_days, self.config.retention.attempts_days),
+            instance=self.daemon.instance,
+            clock=self._clock,
+        )
 
     def adopt(self, config: Config) -> None:
         """Use ``config`` from now on; it may differ from the present one only in ``reload.APPLIED``."""
@@ -102,114 +245,15 @@ class Parts:
         self.storage.engine.dispose()
 
 
-def build(
-    config: Config,
-    clock: Clock,
-    database: sa.Engine,
-    now: datetime,
-    *,
-    watching_since: datetime | None = None,
-    on_progress: Callable[[], None] = lambda: None,
-    transport: httpx2.AsyncBaseTransport | None = None,
-    observer: Observer | None = None,
-) -> Parts:
-    """Build the parts of a daemon, not running yet.
-
-    ``now`` is the database's time. The unbroken watch began at ``watching_since``, or else now. ``on_progress`` is
-    called when another sweep would find something to do. ``transport`` replaces the network.
-    """
-    base = _base(
-        config=config,
-        clock=clock,
-        database=database,
-        now=now,
-        watching_since=now if watching_since is None else watching_since,
-        transport=transport,
-        observer=observer or Observer(),
-    )
-    bots, occupancy = _occupancy(base)
-    poller = _poller(base, occupancy)
-    workload, stopper = _stopping(base, occupancy, on_progress)
-    parts = Parts(
-        config=config,
-        daemon=base.daemon,
-        storage=base.storage,
-        zego=base.zego,
-        paces=base.paces,
-        current_policy=base.current_policy,
-        blocks=base.blocks,
-        guard=base.guard,
-        feed=base.feed,
-        workload=workload,
-        stopper=stopper,
-        sweeper=_sweeper(base, workload, stopper),
-        bots=bots,
-        poller=poller,
-        callbacks=_callbacks(base),
-        heartbeat=_heartbeat(base, workload, poller),
-        reaper=Reaper(
-            answers=base.storage.answers,
-            ledger=base.storage.ledger,
-            lease_seconds=config.stop.lease_seconds,
-            observer=base.observer,
-        ),
-        retention=_retention(base),
-        figures=DatabaseFigures(base.storage.figures, base.storage.clock, base.observer, clock),
-    )
-    _show(base.observer, parts)
-    return parts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Base:
-    """What the other parts are built on."""
-
-    config: Config
-    clock: Clock
-    observer: Observer
-    daemon: Instance
-    storage: Storage
-    zego: ZegoClient
-    paces: Mapping[str, Pace[int]]
-    current_policy: CurrentPolicy
-    blocks: AppBlocks
-    guard: StopGuard
-    feed: HintFeed
-
-
-def _base(
-    *,
-    config: Config,
-    clock: Clock,
-    database: sa.Engine,
-    now: datetime,
-    watching_since: datetime,
-    transport: httpx2.AsyncBaseTransport | None,
-    observer: Observer,
-) -> _Base:
-    daemon = identity(config)
+def _storage(config: Config, clock: Clock, database: sa.Engine, daemon: Instance) -> Storage:
     folder = config.journal(os.environ)
-    calls = storage(
+    return Storage(
         database,
         clock,
         instance=daemon.instance,
         default_app=next(iter(app_ids(config)), None),
         rejoin_watch_seconds=config.policy.rejoin_watch_seconds,
         journal=None if folder is None else AnswerJournal(folder, identify(database), daemon.instance),
-    )
-    calls.clock.synchronise(now)
-    return _Base(
-        config=config,
-        clock=clock,
-        observer=observer,
-        daemon=daemon,
-        storage=calls,
-        zego=zego_client(config, clock, transport, observer),
-        paces=_paces(config, clock, calls),
-        current_policy=CurrentPolicy(rules(config)),
-        blocks=AppBlocks(config.stop.blocked_retry_seconds, clock),
-        guard=StopGuard(limits(config), calls.clock, clock),
-        feed=HintFeed(calls.polling, clock, silence_seconds=silence_seconds(config), trusted_since=watching_since),
     )
 
 
@@ -241,115 +285,6 @@ def _schedule(kind: str, calls: Storage) -> Schedule[int]:
         return (begins_at - calls.clock.now()).total_seconds()
 
     return schedule
-
-
-def _occupancy(base: _Base) -> tuple[Bots | None, Occupancy | None]:
-    if not base.config.zego.rtc_url:
-        return None, None
-    bots = Bots(base.config.zego.bot_user_ids, base.zego, base.paces[USER_LIST], base.clock)
-    paces = base.paces
-    return bots, Occupancy(base.zego, paces[OCCUPANCY], base.storage.clock, bots=bots, background=paces[BACKGROUND])
-
-
-def _poller(base: _Base, occupancy: Occupancy | None) -> Poller | None:
-    every_seconds = base.config.schedule.occupancy_poll_seconds
-    if occupancy is None or every_seconds <= 0:
-        return None
-    return Poller(
-        polling=base.storage.polling,
-        occupancy=occupancy,
-        apps=app_ids(base.config),
-        every_seconds=every_seconds,
-        clock=base.clock,
-    )
-
-
-def _stopping(base: _Base, occupancy: Occupancy | None, on_progress: Callable[[], None]) -> tuple[Workload, Stopper]:
-    settings, apps, pace = stop_settings(base.config), app_ids(base.config), base.paces[STOP]
-    workload = Workload(apps=apps, pace=pace, current_policy=base.current_policy, settings=settings)
-    verifier = Verifier(
-        database_clock=base.storage.clock,
-        occupancy=occupancy,
-        feed=base.feed,
-        guard=base.guard,
-        blocks=base.blocks,
-        current_policy=base.current_policy,
-    )
-    sender = Sender(
-        answers=base.storage.answers,
-        database_clock=base.storage.clock,
-        zego=base.zego,
-        pace=pace,
-        blocks=base.blocks,
-        workload=workload,
-        current_policy=base.current_policy,
-        settings=settings,
-        clock=base.clock,
-        observer=base.observer,
-    )
-    stopper = Stopper(
-        tasks=base.storage.tasks,
-        database_clock=base.storage.clock,
-        verifier=verifier,
-        sender=sender,
-        blocks=base.blocks,
-        workload=workload,
-        settings=settings,
-        clock=base.clock,
-        on_progress=on_progress,
-        observer=base.observer,
-    )
-    return workload, stopper
-
-
-def _sweeper(base: _Base, workload: Workload, stopper: Stopper) -> Sweeper:
-    return Sweeper(
-        tasks=base.storage.tasks,
-        database_clock=base.storage.clock,
-        stopper=stopper,
-        workload=workload,
-        blocks=base.blocks,
-        current_policy=base.current_policy,
-        lease_seconds=base.config.stop.lease_seconds,
-        instance=base.daemon.instance,
-        clock=base.clock,
-        observer=base.observer,
-    )
-
-
-def _callbacks(base: _Base) -> CallbackIntake:
-    return CallbackIntake(
-        store=base.storage.callbacks,
-        secrets=callback_secrets(base.config),
-        bot_user_ids=base.config.zego.bot_user_ids,
-        discover=base.config.zego.discover,
-        clock=base.clock,
-        observer=base.observer,
-    )
-
-
-def _heartbeat(base: _Base, workload: Workload, poller: Poller | None) -> HeartbeatSender:
-    return HeartbeatSender(
-        heartbeats=base.storage.heartbeats,
-        database_clock=base.storage.clock,
-        instance=base.daemon,
-        feed=base.feed,
-        guard=base.guard,
-        paces=base.paces.values(),
-        current_policy=base.current_policy,
-        workload=workload,
-        poller=poller,
-        observer=base.observer,
-    )
-
-
-def _retention(base: _Base) -> Retention:
-    return Retention(
-        retention=base.storage.retention,
-        keep=Keep.of_days(base.config.retention.tasks_days, base.config.retention.attempts_days),
-        instance=base.daemon.instance,
-        clock=base.clock,
-    )
 
 
 def _show(observer: Observer, parts: Parts) -> None:

@@ -19,7 +19,7 @@ from watchdog.services.stopper import DETAIL_UNSERVED
 from watchdog.store.engine import Engine
 from watchdog.store.records import SetAside
 from watchdog.store.reports.tasks import Biography
-from watchdog.wiring.parts import build
+from watchdog.wiring.parts import Parts
 
 _ENDED: Final = (Outcome.STOPPED, Outcome.GONE, Outcome.STOPPED_EARLIER, Outcome.AUTO_STOPPED)
 _EXIT_CODES: Final = {
@@ -85,7 +85,7 @@ def _stop(config: Config, database: Engine, task_id: str, clock: Clock) -> Finis
 
 
 async def _work(config: Config, database: Engine, task_id: str, story: Biography, clock: Clock) -> Finished:
-    parts = build(config, clock, database, story.now, watching_since=story.watching_since)
+    parts = Parts(config, clock, database, story.now, watching_since=story.watching_since)
     storage = parts.storage
     try:
         until = clock.monotonic() + config.stop.lease_seconds

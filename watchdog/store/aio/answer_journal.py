@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 from urllib.parse import quote
 
 import structlog
@@ -32,10 +32,7 @@ _FILE_LIMIT_BYTES: Final = 16 << 20
 _SPARE_LINES: Final = 1000
 """How many lines of recorded answers the file may have before it is rewritten."""
 
-_TEXTS: Final = ("task_id", "room_id", "instance", "token")
-_NUMBERS: Final = ("attempt_id", "attempt")
-_OPTIONAL_TEXTS: Final = ("code", "message", "request_id", "detail")
-_OPTIONAL_NUMBERS: Final = ("app_id", "http_status")
+_TYPES: Final = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Answer).items()}
 
 
 def to_json(answer: Answer) -> dict[str, Any]:
@@ -46,24 +43,19 @@ def from_json(values: Mapping[str, Any]) -> Answer:
     """Read what ``to_json`` wrote. Raises ValueError for anything else."""
     try:
         replied_at, status = values["replied_at"], values["status"]
-        moment = None if replied_at is None else datetime.fromisoformat(replied_at)
-        answer = Answer(
-            **dict(values)
-            | {
-                "outcome": Outcome(values["outcome"]),
-                "status": None if status is None else Status(status),
-                "replied_at": moment,
-            }
-        )
+        parsed = {
+            "outcome": Outcome(values["outcome"]),
+            "status": None if status is None else Status(status),
+            "replied_at": None if replied_at is None else datetime.fromisoformat(replied_at),
+            "wake_seconds": float(values["wake_seconds"]),
+        }
+        answer = Answer(**dict(values) | parsed)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not an answer: {error}") from error
-    valid = [type(values[name]) is str for name in _TEXTS]
-    valid += [type(values[name]) is int for name in _NUMBERS]
-    valid += [values[name] is None or type(values[name]) is str for name in _OPTIONAL_TEXTS]
-    valid += [values[name] is None or type(values[name]) is int for name in _OPTIONAL_NUMBERS]
-    valid += [isinstance(values["wake_seconds"], int | float), moment is None or moment.tzinfo is not None]
-    if not all(valid):
+    if any(type(getattr(answer, name)) not in types for name, types in _TYPES.items()):
         raise ValueError("not an answer: a value has the wrong type")
+    if answer.replied_at is not None and answer.replied_at.tzinfo is None:
+        raise ValueError("not an answer: a time without its zone")
     return answer
 
 

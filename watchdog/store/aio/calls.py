@@ -36,13 +36,10 @@ class _Calls(Generic[S]):
 
 
 class _InThread(Generic[S, P, R]):
-    """A method of the store, to be called as a coroutine; the attribute must have the method's name."""
+    """A method of the store, called as a coroutine."""
 
     def __init__(self, method: Callable[Concatenate[S, P], R]) -> None:
-        self._method = method
-
-    def __set_name__(self, owner: type[_Calls[S]], name: str) -> None:
-        self._name = name
+        self._name = method.__name__
 
     def __get__(self, calls: _Calls[S], owner: type[_Calls[S]]) -> Callable[P, Coroutine[Any, Any, R]]:
         return partial(calls.threads.call, getattr(calls.store, self._name))
@@ -89,8 +86,6 @@ class AsyncPace(_Calls[PaceStore]):
 
 class AsyncRetention(_Calls[RetentionStore]):
     turn = _InThread(RetentionStore.turn)
-    prune_tasks = _InThread(RetentionStore.prune_tasks)
-    prune_attempts = _InThread(RetentionStore.prune_attempts)
     prune_callbacks = _InThread(RetentionStore.prune_callbacks)
     prune_gone = _InThread(RetentionStore.prune_gone)
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.store.engine import reading, writing
 from watchdog.store.heartbeats import ALIVE_SECONDS, ENDED, IS_ALIVE
+from watchdog.store.records import Instance
 from watchdog.store.reports.history import as_row
 from watchdog.store.tables import ACTIVE, NOW, UtcTime, daemons, tasks, utcnow
 
@@ -16,14 +17,9 @@ HINTS_LOOKED_AT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class DaemonRow:
+class DaemonRow(Instance):
     """One row of ``zego_daemons``, and whether that daemon is alive."""
 
-    instance: str
-    host: str
-    pid: int
-    version: str
-    mode: str
     started_at: datetime
     watching_since: datetime
     seen_at: datetime
