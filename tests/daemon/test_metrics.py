@@ -182,7 +182,7 @@ class TestAttempts:
                 claim = world.tasks.claim_one(task, f"command/{task}", lease_seconds=LEASE)
                 assert claim is not None
                 held = Claimed(claim, 1, world.clock.monotonic() + LEASE, manual=True)
-                await command.parts.stopper.work([held])
+                await command.parts.stopper.work(held)
             await settle(world, eldest, 4 * EVERY_SECONDS)
             assert counted(elder) == {("stopped", "manual"): 1, ("spared", "manual"): 1} == ledger(world)
             assert counted(younger) == {}

@@ -198,7 +198,7 @@ async def test_an_operators_own_order_is_not_held_back(world: World) -> None:
         (left, *_) = (f"t{task}" for task in range(3) if world.task(f"t{task}")["status"] == "active")
         claim = world.tasks.claim_one(left, "token", lease_seconds=20)
         assert claim is not None
-        (finished,) = await it.parts.stopper.work([Claimed(claim, 1, world.clock.monotonic() + 20, manual=True)])
+        finished = await it.parts.stopper.work(Claimed(claim, 1, world.clock.monotonic() + 20, manual=True))
         assert finished.outcome == "stopped"
 
 

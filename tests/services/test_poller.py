@@ -464,7 +464,7 @@ class Many:
             transport=httpx2.MockTransport(vendor),
         )
         paces = [Pace[int](rate, clock=clock) for rate in (10, 10 * BACKGROUND_SHARE)]
-        self.occupancy = Occupancy(self.zego, paces[0], database_clock, background=paces[1])
+        self.occupancy = Occupancy(self.zego, paces[0], database_clock, clock, background=paces[1])
         self.poller = Poller(polling=polling, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock)
         self.clock = clock
 
@@ -499,7 +499,7 @@ def test_with_three_thousand_rooms_no_evidence_is_older_than_45_seconds(sqlite_w
                 # The poller's calls are in line by now.
                 await pause(0.01)
                 before = many.clock.monotonic()
-                assert len(await many.occupancy.ask(1, ["due"])) == 1
+                assert await many.occupancy.verify(1, "due", 0.0) is not None
                 delays.append(many.clock.monotonic() - before - latency)
                 await pause(max(0.0, 0.99 - latency - delays[-1]))
             else:
@@ -537,7 +537,7 @@ def test_throttling_slows_polling_down_and_starves_no_verification(sqlite_world:
         assert many.occupancy.background_rate(1) <= 0.8 * 10 / 4
         vendor.throttling = False
         before = many.clock.monotonic()
-        assert len(await many.occupancy.ask(1, ["due"])) == 1
+        assert await many.occupancy.verify(1, "due", 0.0) is not None
         assert many.clock.monotonic() - before <= 2 / many.occupancy.background_rate(1) + 1
         for _ in range(60):
             await many.poller.begin()

@@ -143,7 +143,7 @@ class TestReadyInTime:
             world.advance(45 - COMMIT_LEAD_SECONDS / 2)
             claim = world.tasks.claim_one("t", "me", lease_seconds=20)
             assert claim is not None
-            await it.parts.stopper.work([Claimed(claim, 1, world.clock.monotonic() + 20, manual=True)])
+            await it.parts.stopper.work(Claimed(claim, 1, world.clock.monotonic() + 20, manual=True))
             (row,) = world.attempts("t")
             assert row["sent_at"] == world.now < row["due_at"]
 

@@ -76,7 +76,7 @@ class Bench:
             transport=httpx2.MockTransport(self.vendor),
         )
         bots = Bots(patterns, self.zego, Pace(0, clock=self.clock), self.clock)
-        self.occupancy = Occupancy(self.zego, Pace(0, clock=self.clock), Now(self.clock), bots=bots)  # type: ignore[arg-type] # its now()
+        self.occupancy = Occupancy(self.zego, Pace(0, clock=self.clock), Now(self.clock), self.clock, bots=bots)  # type: ignore[arg-type] # its now()
 
     async def ask(self, *users: tuple[str, int]) -> tuple[int | None, int]:
         self.vendor.users = list(users)

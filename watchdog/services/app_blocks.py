@@ -18,7 +18,7 @@ class AppBlocks:
         self._breaker = Breaker(retry_seconds)
         self._clock = clock
         self._unverifiable: set[int] = set()
-        """The AppIds that are blocked because the RTC API refuses their credentials."""
+        """The AppIds that are blocked because the RTC API refuses them."""
 
     def blocked(self) -> set[int]:
         """The AppIds whose tasks must wait, including those that wait for a probe."""
@@ -58,14 +58,14 @@ class AppBlocks:
                 next_step="no task of this AppId can be stopped until this is corrected: zego-watchdog check",
             )
 
-    def note_verification(self, app_id: int, refusal: Reply | None) -> None:
-        """Block the AppId while the RTC API refuses its credentials; ``refusal`` None: it does not.
+    def note_verification(self, app_id: int, refusal: tuple[ReplyClass, Reply] | None) -> None:
+        """Block the AppId while the RTC API refuses it as a whole; ``refusal`` None: it does not.
 
         For use where each stop must be verified first: then such an AppId cannot be served.
         """
         if refusal is not None:
             self._unverifiable.add(app_id)
-            self.block(app_id, ReplyClass.CREDENTIALS, refusal)
+            self.block(app_id, *refusal)
         elif app_id in self._unverifiable:
             self._unverifiable.discard(app_id)
             self.unblock(app_id)

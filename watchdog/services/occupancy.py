@@ -4,18 +4,21 @@
 
 The vendor counts admins itself; ``bots`` finds the bots.
 
-Two kinds of callers share one pace. A verification, right before a stop, waits for the pace only. A background call
-(``poller``) may use four fifths of the pace, and only one at a time waits in the queue of the verifications.
+A verification, right before a stop, comes first. Its room waits until a slot of the pace comes; then one call takes the
+ten most urgent rooms that wait. A background call (``poller``) may use four fifths of the pace, one at a time,
+and only while no verification waits.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 import structlog
 
+from watchdog.clock import Clock
 from watchdog.core.model import Evidence, Reply, RoomCount, Source
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
@@ -32,10 +35,38 @@ BACKGROUND_SHARE: Final = 0.8
 BACKGROUND_CALLS: Final = 16
 """Background calls in flight at once: if the vendor hangs, stop requests still get connections."""
 
+REFUSED_SECONDS: Final = 600.0
+"""How long a room that ZEGO refuses is not asked about again."""
+
+_REFUSED_ROOMS: Final = 10_000
 _INPUT_INVALID: Final = "2"
 """InputInvalid, for example for a RoomId that the vendor does not allow."""
 
-_ONE_ROOM_MAY_BE_TO_BLAME: Final = {ReplyClass.REJECTED, ReplyClass.CONFIGURATION}
+_WHOLE_APP: Final = {ReplyClass.CREDENTIALS, ReplyClass.CONFIGURATION}
+"""Refusals that concern the AppId as a whole; one room alone is asked before CONFIGURATION is believed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """A room that waits for a verification; the smallest ``urgency`` goes first."""
+
+    room_id: str
+    urgency: float
+    answer: asyncio.Future[Evidence | None]
+
+
+@dataclass(slots=True)
+class _App:
+    """What waits and what is known for one AppId."""
+
+    questions: list[_Question] = field(default_factory=list)
+    asking: asyncio.Task[None] | None = None
+    nothing_waits: asyncio.Event = field(default_factory=asyncio.Event)
+    background_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refusal: tuple[ReplyClass, Reply] | None = None
+
+    def __post_init__(self) -> None:
+        self.nothing_waits.set()
 
 
 class Occupancy:
@@ -46,6 +77,7 @@ class Occupancy:
         zego: ZegoClient,
         pace: Pace[int],
         database_clock: DatabaseClock,
+        clock: Clock,
         *,
         bots: Bots | None = None,
         background: Pace[int] | None = None,
@@ -54,50 +86,108 @@ class Occupancy:
         self._zego = zego
         self._pace = pace
         self._database_clock = database_clock
+        self._clock = clock
         self._bots = bots
         self._background = background
         self._background_calls = asyncio.Semaphore(BACKGROUND_CALLS)
-        self._background_turn: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._refusals: dict[int, Reply] = {}
+        self._apps: defaultdict[int, _App] = defaultdict(_App)
+        self._refused_rooms: dict[tuple[int, str], float] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def rooms_per_second(self, app_id: int) -> float:
+        """How many rooms a second this daemon may verify now; infinite without a limit."""
+        return ROOMS_PER_CALL * self._pace.rate(app_id)
 
     def background_rate(self, app_id: int) -> float:
         """How many background calls a second are allowed now; infinite without a limit."""
         rate = self._pace.rate(app_id)
         return rate if self._background is None else min(rate, self._background.rate(app_id))
 
-    def refusal(self, app_id: int) -> Reply | None:
-        """The reply that refused this AppId's credentials; None if the last answer accepted them."""
-        return self._refusals.get(app_id)
+    def refusal(self, app_id: int) -> tuple[ReplyClass, Reply] | None:
+        """The reply that refused this AppId as a whole; None if the last answer accepted it."""
+        return self._apps[app_id].refusal
 
-    async def ask(self, app_id: int, room_ids: Sequence[str], *, in_background: bool = False) -> Mapping[str, Evidence]:
-        """Return the vendor's evidence for each room, dated before its request was sent.
+    def is_refused(self, app_id: int, room_id: str) -> bool:
+        """Whether ZEGO has refused this room alone, so that it is not asked about for ten minutes."""
+        return self._refused_rooms.get((app_id, room_id), 0.0) > self._clock.monotonic()
+
+    async def verify(self, app_id: int, room_id: str, urgency: float) -> Evidence | None:
+        """Return the vendor's evidence for one room, None without an answer; the smallest ``urgency`` goes first."""
+        if self.is_refused(app_id, room_id):
+            return None
+        app = self._apps[app_id]
+        question = _Question(room_id, urgency, asyncio.get_running_loop().create_future())
+        app.questions.append(question)
+        app.nothing_waits.clear()
+        if app.asking is None:
+            app.asking = asyncio.create_task(self._verify_all(app_id, app))
+        return await question.answer
+
+    async def ask(self, app_id: int, room_ids: Sequence[str]) -> Mapping[str, Evidence]:
+        """Return the vendor's evidence for at most ten rooms, in the background, dated before its request was sent.
 
         A room is missing if its call got no answer. A room that the answer leaves out has the ``user_count`` None:
         unknown, not empty.
         """
-        rooms = sorted(set(room_ids))
-        calls = [rooms[start : start + ROOMS_PER_CALL] for start in range(0, len(rooms), ROOMS_PER_CALL)]
-        return _merged(await asyncio.gather(*(self._call(app_id, call, in_background=in_background) for call in calls)))
+        rooms = sorted({room for room in room_ids if not self.is_refused(app_id, room)})
+        if not rooms:
+            return {}
+        async with self._background_calls:
+            return await self._call(app_id, rooms, in_background=True)
+
+    async def _verify_all(self, app_id: int, app: _App) -> None:
+        try:
+            while app.questions:
+                await self._pace.depart(app_id)
+                rooms = self._most_urgent(app)
+                if rooms:
+                    call = asyncio.create_task(self._answer(app_id, rooms))
+                    self._calls.add(call)
+                    call.add_done_callback(self._calls.discard)
+        except BaseException as error:
+            _fail(app.questions, error)
+            raise
+        finally:
+            app.asking = None
+            app.questions.clear()
+            app.nothing_waits.set()
+
+    def _most_urgent(self, app: _App) -> dict[str, list[_Question]]:
+        """Take the questions about the ten most urgent rooms; those that were cancelled go."""
+        app.questions = sorted((one for one in app.questions if not one.answer.done()), key=lambda one: one.urgency)
+        rooms: dict[str, list[_Question]] = {}
+        for question in app.questions:
+            if len(rooms) < ROOMS_PER_CALL or question.room_id in rooms:
+                rooms.setdefault(question.room_id, []).append(question)
+        app.questions = [one for one in app.questions if one.room_id not in rooms]
+        return rooms
+
+    async def _answer(self, app_id: int, rooms: Mapping[str, Sequence[_Question]]) -> None:
+        questions = [question for asked in rooms.values() for question in asked]
+        try:
+            answers = await self._request(app_id, sorted(rooms), in_background=False)
+        except BaseException as error:
+            _fail(questions, error)
+            raise
+        for question in questions:
+            if not question.answer.done():
+                question.answer.set_result(answers.get(question.room_id))
 
     async def _call(self, app_id: int, rooms: Sequence[str], *, in_background: bool) -> Mapping[str, Evidence]:
+        """Wait for the pace, then request."""
+        app = self._apps[app_id]
         if in_background:
-            async with self._background_calls:
-                async with self._background_turn[app_id]:
-                    if self._background is not None:
-                        await self._background.depart(app_id)
-                    await self._pace.depart(app_id)
-                reply_class, answer = await self._request(app_id, rooms, in_background=True)
+            async with app.background_turn:
+                if self._background is not None:
+                    await self._background.depart(app_id)
+                await app.nothing_waits.wait()
+                await self._pace.depart(app_id)
         else:
             await self._pace.depart(app_id)
-            reply_class, answer = await self._request(app_id, rooms, in_background=False)
-        if reply_class in _ONE_ROOM_MAY_BE_TO_BLAME and len(rooms) > 1:
-            # One bad RoomId must not cost nine other rooms their answer.
-            return _merged([await self._call(app_id, [room], in_background=in_background) for room in rooms])
-        return answer
+        return await self._request(app_id, rooms, in_background=in_background)
 
-    async def _request(
-        self, app_id: int, rooms: Sequence[str], *, in_background: bool
-    ) -> tuple[ReplyClass | None, Mapping[str, Evidence]]:
+    async def _request(self, app_id: int, rooms: Sequence[str], *, in_background: bool) -> Mapping[str, Evidence]:
+        """Send one request; split it if one of its rooms may be to blame for a refusal."""
         # For background calls the poller logs it, once.
         complain = log.debug if in_background else log.warning
         observed_at = self._database_clock.now()
@@ -105,24 +195,21 @@ class Occupancy:
             counts = await self._zego.user_counts(app_id, rooms)
         except RequestError as error:
             complain("occupancy_unreachable", app_id=app_id, rooms=len(rooms), error=str(error))
-            return None, {}
-        paces = [pace for pace in (self._pace, self._background) if pace is not None]
+            return {}
         # ``classify`` knows the codes of the ASR API; this code is the room API's own.
         reply_class = ReplyClass.REJECTED if counts.reply.code == _INPUT_INVALID else classify(counts.reply)
-        match reply_class:
-            case ReplyClass.STOPPED:
-                self._refusals.pop(app_id, None)
-                for pace in paces:
-                    pace.answered(app_id)
-                seen = await asyncio.gather(
-                    *(self._evidence(app_id, room, counts.rooms.get(room), observed_at) for room in rooms)
-                )
-                return reply_class, dict(zip(rooms, seen, strict=True))
-            case ReplyClass.THROTTLED:
-                for pace in paces:
-                    pace.throttled(app_id)
-            case ReplyClass.CREDENTIALS:
-                self._refusals[app_id] = counts.reply
+        paces = [pace for pace in (self._pace, self._background) if pace is not None]
+        if reply_class is ReplyClass.STOPPED:
+            self._apps[app_id].refusal = None
+            for pace in paces:
+                pace.answered(app_id)
+            seen = await asyncio.gather(
+                *(self._evidence(app_id, room, counts.rooms.get(room), observed_at) for room in rooms)
+            )
+            return dict(zip(rooms, seen, strict=True))
+        if reply_class is ReplyClass.THROTTLED:
+            for pace in paces:
+                pace.throttled(app_id)
         complain(
             "occupancy_refused",
             app_id=app_id,
@@ -133,7 +220,46 @@ class Occupancy:
             message=counts.reply.message,
             request_id=counts.reply.request_id,
         )
-        return reply_class, {}
+        return await self._after_refusal(app_id, rooms, reply_class, counts.reply, in_background=in_background)
+
+    async def _after_refusal(
+        self, app_id: int, rooms: Sequence[str], reply_class: ReplyClass, reply: Reply, *, in_background: bool
+    ) -> Mapping[str, Evidence]:
+        if len(rooms) > 1 and reply_class is ReplyClass.CONFIGURATION:
+            # One room alone shows whether the AppId is refused or another room.
+            first = await self._call(app_id, rooms[:1], in_background=in_background)
+            if not first:
+                return {}
+            return {**first, **await self._call(app_id, rooms[1:], in_background=in_background)}
+        if len(rooms) > 1 and reply_class is ReplyClass.REJECTED:
+            # One bad RoomId must not cost nine other rooms their answer. Halves find it in a few requests.
+            middle = len(rooms) // 2
+            answers = [
+                await self._call(app_id, half, in_background=in_background) for half in (rooms[:middle], rooms[middle:])
+            ]
+            return {**answers[0], **answers[1]}
+        if reply_class in _WHOLE_APP:
+            self._apps[app_id].refusal = (reply_class, reply)
+        elif reply_class is ReplyClass.REJECTED:
+            self._refuse_room(app_id, rooms[0], reply)
+        return {}
+
+    def _refuse_room(self, app_id: int, room_id: str, reply: Reply) -> None:
+        now = self._clock.monotonic()
+        if len(self._refused_rooms) >= _REFUSED_ROOMS:
+            self._refused_rooms = {room: until for room, until in self._refused_rooms.items() if until > now}
+        is_news = (app_id, room_id) not in self._refused_rooms
+        self._refused_rooms[app_id, room_id] = now + REFUSED_SECONDS
+        if is_news:
+            log.warning(
+                "room_refused",
+                app_id=app_id,
+                room_id=room_id,
+                code=reply.code,
+                message=reply.message,
+                request_id=reply.request_id,
+                next_step="its tasks cannot be verified: is this the RoomId that was given to Start?",
+            )
 
     async def _evidence(self, app_id: int, room_id: str, count: RoomCount | None, observed_at: datetime) -> Evidence:
         if count is None:
@@ -142,5 +268,7 @@ class Occupancy:
         return Evidence(number, observed_at, Source.API, others=max(0, count.users - number))
 
 
-def _merged(answers: Sequence[Mapping[str, Evidence]]) -> Mapping[str, Evidence]:
-    return {room: evidence for answer in answers for room, evidence in answer.items()}
+def _fail(questions: Iterable[_Question], error: BaseException) -> None:
+    for question in questions:
+        if not question.answer.done():
+            question.answer.set_exception(error)

@@ -172,7 +172,7 @@ class Poller:
         return task
 
     async def _ask(self, app_id: int, app: _App, rooms: Sequence[str]) -> Polled:
-        answers = await self._occupancy.ask(app_id, rooms, in_background=True)
+        answers = await self._occupancy.ask(app_id, rooms)
         self._note_silence(app_id, app, answers)
         try:
             observed = await self._answers.submit((app_id, answers))

@@ -6,7 +6,6 @@ decision to stop ──► commit `sent` ──► lease left? ──► one req
 import asyncio
 import random
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, assert_never
 
 import structlog
@@ -31,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 DETAIL_LEASE_SHORT: Final = "the lease was too short for a request; nothing was sent"
 DETAIL_SHUTDOWN: Final = "shut down before the answer came"
+DETAIL_SHUTDOWN_UNSENT: Final = "shut down before the request left; nothing was sent"
 DETAIL_EXHAUSTED: Final = "attempts exhausted"
 
 
@@ -73,8 +73,14 @@ class Sender:
         attempt = await self.answers.intend(Intent(claimed.claim, app_id, reason, evidence, auto_stop_at))
         if attempt is None:
             return None
+        has_left = False
+
+        async def gate() -> None:
+            nonlocal has_left
+            await self._pass_gate(claimed, attempt, depart)
+            has_left = True
+
         try:
-            gate = partial(self._pass_gate, claimed, attempt, depart)
             return attempt, await self.zego.stop_task(app_id, task.task_id, gate=gate)
         except _LeaseShort:
             return attempt, None
@@ -82,7 +88,10 @@ class Sender:
             self.blocks.postpone(app_id)
             return attempt, error
         except asyncio.CancelledError:
-            await self._record(claimed, attempt, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
+            if has_left:
+                await self._record(claimed, attempt, Outcome.UNKNOWN, DETAIL_SHUTDOWN)
+            else:
+                await self._record(claimed, attempt, Outcome.WITHHELD, DETAIL_SHUTDOWN_UNSENT)
             raise
 
     async def _pass_gate(self, claimed: Claimed, attempt: Attempt, depart: Depart) -> None:

@@ -10,7 +10,6 @@ No transaction is open while the vendor is asked. If anything fails, the lease r
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Final
 
 import structlog
@@ -20,6 +19,7 @@ from watchdog.core import policy, timing
 from watchdog.core.guard import HELD_RECHECK_SECONDS
 from watchdog.core.model import Evidence, Outcome, Reason
 from watchdog.core.policy import Decision, Rule, Verdict
+from watchdog.errors import DatabaseError
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.claims import Claimed, Finished, StopSettings, announce
@@ -29,12 +29,12 @@ from watchdog.services.workload import Workload
 from watchdog.store.aio.calls import AsyncTasks
 from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.records import Claim, SetAside
-from watchdog.zego.client import ROOMS_PER_CALL
 
 log = structlog.get_logger(__name__)
 
 DETAIL_UNSERVED: Final = "app_not_configured"
 DETAIL_BLOCKED: Final = "returned unsent: ZEGO refuses the AppId"
+DETAIL_ROOM_REFUSED: Final = "room_refused"
 DETAIL_UNSENT: Final = "returned unsent"
 DETAIL_ROW_CHANGED: Final = "the row changed before the request was sent"
 
@@ -59,35 +59,32 @@ class Stopper:
     clock: Clock
     on_progress: Callable[[], None] = lambda: None
     observer: Observer = field(default_factory=Observer)
-    _running: set[asyncio.Task[list[Finished]]] = field(default_factory=set, init=False)
+    _running: set[asyncio.Task[Finished]] = field(default_factory=set, init=False)
 
     def submit(self, claims: Sequence[Claim], lease_until: float, *, probe: bool = False) -> None:
         """Begin to work on these claims; ``lease_until`` is on the monotonic clock.
 
         A ``probe`` tests whether ZEGO still refuses the AppId.
         """
-        by_app: dict[int | None, list[Claimed]] = {}
         for claim in claims:
             app_id = self.workload.default_app if claim.task.app_id is None else claim.task.app_id
-            by_app.setdefault(app_id, []).append(Claimed(claim, app_id, lease_until, probe=probe))
-        for claimed in by_app.values():
-            for start in range(0, len(claimed), ROOMS_PER_CALL):
-                self._spawn(claimed[start : start + ROOMS_PER_CALL])
+            self._spawn(Claimed(claim, app_id, lease_until, probe=probe))
 
-    def _spawn(self, group: Sequence[Claimed]) -> None:
-        task = asyncio.create_task(self.work(group))
+    def _spawn(self, claimed: Claimed) -> None:
+        task = asyncio.create_task(self.work(claimed))
         self._running.add(task)
-        self.workload.begin(group)
+        self.workload.begin(claimed)
 
-        def finished(task: asyncio.Task[list[Finished]]) -> None:
+        def finished(task: asyncio.Task[Finished]) -> None:
             self._running.discard(task)
-            results: list[Finished] = []
-            if not task.cancelled() and (error := task.exception()) is not None:
-                # The leases run out, and the tasks are claimed again.
-                log.error("claims_dropped", error=str(error), tasks=[one.task_id for one in group], exc_info=error)
-            elif not task.cancelled():
-                results = task.result()
-            if self.workload.end(group, results):
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, DatabaseError):
+                # The lease runs out, and the task is claimed again.
+                log.warning("claim_dropped", error=str(error), task_id=claimed.task_id)
+            elif error is not None:
+                log.error("claim_dropped", error=str(error), task_id=claimed.task_id, exc_info=error)
+            result = None if task.cancelled() or error is not None else task.result()
+            if self.workload.end(claimed, result):
                 self.on_progress()
 
         task.add_done_callback(finished)
@@ -106,30 +103,19 @@ class Stopper:
         """Send nothing more: give back what has not been sent yet."""
         self.workload.is_closing = True
 
-    async def work(self, group: Sequence[Claimed]) -> list[Finished]:
-        """Work on at most ten claims of one AppId; returns their results in the order given."""
-        app_id = group[0].app_id
+    async def work(self, claimed: Claimed) -> Finished:
+        """Work on one claim to its end."""
+        app_id = claimed.app_id
         if app_id is None or app_id not in self.workload.apps:
-            return [await self._withhold(one, DETAIL_UNSERVED, wake_seconds=60.0) for one in group]
-        if any(self.blocks.is_blocked(one) for one in group):
+            return await self._withhold(claimed, DETAIL_UNSERVED, wake_seconds=60.0)
+        if self.blocks.is_blocked(claimed):
             # Since the claim: ZEGO would refuse any request.
-            return [await self._give_back(one, None, DETAIL_BLOCKED) for one in group]
-        decisions = [self.verifier.decide(one) for one in group]
-        # If the row alone says keep or wait, the vendor's answer could not change that.
-        unsettled = [one.manual or first.verdict in _UNSETTLED for one, first in zip(group, decisions, strict=True)]
-        vendor = await self.verifier.ask(app_id, [one.room_id for one in compress(group, unsettled)])
-        # Not a TaskGroup: if one claim fails, the requests of the others go on.
-        results = await asyncio.gather(
-            *(
-                self._finish(one, app_id, vendor.get(one.room_id)) if ask else self._decline(one, None, first)
-                for one, first, ask in zip(group, decisions, unsettled, strict=True)
-            ),
-            return_exceptions=True,
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in results if isinstance(result, Finished)]
+            return await self._give_back(claimed, None, DETAIL_BLOCKED)
+        decision = self.verifier.decide(claimed)
+        if not claimed.manual and decision.verdict not in _UNSETTLED:
+            # The row alone says keep or wait: the vendor's answer could not change that.
+            return await self._decline(claimed, None, decision)
+        return await self._finish(claimed, app_id, await self.verifier.ask(claimed, app_id))
 
     async def _finish(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> Finished:
         vendor, decision = await self.verifier.confirm(claimed, app_id, vendor)
@@ -175,7 +161,9 @@ class Stopper:
                 seconds = timing.recheck_seconds(claimed.claim.task, self.database_clock.now())
                 if decision.rule is Rule.GUARDED:
                     seconds = min(seconds, HELD_RECHECK_SECONDS)
-                return await self._withhold(claimed, decision.rule, wake_seconds=seconds)
+                is_refused = claimed.app_id is not None and self.verifier.is_refused(claimed, claimed.app_id)
+                detail = DETAIL_ROOM_REFUSED if is_refused else decision.rule
+                return await self._withhold(claimed, detail, wake_seconds=seconds)
             case Verdict.KEEP if vendor is not None and vendor.user_count:
                 return await self._give_back(claimed, Outcome.SPARED, decision.rule, vendor, observed=vendor)
             case _:

@@ -1,6 +1,6 @@
 """Decides whether a claimed task may be stopped: by its row, by the vendor's answer, and by the guard."""
 
-from collections.abc import Mapping, Sequence
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -46,21 +46,32 @@ class Verifier:
         """Whether the mode is ``observe``: decide, but send nothing."""
         return self.current_policy.rules.mode is Mode.OBSERVE
 
-    async def ask(self, app_id: int, rooms: Sequence[str]) -> Mapping[str, Evidence]:
-        """What the vendor says of each room; empty if it does not answer or need not be asked."""
-        if self.occupancy is None or self.current_policy.rules.verify is Verify.OFF or not rooms:
-            return {}
-        answers = await self.occupancy.ask(app_id, rooms)
+    async def ask(self, claimed: Claimed, app_id: int, *, at_once: bool = False) -> Evidence | None:
+        """What the vendor says of the task's room; None if it does not answer or need not be asked.
+
+        The tasks that ZEGO would end first are asked about first; ``at_once`` comes before all of them.
+        """
+        if self.occupancy is None or self.current_policy.rules.verify is Verify.OFF:
+            return None
+        auto_stop_at = claimed.claim.task.auto_stop_at
+        urgency = math.inf if auto_stop_at is None else auto_stop_at.timestamp()
+        vendor = await self.occupancy.verify(
+            app_id, claimed.room_id, -math.inf if at_once or claimed.manual else urgency
+        )
         refusal = self.occupancy.refusal(app_id)
         if refusal is None or self.current_policy.rules.verify is Verify.REQUIRED:
             self.blocks.note_verification(app_id, refusal)
-        return answers
+        return vendor
+
+    def is_refused(self, claimed: Claimed, app_id: int) -> bool:
+        """Whether the vendor refuses to say anything of this room."""
+        return self.occupancy is not None and self.occupancy.is_refused(app_id, claimed.room_id)
 
     async def confirm(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
         """Decide by ``vendor``; ask once more if that answer is too old. Returns the answer used, and the decision."""
         decision = self.decide(claimed, vendor)
         if vendor is not None and decision.rule is Rule.UNCONFIRMED:
-            vendor = (await self.ask(app_id, [claimed.room_id])).get(claimed.room_id)
+            vendor = await self.ask(claimed, app_id, at_once=True)
             decision = self.decide(claimed, vendor)
         if decision.rule is Rule.HINT_SAYS_EMPTY and not claimed.manual and not self.guard.allows(claimed.task_id):
             decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)

@@ -3,12 +3,13 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
-from watchdog.core.model import Outcome
+from watchdog.core.model import Outcome, Verify
 from watchdog.core.policy import CurrentPolicy
 from watchdog.services.claims import Claimed, Finished, StopSettings
+from watchdog.services.occupancy import Occupancy
 from watchdog.zego.client import ROOMS_PER_CALL
 from watchdog.zego.pacing import Depart, Pace
 
@@ -17,13 +18,20 @@ class Workload:
     """Counts the claims in hand. Claim no more of an AppId than its pace can send in time."""
 
     def __init__(
-        self, *, apps: Sequence[int], pace: Pace[int], current_policy: CurrentPolicy, settings: StopSettings
+        self,
+        *,
+        apps: Sequence[int],
+        pace: Pace[int],
+        current_policy: CurrentPolicy,
+        settings: StopSettings,
+        occupancy: Occupancy | None = None,
     ) -> None:
         """``apps`` are the configured AppIds, ``pace`` is the pace of stop requests."""
         self.apps = apps
         self.default_app = next(iter(apps), None)
         """The AppId of tasks that name none: the first configured."""
         self._pace = pace
+        self._occupancy = occupancy
         self._current_policy = current_policy
         self._settings = settings
         self._in_hand_of: Counter[int | None] = Counter()
@@ -62,17 +70,25 @@ class Workload:
         return max(0, int(min([most, *(left for left in room.values() if left > 0)]))), full
 
     def _room(self, app_id: int) -> float:
-        """How many more claims of one AppId to take: as many as can be sent while their verification is fresh.
+        """How many more claims of one AppId to take: as many as can be verified and sent within their lease.
 
-        Also no more than can be sent within their lease. A claim whose lease runs short is given back unsent; if it
-        were claimed again as the last one each time, nothing would be sent.
+        Also no more than can be sent while their verification is fresh. A claim whose lease runs short is given back
+        unsent; if too many were claimed each time, none of them would be sent.
         """
-        rate = self._pace.rate(app_id)
-        if not 0 < rate < math.inf:
-            return math.inf
-        fresh = max(ROOMS_PER_CALL, int(rate * self._current_policy.rules.verification_max_age_seconds / 2))
-        patience = self._settings.lease_seconds - self._settings.request_timeout_seconds
-        return min(fresh, max(1, int(rate * patience / 2))) - self._in_hand_of[app_id]
+        rules, settings = self._current_policy.rules, self._settings
+        rate, rooms = self._pace.rate(app_id), math.inf
+        if self._occupancy is not None and rules.verify is not Verify.OFF:
+            rooms = self._occupancy.rooms_per_second(app_id)
+        bounds: list[float] = []
+        if 0 < rate < math.inf:
+            patience = settings.lease_seconds - settings.request_timeout_seconds
+            fresh = max(ROOMS_PER_CALL, int(rate * rules.verification_max_age_seconds / 2))
+            bounds += [fresh, max(1, int(rate * patience / 2))]
+        if rooms < math.inf:
+            # Half of what is left of the lease beside the two requests: the other half is for waiting for the pace.
+            patience = max(0.0, settings.lease_seconds - 2 * settings.request_timeout_seconds)
+            bounds.append(max(ROOMS_PER_CALL, int(rooms * patience / 2)))
+        return min(bounds, default=math.inf) - self._in_hand_of[app_id]
 
     @asynccontextmanager
     async def slot(self, app_id: int) -> AsyncIterator[Depart]:
@@ -83,20 +99,21 @@ class Workload:
         async with self._pace.admitted(app_id) as depart, self._requests:
             yield depart
 
-    def begin(self, group: Sequence[Claimed]) -> None:
-        """Count a group of one AppId's claims as in hand."""
-        self.in_hand += len(group)
-        self._in_hand_of[group[0].app_id] += len(group)
-        self._tasks.update(one.task_id for one in group)
+    def begin(self, claimed: Claimed) -> None:
+        """Count a claim as in hand."""
+        self.in_hand += 1
+        self._in_hand_of[claimed.app_id] += 1
+        self._tasks[claimed.task_id] += 1
 
-    def end(self, group: Sequence[Claimed], results: Iterable[Finished]) -> bool:
-        """Count the group no more. Returns whether another sweep would find something to do.
+    def end(self, claimed: Claimed, result: Finished | None) -> bool:
+        """Count the claim no more; ``result`` is None if it broke off. Returns whether a sweep would find work.
 
-        It would if a row was given back, or if the last sweep may have left due tasks for want of capacity.
+        It would if the row was given back, or if the last sweep may have left due tasks for want of capacity.
         """
-        self.in_hand -= len(group)
-        self._in_hand_of[group[0].app_id] -= len(group)
-        self._tasks -= Counter(one.task_id for one in group)
-        results = list(results)
-        self.stopped += sum(result.outcome is Outcome.STOPPED for result in results)
-        return self._is_short or not all(result.has_ended_the_task for result in results)
+        self.in_hand -= 1
+        self._in_hand_of[claimed.app_id] -= 1
+        self._tasks -= Counter([claimed.task_id])
+        if result is None:
+            return self._is_short
+        self.stopped += result.outcome is Outcome.STOPPED
+        return self._is_short or not result.has_ended_the_task

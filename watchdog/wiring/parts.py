@@ -95,7 +95,11 @@ class Parts:
         self.poller = self._poller()
         self._settings = stop_settings(config)
         self.workload = Workload(
-            apps=app_ids(config), pace=self.paces[STOP], current_policy=self.current_policy, settings=self._settings
+            apps=app_ids(config),
+            pace=self.paces[STOP],
+            current_policy=self.current_policy,
+            settings=self._settings,
+            occupancy=self._occupancy,
         )
         self.stopper = self._stopper(on_progress)
         self.sweeper = self._sweeper()
@@ -118,6 +122,7 @@ class Parts:
             self.zego,
             self.paces[OCCUPANCY],
             self.storage.clock,
+            self._clock,
             bots=self.bots,
             background=self.paces[BACKGROUND],
         )

@@ -102,8 +102,7 @@ async def _work(config: Config, database: Engine, task_id: str, story: Biography
             back = SetAside(claim, app_id, None, Reason.MANUAL, Rule.OCCUPIED, claim.task.evidence, None, 0.0)
             await storage.tasks.set_aside([back])
             return Finished(None, Rule.OCCUPIED)
-        (finished,) = await parts.stopper.work([Claimed(claim, app_id, until, manual=True)])
-        return finished
+        return await parts.stopper.work(Claimed(claim, app_id, until, manual=True))
     finally:
         await parts.close()
 
