@@ -1,12 +1,26 @@
 """The SQL of heartbeats, on both databases: who is alive, and since when the watch is unbroken."""
 
+import os
+import subprocess
 from dataclasses import replace
 from datetime import timedelta
 
+import sqlalchemy as sa
+
 from tests.support.time_travel import World
+from watchdog.store.engine import writing
 from watchdog.store.heartbeats import ALIVE_SECONDS
 from watchdog.store.records import Instance
 from watchdog.store.retention import FORGET_DAEMON_SECONDS, RetentionStore
+from watchdog.store.tables import daemons
+
+
+def no_process() -> int:
+    """Return the number of a process that has ended."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    return ended.pid
+
 
 DAEMON = Instance(instance="host/1", host="host", pid=1, version="0.1", mode="enforce")
 GAP = 60.0
@@ -47,6 +61,19 @@ class TestPulse:
         assert world.heartbeats.beat(replace(DAEMON, instance="host/2"), GAP, fresh=True).alive == 1
         rows = world.app.rows("SELECT instance, mode FROM zego_daemons ORDER BY instance")
         assert [tuple(row.values()) for row in rows] == [("host/1", "ended"), ("host/2", "enforce")]
+
+    def test_a_restarted_daemon_has_the_share_of_its_dead_predecessor_at_once(self, world: World) -> None:
+        row = {"host": "host", "version": "0.1", "mode": "enforce", "in_flight": 0, "requests": 0}
+        times = dict.fromkeys(("started_at", "watching_since", "seen_at"), world.now)
+        names = {"dead/0": no_process(), "dead/1": os.getpid(), "alive": 1}
+        with writing(world.engine) as connection:
+            for name, pid in names.items():
+                connection.execute(sa.insert(daemons).values(**row, **times, instance=name, pid=pid))
+        # Process 1 is alive, and so is a daemon of another host, whose process cannot be looked for.
+        world.heartbeats.beat(replace(DAEMON, instance="else/1", host="else", pid=no_process()), GAP, fresh=True)
+        assert world.heartbeats.beat(replace(DAEMON, instance="host/9", pid=os.getpid()), GAP, fresh=True).alive == 3
+        rows = world.app.rows("SELECT instance FROM zego_daemons WHERE mode = 'ended' ORDER BY instance")
+        assert [row["instance"] for row in rows] == ["dead/0", "dead/1"]
 
     def test_a_row_that_was_deleted_comes_back_with_the_next_beat(self, world: World) -> None:
         world.heartbeats.beat(DAEMON, GAP, fresh=True)

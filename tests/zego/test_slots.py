@@ -282,6 +282,13 @@ class TestSchedule:
         assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == 0
         assert begins_in(store, 1, "stop", 0.1, CATCH_UP) == pytest.approx(0.1)
 
+    def test_at_a_slow_pace_slots_of_many_daemons_do_not_coincide(self, postgresql_world: World) -> None:
+        """Nine daemons at 0.1 a second, and at a sixteenth of 0.25: the last slot is minutes away."""
+        store = PaceStore(postgresql_world.engine)
+        for app_id, seconds in ((1, 10.0), (2, 64.0)):
+            begins = [begins_in(store, app_id, "stop", seconds, CATCH_UP) for _ in range(9)]
+            assert begins == pytest.approx([seconds * number for number in range(9)])
+
     def test_of_those_who_ask_at_once_everybody_gets_others(self, postgresql_world: World) -> None:
         stores = [PaceStore(postgresql_world.another_store(f"host/{number}").engine) for number in range(4)]
         with ThreadPoolExecutor(8) as threads:

@@ -65,8 +65,8 @@ class Jobs:
 
     async def close(self) -> None:
         """Start no more runs, and wait for those that have begun."""
-        for job in self._jobs:
-            await job.close()
+        # All at once: with the database away, each run may take long, and none may begin meanwhile.
+        await asyncio.gather(*(job.close() for job in self._jobs))
         if self._next_look is not None:
             self._next_look.cancel()
         self.scheduler.shutdown(wait=False)

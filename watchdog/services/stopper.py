@@ -60,6 +60,7 @@ class Stopper:
     on_progress: Callable[[], None] = lambda: None
     observer: Observer = field(default_factory=Observer)
     _running: set[asyncio.Task[Finished]] = field(default_factory=set, init=False)
+    _dropped: list[tuple[str, BaseException]] = field(default_factory=list, init=False)
 
     def submit(self, claims: Sequence[Claim], lease_until: float, *, probe: bool = False) -> None:
         """Begin to work on these claims; ``lease_until`` is on the monotonic clock.
@@ -78,16 +79,29 @@ class Stopper:
         def finished(task: asyncio.Task[Finished]) -> None:
             self._running.discard(task)
             error = None if task.cancelled() else task.exception()
-            if isinstance(error, DatabaseError):
-                # The lease runs out, and the task is claimed again.
-                log.warning("claim_dropped", error=str(error), task_id=claimed.task_id)
-            elif error is not None:
-                log.error("claim_dropped", error=str(error), task_id=claimed.task_id, exc_info=error)
+            if error is not None:
+                self._note_dropped(claimed, error)
             result = None if task.cancelled() or error is not None else task.result()
             if self.workload.end(claimed, result):
                 self.on_progress()
 
         task.add_done_callback(finished)
+
+    def _note_dropped(self, claimed: Claimed, error: BaseException) -> None:
+        """Log claims that broke off; their leases run out, and the tasks are claimed again.
+
+        A failed transaction ends all claims of its group: these are one line.
+        """
+        if not self._dropped:
+            asyncio.get_running_loop().call_soon(self._report_dropped)
+        self._dropped.append((claimed.task_id, error))
+
+    def _report_dropped(self) -> None:
+        dropped, self._dropped = self._dropped, []
+        error = dropped[0][1]
+        # An error of the database says all that there is to say; any other one is a defect.
+        trace = None if isinstance(error, DatabaseError) else error
+        log.error("claims_dropped", error=str(error), tasks=[task_id for task_id, _ in dropped], exc_info=trace)
 
     async def drain(self, seconds: float | None = None) -> None:
         """Wait for everything in hand; after ``seconds`` the rest is cancelled and recorded as ``unknown``."""

@@ -1,5 +1,6 @@
 """The SQL of ``zego_daemons``: which daemons are alive, and since when the watch has been unbroken."""
 
+import os
 from typing import Final
 
 import sqlalchemy as sa
@@ -17,6 +18,10 @@ ENDED: Final = "ended"
 _MINE = daemons.c.instance == sa.bindparam("b_instance")
 IS_ALIVE = sa.and_(daemons.c.seen_at >= utcnow(-ALIVE_SECONDS), daemons.c.mode != ENDED)
 ELDEST = sa.select(daemons.c.instance).where(IS_ALIVE).order_by(daemons.c.started_at, daemons.c.instance).limit(1)
+_OURS: Final[set[str]] = set()
+"""The daemons of this process; tests and the simulation run several."""
+
+_OF_HOST = daemons.c.host == sa.bindparam("b_host")
 _BEAT = sa.update(daemons).where(_MINE)
 _LOOK = sa.select(
     utcnow().label("now"),
@@ -52,13 +57,43 @@ class Heartbeats:
                 "seen_at": now,
             }
             updated = 0
-            if not fresh:
+            if fresh:
+                self._end_dead(connection, instance)
+                found = connection.execute(_LOOK, {"b_instance": instance.instance}).one()
+            else:
                 updated = connection.execute(_BEAT, {**mine, "b_instance": instance.instance}).rowcount
             if not updated:
                 connection.execute(sa.insert(daemons).values(**mine, started_at=now))
         return Heartbeat(now, since, found.others + 1, found.released_until)
 
+    @staticmethod
+    def _end_dead(connection: sa.Connection, instance: Instance) -> None:
+        """Mark daemons of this host as ended whose processes are gone, so that a restarted one has their share at once.
+
+        A daemon that is marked wrongly, as in another process namespace of the same host name, corrects that with its
+        next heartbeat.
+        """
+        of_host = sa.select(daemons.c.instance, daemons.c.pid).where(_OF_HOST, IS_ALIVE)
+        alive = connection.execute(of_host, {"b_host": instance.host}).all()
+        dead = [row.instance for row in alive if row.instance not in _OURS and not _is_running(row.pid)]
+        _OURS.add(instance.instance)
+        if dead:
+            connection.execute(sa.update(daemons).where(daemons.c.instance.in_(dead)).values(mode=ENDED))
+
     def depart(self, instance: str) -> None:
         """Mark this daemon as ended, so that the others take over its share at once; ``status`` still shows its row."""
         with writing(self.engine) as connection:
             connection.execute(sa.update(daemons).where(daemons.c.instance == instance).values(mode=ENDED))
+
+
+def _is_running(pid: int) -> bool:
+    """Whether another process of this host has the number ``pid``."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -10,12 +10,17 @@ from watchdog.store.engine import writing
 from watchdog.store.tables import UtcTime, paces, utcnow
 
 FARTHEST_SECONDS: Final = 60.0
-"""No daemon reserves further ahead: a later slot is from before the database's clock was set back."""
+FARTHEST_SPANS: Final = 100
+"""No daemon reserves further ahead than either: a later slot is from before the database's clock was set back.
+
+At a slow pace one slot may take a minute, and each of several daemons reserves one.
+"""
 
 _LENGTH = sa.bindparam("b_seconds", type_=sa.Float)
 _EARLIEST = sa.bindparam("b_earliest", type_=sa.Float)
+_FARTHEST = sa.bindparam("b_farthest", type_=sa.Float)
 _FREE = sa.case(
-    (paces.c.next_at > utcnow(FARTHEST_SECONDS), utcnow()),
+    (paces.c.next_at > utcnow(_FARTHEST), utcnow()),
     else_=sa.func.greatest(paces.c.next_at, utcnow(_EARLIEST)),
 )
 _RESERVE = (
@@ -41,7 +46,14 @@ class PaceStore:
         If the schedule is not ahead of the present, they begin up to ``catch_up_seconds`` ago. Concurrent calls are
         serialised by the row's lock and get the following seconds.
         """
-        values = {"b_app_id": app_id, "b_kind": kind, "b_seconds": seconds, "b_earliest": -catch_up_seconds}
+        farthest = max(FARTHEST_SECONDS, FARTHEST_SPANS * seconds)
+        values = {
+            "b_app_id": app_id,
+            "b_kind": kind,
+            "b_seconds": seconds,
+            "b_earliest": -catch_up_seconds,
+            "b_farthest": farthest,
+        }
         with writing(self._engine) as connection:
             row = connection.execute(_RESERVE, values).one()
         return row.next_at - timedelta(seconds=seconds), row.now
