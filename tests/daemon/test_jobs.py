@@ -244,3 +244,30 @@ async def test_closing_waits_for_the_run_that_has_begun(clock: WrongClock) -> No
     assert not closing.done()
     finish.set()
     await closing
+
+
+async def test_closing_stops_all_jobs_at_once(clock: WrongClock) -> None:
+    """A job that takes long to end must not let the others begin new runs meanwhile."""
+    finish, runs = asyncio.Event(), 0
+
+    async def slow() -> float:
+        await finish.wait()
+        return 0
+
+    async def quick() -> float:
+        nonlocal runs
+        runs += 1
+        return 0.001
+
+    jobs = Jobs(clock)
+    jobs.add("slow", slow)
+    jobs.add("quick", quick)
+    jobs.start()
+    await asyncio.sleep(0.05)  # noqa: TID251 - real jobs in real time
+    closing = asyncio.create_task(jobs.close())
+    await asyncio.sleep(0.02)  # noqa: TID251 - the run under way ends
+    before = runs
+    await asyncio.sleep(0.1)  # noqa: TID251 - a hundred runs, if they went on
+    assert runs == before > 0
+    finish.set()
+    await closing

@@ -9,7 +9,8 @@ from tests.support.room_api import bench as room_bench
 from tests.support.stopping_bench import bench, reply
 from tests.support.time_travel import World
 from tests.support.virtual_loop import LoopClock, run_virtual
-from watchdog.services.occupancy import BACKGROUND_CALLS, Occupancy
+from watchdog.core.outcomes import ReplyClass
+from watchdog.services.occupancy import BACKGROUND_CALLS, REFUSED_SECONDS, Occupancy
 from watchdog.zego.pacing import Pace
 
 
@@ -80,3 +81,64 @@ def test_in_the_background_four_fifths_of_the_pace_are_used() -> None:
         await it.zego.aclose()
 
     run_virtual(scenario())
+
+
+def test_each_call_takes_the_ten_rooms_that_are_most_urgent_when_it_leaves() -> None:
+    async def scenario() -> None:
+        it = Bench(())
+        occupancy = Occupancy(it.zego, Pace[int](2, clock=LoopClock()), Now(it.clock), LoopClock())  # type: ignore[arg-type] # its now()
+        # The least urgent come first, one by one, as claims do.
+        waiting = [asyncio.create_task(occupancy.verify(APP, f"room-{n:02}", 100.0 - n)) for n in range(40)]
+        await asyncio.sleep(1.1)  # noqa: TID251 - virtual time
+        urgent = asyncio.create_task(occupancy.verify(APP, "urgent", 0.0))
+        given_up = waiting[0]
+        given_up.cancel()
+        assert await urgent is not None
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert [len(rooms) for rooms in it.vendor.asked] == [10, 10, 10, 10]
+        assert it.vendor.asked[0] == [f"room-{n:02}" for n in range(30, 40)]
+        # After 1.1 s three calls of four have left; it goes with the next one.
+        assert "urgent" in it.vendor.asked[3]
+        assert all("room-00" not in rooms for rooms in it.vendor.asked)
+        await it.zego.aclose()
+
+    run_virtual(scenario())
+
+
+async def test_a_background_call_waits_while_a_verification_does() -> None:
+    async with room_bench() as it:
+        it.vendor.gate.clear()
+        verifying = [asyncio.create_task(it.occupancy.verify(APP, f"due-{n}", 0.0)) for n in range(3)]
+        polling = asyncio.create_task(it.occupancy.ask(APP, ["background"]))
+        for _ in range(50):
+            await asyncio.sleep(0)  # noqa: TID251 - no time: lets the others have their turn
+        it.vendor.gate.set()
+        await asyncio.gather(*verifying, polling)
+        assert it.vendor.asked == [["due-0", "due-1", "due-2"], ["background"]]
+
+
+async def test_a_room_that_is_refused_is_found_by_halves_and_left_alone_for_ten_minutes() -> None:
+    async with room_bench() as it:
+        it.vendor.refused = {"bad": reply(2)}
+        rooms = [f"room-{n}" for n in range(9)] + ["bad"]
+        assert sorted(await it.occupancy.ask(APP, rooms)) == rooms[:9]
+        assert len(it.vendor.asked) <= 9
+        assert it.occupancy.is_refused(APP, "bad")
+        asked = len(it.vendor.asked)
+        assert len(await it.occupancy.ask(APP, rooms)) == 9
+        assert await it.occupancy.verify(APP, "bad", 0.0) is None
+        assert len(it.vendor.asked) == asked + 1, "one call for the others, none for it"
+        it.clock.advance(REFUSED_SECONDS)
+        it.vendor.refused = {}
+        assert await it.occupancy.verify(APP, "bad", 0.0) is not None
+
+
+async def test_a_configuration_refusal_costs_two_requests_and_blocks_the_app() -> None:
+    async with room_bench() as it:
+        it.vendor.refused = {f"room-{n}": reply(100000002) for n in range(10)}
+        assert await it.occupancy.ask(APP, list(it.vendor.refused)) == {}
+        assert len(it.vendor.asked) == 2
+        refusal = it.occupancy.refusal(APP)
+        assert refusal is not None
+        assert refusal[0] is ReplyClass.CONFIGURATION
+        assert not it.occupancy.is_refused(APP, "room-0")

@@ -18,6 +18,21 @@ async def test_the_last_one_claimed_gets_its_turn_within_its_lease(world: World,
         assert full == set()
 
 
+@pytest.mark.parametrize(("rate", "most"), [(0.5, 10), (2.5, 12), (10, 50)])
+async def test_no_more_is_claimed_than_can_be_verified_within_the_lease(world: World, rate: float, most: int) -> None:
+    stop = {
+        "requests_per_second": 500,
+        "occupancy_requests_per_second": rate,
+        "request_timeout_seconds": 2,
+        "lease_seconds": 5,
+        "concurrency": 1000,
+    }
+    async with bench(world, stop=stop) as it:
+        assert it.parts.workload.capacity()[0] == most
+    async with bench(world, stop=stop, policy={"verify": "off"}) as it:
+        assert it.parts.workload.capacity()[0] > most
+
+
 async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -> None:
     async with bench(world, stop={"requests_per_second": 10}) as it:
         for number in range(40):

@@ -36,6 +36,9 @@ class Vendor:
         self.list_reply: httpx2.Response | Exception | None = None
         self.lists: list[str] = []
         self.counts = 0
+        self.asked: list[list[str]] = []
+        self.refused: dict[str, httpx2.Response] = {}
+        """The reply to each call with one of these rooms in it."""
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -43,9 +46,12 @@ class Vendor:
         parameters = request.url.params
         if parameters["Action"] == "DescribeUserNum":
             self.counts += 1
-            await self.gate.wait()
-            admins = sum(role == 4 for _, role in self.users) if self.admins is None else self.admins
             rooms = parameters.get_list("RoomId[]")
+            self.asked.append(rooms)
+            await self.gate.wait()
+            if refusal := next((self.refused[room] for room in rooms if room in self.refused), None):
+                return httpx2.Response(refusal.status_code, content=refusal.content)
+            admins = sum(role == 4 for _, role in self.users) if self.admins is None else self.admins
             counts = [{"RoomId": room, "UserCount": len(self.users), "AdminUserCount": admins} for room in rooms]
             return reply(0, Data={"UserCountList": counts})
         self.lists.append(parameters["RoomId"])
