@@ -21,7 +21,7 @@ from watchdog.core import policy
 from watchdog.core.policy import Policy
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 
 PEOPLE: Final = 2
 ONE_ROOM_IN: Final = 100
@@ -239,9 +239,9 @@ def _plan_some(engine: sa.Engine, application: Application, mark: str, size: int
             (room,),
         )
     application.execute("COMMIT")
-    store = Store(engine, "load")
+    tasks = Tasks(engine, "load")
     while True:
-        now, found = store.newly_empty(_PLAN_AT_ONCE)
+        now, found = tasks.newly_empty(_PLAN_AT_ONCE)
         if not found:
             return
-        store.save_plans([plan for task in found if (plan := policy.plan(task, LATER, now)) is not None])
+        tasks.save_plans([plan for task in found if (plan := policy.plan(task, LATER, now)) is not None])

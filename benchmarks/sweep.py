@@ -11,13 +11,19 @@ import sqlalchemy as sa
 
 from benchmarks.databases import LATER, ONE_ROOM_IN, PEOPLE, Application, Database, room_id
 from watchdog.clock import SystemClock
-from watchdog.core.circuit_breaker import Breaker
 from watchdog.core.model import Reason
-from watchdog.core.policy import InForce
+from watchdog.core.policy import CurrentPolicy
+from watchdog.services.app_blocks import AppBlocks
+from watchdog.services.claims import StopSettings
 from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
-from watchdog.store.aio.threads import Storage
-from watchdog.store.tasks import Claim, SetAside, Store
+from watchdog.services.workload import Workload
+from watchdog.store.aio.calls import AsyncTasks
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.records import Claim, SetAside
+from watchdog.store.tasks import Tasks
+from watchdog.zego.pacing import Pace
 
 _STRIDE: Final = 7919  # a prime: from room to room all over the table, and no room twice in a row
 
@@ -25,25 +31,27 @@ _STRIDE: Final = 7919  # a prime: from room to room all over the table, and no r
 class Collector(Stopper):
     """Takes the claims, and does nothing with them."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self.claims: list[Claim] = []
-
-    @property
-    def default_app(self) -> int | None:
-        return 1
-
-    @property
-    def tasks_in_hand(self) -> Collection[str]:
-        return ()
-
-    def capacity(self, unserved: Collection[int] = ()) -> tuple[int, set[int]]:
-        del unserved
-        return self._most - len(self.claims), set()
 
     def submit(self, claims: Sequence[Claim], lease_until: float, *, probe: bool = False) -> None:
         del lease_until, probe
         self.claims.extend(claims)
+
+
+class Capacity(Workload):
+    """Room for so many claims in all."""
+
+    def __init__(self, most: int, collector: Collector) -> None:
+        super().__init__(
+            apps=(1,), pace=Pace(0, clock=SystemClock()), current_policy=CurrentPolicy(LATER), settings=StopSettings()
+        )
+        self._most = most
+        self._collector = collector
+
+    def capacity(self, blocked: Collection[int] = ()) -> tuple[int, set[int]]:
+        del blocked
+        return self._most - len(self._collector.claims), set()
 
 
 class Subject:
@@ -63,21 +71,23 @@ class Subject:
             f"UPDATE zego_tasks SET due_at = {time}, wake_at = {time}"  # noqa: S608  # a mark, and a function
             f" WHERE room_id = {database.mark} AND status = 'active'"
         )
-        self._collector = Collector(due)
+        self._collector = Collector()
         clock = SystemClock()
-        self._store = Store(database.engine, "bench")
-        self.storage = Storage(self._store, clock)
+        self._tasks = Tasks(database.engine, "bench")
+        self.threads = DatabaseThreads(database.engine, clock)
         self._sweeper = Sweeper(
-            storage=self.storage,
+            tasks=AsyncTasks(self.threads, self._tasks),
+            database_clock=DatabaseClock(clock),
             stopper=self._collector,
-            breaker=Breaker(30),
-            policy_in_force=InForce(LATER),
+            workload=Capacity(due, self._collector),
+            blocks=AppBlocks(30, clock),
+            current_policy=CurrentPolicy(LATER),
             lease_seconds=20,
             instance="bench",
             clock=clock,
         )
         self._rooms = self._occupied_rooms()
-        self._peek = _heard(database.engine, self._store.peek)
+        self._peek = _heard(database.engine, self._tasks.peek)
 
     def _occupied_rooms(self) -> Iterator[str]:
         for step in count():
@@ -114,7 +124,7 @@ class Subject:
         took = await self._sweep((0, self._due))
         # People come back, and the claims are given back.
         self._say(rooms, PEOPLE)
-        self._store.set_aside([_untouched(claim) for claim in self._collector.claims])
+        self._tasks.set_aside([_untouched(claim) for claim in self._collector.claims])
         self._collector.claims.clear()
         return took
 
@@ -212,4 +222,4 @@ def run(databases: Sequence[Database], emptied: int, due: int, repeats: int) -> 
         return asyncio.run(all_of_them())
     finally:
         for subject in subjects:
-            subject.storage.close()
+            subject.threads.close()

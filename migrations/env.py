@@ -1,6 +1,6 @@
-"""Alembic's environment: runs on the connection that ``zego-watchdog migrate`` hands over.
+"""Alembic's environment: uses the connection that ``zego-watchdog migrate`` passes.
 
-Only ``watchdog.store.schema`` starts it. There is no alembic.ini: the product's own configuration names the database.
+Only ``watchdog.store.schema`` runs it. There is no alembic.ini: the product's configuration names the database.
 """
 
 from alembic import context

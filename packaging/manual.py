@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 import watchdog
-from watchdog.cli import app
+from watchdog.cli.app.root import app
 
 _KEEP_LINES = "\b"
 """A paragraph of help that begins with this line keeps its line breaks."""

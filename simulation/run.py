@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import math
 import random
 import sqlite3
 import tempfile
@@ -23,20 +22,21 @@ import structlog
 from simulation.gateway import Gateway, Span
 from simulation.judge import Judge, Judgement, Watched
 from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room
-from simulation.virtual import START, AtOnce, SqliteTime, VirtualClock, VirtualLoop
+from simulation.virtual import AtOnce, SqliteTime, VirtualClock, VirtualLoop
 from watchdog.config.settings import Config
 from watchdog.core.model import Verify
-from watchdog.daemon.lifecycle import HEARTBEAT_SECONDS, REAP_SECONDS
 from watchdog.sandbox import referee
 from watchdog.sandbox.misbehaviour import CallbackBehaviour
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.world import Event, World, stream
+from watchdog.services.heartbeat import HEARTBEAT_SECONDS
 from watchdog.services.poller import TICK_SECONDS
+from watchdog.services.reaper import REAP_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.tables import attempts, tasks
-from watchdog.store.tasks import Store
-from watchdog.wiring import parts as wiring
+from watchdog.store.tasks import Tasks
+from watchdog.wiring.parts import Parts
 
 CALLBACKS: Final = CallbackBehaviour(
     lose=0.05, duplicate=0.10, reorder=0.20, delay_seconds=(0.05, 1.0), reorder_seconds=(1.0, 10.0)
@@ -171,17 +171,17 @@ class _Run:
                 outages=self._outages,
                 bots=BOTS,
             )
-            self._parts = wiring.build(
+            self._parts = Parts(
                 self._config,
                 self._clock,
                 self._engine,
-                Store(self._engine, "").now(),
+                Tasks(self._engine, "").now(),
                 on_progress=self._progress.set,
                 transport=httpx2.MockTransport(self._gateway),
             )
             # Storage has no say in where its statements run, and this is no place for threads.
-            self._parts.storage._threads.shutdown()  # noqa: SLF001 - see AtOnce
-            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
+            self._parts.storage.threads._threads.shutdown()  # noqa: SLF001 - see AtOnce
+            self._parts.storage.threads._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
             try:
                 return await self._play(began)
             finally:
@@ -201,7 +201,7 @@ class _Run:
                 in_background=self._spawn,
                 wrong_hints=self._scenario.wrong_hints,
             )
-            for service in (self._sweep, self._poll, self._heartbeat, self._reap, self._deliver):
+            for service in (self._sweep, self._poll, self._heartbeat, self._reap, self._retain, self._deliver):
                 self._spawn(service())
             for number in range(self._scenario.rooms):
                 # The application forgets a third of the rooms.
@@ -266,30 +266,22 @@ class _Run:
             await self._clock.sleep(TICK_SECONDS)
 
     async def _heartbeat(self) -> None:
-        parts, fresh = self._parts, True
-        trusted_since = START
         while True:
-            pulse = await parts.storage.call(
-                parts.storage.store.pulse, parts.daemon, self._config.policy.gap_seconds, fresh=fresh
-            )
-            parts.storage.synchronise(pulse.now)
-            if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
-                trusted_since = pulse.now
-            parts.watch.watching_since = max(pulse.watching_since, trusted_since)
-            parts.guarding.look(active=parts.feed.active, daemons=1, released_until=None)
-            fresh = False
+            await self._parts.heartbeat.run_once()
             await self._clock.sleep(HEARTBEAT_SECONDS)
 
     async def _reap(self) -> None:
-        parts = self._parts
         while True:
-            await parts.storage.call(parts.poll_store.prune)
-            await parts.storage.call(parts.storage.store.reap, self._config.stop.lease_seconds)
+            await self._parts.reaper.run_once()
             await self._clock.sleep(REAP_SECONDS)
+
+    async def _retain(self) -> None:
+        while True:
+            await self._clock.sleep(await self._parts.retention.run_once())
 
     async def _deliver(self) -> None:
         """The vendor's sending of callbacks; it looks for news several times a second, for nobody wakes it."""
-        webhook = self._parts.webhook
+        webhook = self._parts.callbacks
         while True:
             for delivery in self._outbox.due(self._clock.time()):
                 answer = await webhook.receive(delivery.letter.content_type, delivery.letter.body)

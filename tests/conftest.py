@@ -17,7 +17,7 @@ import pytest
 hypothesis.settings.register_profile("watchdog", deadline=None)
 hypothesis.settings.load_profile("watchdog")
 
-pytest_plugins = ["tests.support.time_travel"]
+pytest_plugins = ["tests.support.notify_socket", "tests.support.time_travel"]
 
 _numbers = count(1)
 

@@ -1,7 +1,7 @@
-"""The only reader, and the only spender, of real time.
+"""The only module that reads the real time or sleeps.
 
-Stored times come from the database's clock (see ``store``). What is left for the process's own clock is the timestamp
-in a request's signature, and lengths of time: deadlines, leases, sleeps.
+Stored times come from the database's clock (see ``store``). This clock is for the timestamps in signatures and for
+durations: deadlines, leases, sleeps.
 """
 
 import asyncio
@@ -10,16 +10,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time comes from; tests pass one that they turn by hand."""
+    """A source of time; tests pass one that they set."""
 
     def time(self) -> float:
-        """Unix time in seconds, as the host's wall clock has it: may jump, may be wrong."""
+        """Unix time in seconds by the host's wall clock, which may jump or be wrong."""
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment; never set back, and it runs on while the machine is suspended."""
+        """Seconds since an arbitrary moment; never goes back, and continues while the machine is suspended."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after that many seconds."""
+        """Sleep for this many seconds."""
 
 
 class SystemClock:
@@ -29,7 +29,7 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        # CLOCK_BOOTTIME, not CLOCK_MONOTONIC: a lease runs out while a laptop or a virtual machine sleeps.
+        # CLOCK_BOOTTIME, not CLOCK_MONOTONIC: a lease also expires while a laptop or a virtual machine is suspended.
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
@@ -37,5 +37,5 @@ class SystemClock:
 
 
 def systemd_monotonic_usec() -> int:
-    """CLOCK_MONOTONIC in microseconds, for the one message of systemd's that wants it; no length of ours."""
+    """CLOCK_MONOTONIC in microseconds, for the one systemd message that needs it; not for our durations."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000

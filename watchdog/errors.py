@@ -1,26 +1,27 @@
-"""Every error of the product, by whose fault it is.
+"""Every error of the product, by its cause.
 
     WatchdogError                 exit 1
-    ├── ConfigError               exit 78   the operator's: a key, a file, a secret
+    ├── ConfigError               exit 78   the configuration: a key, a file, a secret
     │   └── SchemaMismatch        exit 78   the database has another schema version than this program
     ├── DatabaseError             exit 1    a statement failed
-    │   └── DatabaseUnavailable   exit 75   nobody's: locked, restarting, unreachable; the same call may succeed later
-    ├── RequestError              exit 75   the network's
-    │   ├── NotSent                         the request certainly never reached the vendor
-    │   └── NoAnswer                        it may have reached the vendor; what came of it is unknown
-    ├── InstallationError         exit 1    the machine's: no service can be made of us here, or not as things are
-    ├── Busy                      exit 75   nobody's: somebody else has the task in hand at the moment
-    └── Refused                   exit 1    ours: the principle forbids what was asked for
+    │   └── DatabaseUnavailable   exit 75   locked, restarting, unreachable: the same call may succeed later
+    │       └── RowLocked                   a row is locked; other rows may be free
+    ├── RequestError              exit 75   the network
+    │   ├── NotSent                         the request certainly did not reach the vendor
+    │   └── NoAnswer                        it may have reached the vendor; its result is unknown
+    ├── InstallationError         exit 1    the machine: the systemd service cannot be installed or removed
+    ├── Busy                      exit 75   another process works on the task
+    └── Refused                   exit 1    the action might destroy a live transcript
 
-Foreign errors become one of these at the edge that meets them, with the original as ``__cause__``.
-A message names the thing, the reason and the next step; it never holds a secret.
+Foreign errors are mapped to one of these where they first appear, with the original as ``__cause__``.
+A message names the object, the reason and the next step; it never contains a secret.
 """
 
 from typing import ClassVar
 
 
 class WatchdogError(Exception):
-    """The root; ``exit_code`` is what a command that fails with it exits with."""
+    """The root; ``exit_code`` is the exit code of a command that fails with it."""
 
     exit_code: ClassVar[int] = 1
 
@@ -36,17 +37,17 @@ class SchemaMismatch(ConfigError):
 
 
 class DatabaseError(WatchdogError):
-    """A statement failed for a reason that repeating it will not mend."""
+    """A statement failed; repeating it will not help."""
 
 
 class DatabaseUnavailable(DatabaseError):
-    """The database did not answer in time, or is not there at the moment."""
+    """The database did not answer in time, or cannot be reached now."""
 
     exit_code = 75
 
 
 class RowLocked(DatabaseUnavailable):
-    """Somebody has held a row for longer than we wait; other rows may be free."""
+    """Another transaction holds a row for longer than we wait; other rows may be free."""
 
 
 class RequestError(WatchdogError):
@@ -56,22 +57,22 @@ class RequestError(WatchdogError):
 
 
 class NotSent(RequestError):
-    """The request never left: no connection, no address, no time."""
+    """The request was not sent: no connection, no address, no time left."""
 
 
 class NoAnswer(RequestError):
-    """Sent, or partly sent, and no reply came: the vendor may have acted on it."""
+    """The request was sent, perhaps in part, and got no reply: the vendor may have acted on it."""
 
 
 class Refused(WatchdogError):
-    """What was asked for might destroy a live transcript, so it was not done."""
+    """The action might destroy a live transcript, so it was not done."""
 
 
 class InstallationError(WatchdogError):
-    """This machine, as it is, cannot run us as a service; the message says what to do."""
+    """The service cannot be installed or removed on this machine; the message says what to do."""
 
 
 class Busy(WatchdogError):
-    """Somebody else has the task in hand at the moment."""
+    """Another process works on the task at the moment."""
 
     exit_code = 75

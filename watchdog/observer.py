@@ -1,6 +1,6 @@
-"""What the services tell whoever counts; by itself it does nothing, and that is all the commands need.
+"""The events that the services report for the metrics. This base class ignores them, which is enough for commands.
 
-``metrics`` counts for the daemon. Nothing here knows of Prometheus, so that no command waits for it to be imported.
+``daemon.metrics`` counts them. This module does not import Prometheus, because that would slow down every command.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,26 +8,26 @@ from collections.abc import Callable, Mapping
 from watchdog.core.model import Outcome, Reason
 
 Reading = float | Mapping[tuple[str, ...], float] | None
-"""A number, or one for each combination of labels, or None for what is not known yet."""
+"""A number, or one for each combination of labels, or None if not known yet."""
 
 
 class Observer:
-    """Hears of everything that is counted; called in the event loop only."""
+    """Receives everything that is counted; called in the event loop only."""
 
     def attempt(self, outcome: Outcome, reason: Reason) -> None:
-        """A row of the ledger got its final outcome, by this process."""
+        """This process wrote the final outcome of a row of the ledger."""
 
     def sent(self, seconds_after_due: float) -> None:
-        """The first request of a task has left."""
+        """The first request of a task was sent."""
 
     def stopped(self, seconds_before_auto_stop: float) -> None:
-        """A stop succeeded, so long before ZEGO's own; negative when it came later."""
+        """A stop succeeded, this long before ZEGO's auto-stop; negative if after it."""
 
     def request(self, operation: str, reply_class: str, seconds: float) -> None:
-        """The vendor answered, or did not."""
+        """A request ended, with or without an answer."""
 
     def swept(self, seconds: float, at: float) -> None:
-        """A sweep is over, at that time of the host's clock."""
+        """A sweep ended at this time of the host's clock."""
 
     def show(self, name: str, value: Reading | Callable[[], Reading]) -> None:
-        """This is what stands under ``name`` from now on, or what to ask for it when somebody looks."""
+        """Set the gauge ``name``, or set the function that returns its value when it is read."""

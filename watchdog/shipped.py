@@ -1,4 +1,4 @@
-"""Files that come with the program and are no Python: migrations, the example configuration, systemd units."""
+"""The files shipped with the program: migrations, the example configuration, systemd units."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from watchdog.errors import ConfigError
 def shipped(name: str) -> Path:
     """Return a shipped file or folder: inside the installed package, or beside it in a checkout.
 
-    Raises ConfigError where it is missing.
+    Raises ConfigError if it is missing.
     """
     package = Path(__file__).parent
     for folder in (package, package.parent):

@@ -22,7 +22,7 @@ import httpx2
 from benchmarks.peers import vendor
 from watchdog.clock import SystemClock
 from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
-from watchdog.store.aio.threads import GroupCommit
+from watchdog.store.aio.group_commit import GroupCommit
 from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
 
 T = TypeVar("T")

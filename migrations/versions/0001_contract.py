@@ -1,24 +1,19 @@
-"""The contract: tasks, the attempt ledger, the daemons, the triggers that give a hint its meaning, the history view.
+"""The contract: tasks, the attempt ledger, the daemons, the triggers that interpret hints, the history view.
 
-The triggers and the view are plain SQL in the folder beside this file, one file per database: they are the part that
-people read. A file's statements are separated by lines of ``--;``.
+The triggers and the view are plain SQL in ``migrations/sql``, one file for each database, because people read them.
 """
-
-from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
+
+from watchdog.store.schema import run_file
 
 revision = "0001"
 down_revision = None
 
 
 def upgrade() -> None:
-    dialect = op.get_bind().dialect.name
-    statements = (Path(__file__).parent.parent / "sql" / f"0001_{dialect}.sql").read_text(encoding="utf-8")
-    for statement in statements.split("\n--;\n"):
-        # exec_driver_sql, not text(): a colon in the SQL is a colon.
-        op.get_bind().exec_driver_sql(statement)
+    run_file(op.get_bind(), revision)
     for name, table, columns, condition in (
         (
             "zego_tasks_newly_empty",

@@ -1,19 +1,16 @@
-"""More evidence: who is in which room by callbacks, when we asked last, and who came back after a stop."""
-
-from pathlib import Path
+"""More evidence: who is in which room according to callbacks, when we asked last, who returned after a stop."""
 
 import sqlalchemy as sa
 from alembic import op
+
+from watchdog.store.schema import run_file
 
 revision = "0002"
 down_revision = "0001"
 
 
 def upgrade() -> None:
-    dialect = op.get_bind().dialect.name
-    statements = (Path(__file__).parent.parent / "sql" / f"0002_{dialect}.sql").read_text(encoding="utf-8")
-    for statement in statements.split("\n--;\n"):
-        op.get_bind().exec_driver_sql(statement)
+    run_file(op.get_bind(), revision)
     for name, table, columns, condition in (
         ("zego_tasks_asked", "zego_tasks", ["asked_at"], "status = 'active'"),
         ("zego_rejoins_watched", "zego_rejoins", ["watch_until"], "rejoined_at IS NULL"),

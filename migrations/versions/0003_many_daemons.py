@@ -1,22 +1,19 @@
-"""Many daemons on one database: a pace that they share strictly, and what each of them is doing.
+"""Several daemons on one database: a shared pace, and what each of them is doing.
 
-And one exception to the ledger's rule: an ``unknown`` without an answer is completed when its answer turns up.
+And one exception to the rule that the ledger is append-only: a late answer completes an ``unknown`` without an answer.
 """
-
-from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
+
+from watchdog.store.schema import run_file
 
 revision = "0003"
 down_revision = "0002"
 
 
 def upgrade() -> None:
-    dialect = op.get_bind().dialect.name
-    statements = (Path(__file__).parent.parent / "sql" / f"0003_{dialect}.sql").read_text(encoding="utf-8")
-    for statement in statements.split("\n--;\n"):
-        op.get_bind().exec_driver_sql(statement)
+    run_file(op.get_bind(), revision)
     moment = sa.Text() if op.get_bind().dialect.name == "sqlite" else sa.TIMESTAMP(timezone=True)
     op.create_table(
         "zego_pace",

@@ -1,22 +1,24 @@
-"""What ``check`` finds: with real databases, and with the sandbox for ZEGO."""
+"""The findings of ``check``, with real databases and the sandbox as ZEGO."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
+from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application
-from watchdog.cli.checks import examine as checkup
-from watchdog.cli.checks.examine import Blame, Finding, Level
+from watchdog.cli.checks.database import judge_sqlite
+from watchdog.cli.checks.examine import examine
+from watchdog.cli.checks.findings import Blame, Finding, Level, exit_code
+from watchdog.cli.checks.installation import check_configuration
 from watchdog.clock import SystemClock
 from watchdog.config.settings import Config
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
 from watchdog.store.engine import open_engine
-from watchdog.store.tasks import Daemon, Store
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.records import Instance
 
 
 @pytest.fixture
@@ -25,28 +27,11 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield running
 
 
-class Setup:
-    """A configuration in a folder, and what ``check`` says of it."""
+class Setup(Operator):
+    """An operator who runs ``check``."""
 
-    def __init__(self, folder: Path, database_url: str, zego_url: str = "http://127.0.0.1:9/") -> None:
-        self.folder = folder
-        self.file = folder / "config.yaml"
-        self.secret = folder / "server_secret"
-        self.secret.write_text(SECRET)
-        self.secret.chmod(0o600)
-        self.sections: dict[str, dict[str, Any]] = {
-            "database": {"url": database_url},
-            "zego": {
-                "apps": [{"app_id": APP_ID, "server_secret_file": str(self.secret)}],
-                "asr_url": zego_url,
-                "rtc_url": zego_url,
-            },
-        }
-
-    async def examine(self, *, offline: bool = False, environ: Mapping[str, str] | None = None) -> list[Finding]:
-        self.file.write_text(yaml.safe_dump(self.sections))
-        self.file.chmod(0o600)
-        return await checkup.examine(self.file, environ or {}, SystemClock(), offline=offline)
+    async def examine(self, *, offline: bool = False) -> list[Finding]:
+        return await examine(self.write(), {}, SystemClock(), offline=offline)
 
 
 def about(found: list[Finding], subject: str, level: Level | None = None) -> list[Finding]:
@@ -68,7 +53,7 @@ def sqlite_setup(sqlite_url: str, tmp_path: Path, sandbox: Sandbox) -> Setup:
 async def test_what_is_in_order_passes(setup: Setup) -> None:
     found = await setup.examine()
     assert [one for one in found if one.level is Level.FAIL] == []
-    assert checkup.exit_code(found) == 0
+    assert exit_code(found) == 0
     for subject in ("package", "python", "configuration", "secrets", "policy", "database", "triggers", "clock"):
         assert about(found, subject, Level.OK), subject
     for subject in ("stops", "rooms", "hints"):
@@ -99,10 +84,10 @@ async def test_no_secret_is_shown(sqlite_setup: Setup, sandbox: Sandbox) -> None
 
 
 async def test_no_configuration_is_one(tmp_path: Path) -> None:
-    found = await checkup.examine(tmp_path / "missing.yaml", {}, SystemClock(), offline=True)
+    found = await examine(tmp_path / "missing.yaml", {}, SystemClock(), offline=True)
     (failure,) = about(found, "configuration", Level.FAIL)
     assert "missing.yaml" in failure.found
-    assert checkup.exit_code(found) == 78
+    assert exit_code(found) == 78
     assert about(found, "python", Level.OK)
 
 
@@ -111,7 +96,7 @@ async def test_a_secret_that_everybody_may_read_is_a_matter_of_configuration(sql
     found = await sqlite_setup.examine()
     (failure,) = about(found, "configuration", Level.FAIL)
     assert "chmod 600" in failure.found
-    assert checkup.exit_code(found) == 78
+    assert exit_code(found) == 78
 
 
 async def test_a_database_that_is_not_there_names_the_command_that_makes_it(sqlite_url: str, tmp_path: Path) -> None:
@@ -119,20 +104,20 @@ async def test_a_database_that_is_not_there_names_the_command_that_makes_it(sqli
     (failure,) = about(found, "database", Level.FAIL)
     assert "zego-watchdog migrate" in failure.found
     assert not (tmp_path / "watchdog.db").exists()
-    assert checkup.exit_code(found) == 78
+    assert exit_code(found) == 78
 
 
 async def test_a_database_of_another_version_is_refused(setup: Setup, database_url: str) -> None:
     Application(database_url).execute("UPDATE zego_schema_version SET version_num = '9999'")
     found = await setup.examine(offline=True)
     assert "9999" in about(found, "database", Level.FAIL)[0].found
-    assert checkup.exit_code(found) == 78
+    assert exit_code(found) == 78
 
 
 async def test_a_server_that_cannot_be_reached_may_be_there_later(tmp_path: Path) -> None:
     found = await Setup(tmp_path, "postgresql://me:hunter22@127.0.0.1:1/db").examine(offline=True)
     assert about(found, "database", Level.FAIL)[0].blame is Blame.REACHABILITY
-    assert checkup.exit_code(found) == 75
+    assert exit_code(found) == 75
     assert "hunter22" not in str(found)
 
 
@@ -141,7 +126,7 @@ async def test_zego_out_of_reach_is_told_from_everything_else(sqlite_setup: Setu
     found = await sqlite_setup.examine()
     assert about(found, "stops", Level.FAIL)
     assert about(found, "rooms", Level.FAIL)
-    assert checkup.exit_code(found) == 75
+    assert exit_code(found) == 75
 
 
 async def test_a_wrong_secret_is_a_matter_of_configuration(sqlite_setup: Setup) -> None:
@@ -150,7 +135,7 @@ async def test_a_wrong_secret_is_a_matter_of_configuration(sqlite_setup: Setup) 
     (failure,) = about(found, "rooms", Level.FAIL)
     assert "100000005" in failure.found
     assert "ServerSecret" in failure.todo
-    assert checkup.exit_code(found) == 78
+    assert exit_code(found) == 78
 
 
 @pytest.mark.parametrize(
@@ -170,7 +155,7 @@ async def test_each_answer_has_its_own_meaning(
     sandbox.perform(misbehaviour)
     found = await sqlite_setup.examine()
     assert [one.level for one in about(found, "rooms")] == [level]
-    assert checkup.exit_code(found) == code
+    assert exit_code(found) == code
 
 
 async def test_a_clock_that_is_off_is_learned_and_told(sqlite_url: str, tmp_path: Path) -> None:
@@ -180,15 +165,15 @@ async def test_a_clock_that_is_off_is_learned_and_told(sqlite_url: str, tmp_path
     (warning,) = about(found, "clock", Level.WARN)
     assert "+900 s" in warning.found or "+899 s" in warning.found
     assert about(found, "rooms", Level.OK)
-    assert checkup.exit_code(found) == 0
+    assert exit_code(found) == 0
 
 
 async def test_without_a_room_api_nothing_is_asked(sqlite_setup: Setup) -> None:
     sqlite_setup.sections["zego"]["rtc_url"] = ""
     sqlite_setup.sections["policy"] = {"verify": "off"}
     found = await sqlite_setup.examine()
-    assert "alone" in about(found, "rooms", Level.OK)[0].found
-    assert checkup.exit_code(found) == 0
+    assert "only the application" in about(found, "rooms", Level.OK)[0].found
+    assert exit_code(found) == 0
 
 
 async def test_a_missing_trigger_is_a_failure(setup: Setup, database_url: str) -> None:
@@ -196,7 +181,7 @@ async def test_a_missing_trigger_is_a_failure(setup: Setup, database_url: str) -
     Application(database_url).execute(f"DROP TRIGGER zego_tasks_hinted{table}")
     found = await setup.examine(offline=True)
     assert "zego_tasks_hinted" in about(found, "triggers", Level.FAIL)[0].found
-    assert checkup.exit_code(found) == 1
+    assert exit_code(found) == 1
 
 
 async def test_a_trigger_that_is_switched_off_is_missing(tmp_path: Path, postgresql_url: str) -> None:
@@ -220,12 +205,12 @@ async def test_a_file_that_is_no_database_is_a_failure(sqlite_setup: Setup, tmp_
     file.write_bytes(b"this is not a database, whatever its name may be " * 100)
     found = await sqlite_setup.examine(offline=True)
     assert about(found, "database", Level.FAIL)
-    assert checkup.exit_code(found) == 1
+    assert exit_code(found) == 1
 
 
 async def test_a_daemon_that_is_alive_is_named(setup: Setup, database_url: str) -> None:
     engine = open_engine(database_url)
-    Store(engine, "host-7").pulse(Daemon("host-7", "host", 7, "0.1.0", "enforce"), 60, fresh=True)
+    Heartbeats(engine).beat(Instance("host-7", "host", 7, "0.1.0", "enforce"), 60, fresh=True)
     engine.dispose()
     found = await setup.examine(offline=True)
     assert "host-7 (enforce)" in about(found, "daemon", Level.OK)[0].found
@@ -234,7 +219,7 @@ async def test_a_daemon_that_is_alive_is_named(setup: Setup, database_url: str) 
 async def test_hints_that_never_came_or_stopped_coming_are_missed(setup: Setup, database_url: str) -> None:
     application = Application(database_url)
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")
-    assert "ever had" in about(await setup.examine(offline=True), "hints", Level.WARN)[0].found
+    assert "has ever had" in about(await setup.examine(offline=True), "hints", Level.WARN)[0].found
     application.execute("UPDATE zego_tasks SET user_count = 1, user_count_at = ?", "2026-01-01 00:00:00.000000")
     assert "hours old" in about(await setup.examine(offline=True), "hints", Level.WARN)[0].found
     application.execute("UPDATE zego_tasks SET user_count = 2")
@@ -250,7 +235,7 @@ async def test_a_policy_that_may_surprise_is_warned_of(sqlite_setup: Setup) -> N
     assert "observe" in observe.found
     assert "120" in window.found
     assert "grace_seconds" in window.todo
-    assert checkup.exit_code(found) == 0
+    assert exit_code(found) == 0
 
 
 async def test_without_apps_there_is_a_warning(sqlite_setup: Setup) -> None:
@@ -281,17 +266,17 @@ async def test_the_namesake_is_noticed(sqlite_setup: Setup, tmp_path: Path, monk
     ],
 )
 def test_the_versions_of_sqlite_with_the_wal_fault(version: str, level: Level) -> None:
-    assert checkup.judge_sqlite(version).level is level
+    assert judge_sqlite(version).level is level
 
 
 def test_the_configuration_outranks_and_reachability_must_be_all_there_is() -> None:
     def failures(*blames: Blame) -> list[Finding]:
         return [Finding(Level.FAIL, "x", "y", "z", blame) for blame in blames]
 
-    assert checkup.exit_code([Finding(Level.WARN, "x", "y", "z")]) == 0
-    assert checkup.exit_code(failures(Blame.REACHABILITY)) == 75
-    assert checkup.exit_code(failures(Blame.REACHABILITY, Blame.OTHER)) == 1
-    assert checkup.exit_code(failures(Blame.REACHABILITY, Blame.OTHER, Blame.CONFIGURATION)) == 78
+    assert exit_code([Finding(Level.WARN, "x", "y", "z")]) == 0
+    assert exit_code(failures(Blame.REACHABILITY)) == 75
+    assert exit_code(failures(Blame.REACHABILITY, Blame.OTHER)) == 1
+    assert exit_code(failures(Blame.REACHABILITY, Blame.OTHER, Blame.CONFIGURATION)) == 78
 
 
 async def test_a_check_changes_nothing(sqlite_setup: Setup, tmp_path: Path) -> None:
@@ -309,10 +294,10 @@ def test_it_says_where_answers_wait_for_the_database(tmp_path: Path) -> None:
         config = Config.model_validate(
             {"database": {"url": url}, "policy": {"mode": "observe"}, "stop": {"journal_directory": folder}}
         )
-        (one,) = (one for one in checkup._configuration(tmp_path, config, {}) if one.subject == "answers")
+        (one,) = (one for one in check_configuration(tmp_path, config, {}) if one.subject == "answers")
         return one.level.value, one.found
 
-    assert found(str(tmp_path)) == ("ok", f"while the database is away, answers are kept in {tmp_path}")
+    assert found(str(tmp_path)) == ("ok", f"while the database is unavailable, answers are kept in {tmp_path}")
     assert found("", f"sqlite:///{tmp_path}/w.db")[1].endswith(str(tmp_path))
     assert found("")[0] == "ok"
     assert "in memory only" in found("")[1]

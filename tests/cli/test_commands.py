@@ -1,4 +1,4 @@
-"""The command line as people and scripts meet it: in this process, and as processes of its own."""
+"""The command line, run in this process and in processes of its own."""
 
 import asyncio
 import json
@@ -18,17 +18,20 @@ from typing import Any
 
 import pytest
 import structlog
-import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 import watchdog
+from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess
 from watchdog import SCHEMA_VERSION
-from watchdog.cli import app
+from watchdog.cli.app.root import app
 from watchdog.core.model import Outcome, Task
+from watchdog.core.policy import RULE_TEXT, Rule
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox
 from watchdog.store.engine import open_engine
-from watchdog.store.tasks import Daemon, Store
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.records import Instance
+from watchdog.store.tasks import Tasks
 
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
@@ -55,45 +58,6 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield running
 
 
-class Operator:
-    """Somebody at a terminal, with a configuration of their own."""
-
-    def __init__(self, folder: Path, url: str, zego_url: str = "http://127.0.0.1:1/") -> None:
-        self.url = url
-        self.file = folder / "config.yaml"
-        secret = folder / "secret"
-        secret.write_text(SECRET)
-        secret.chmod(0o600)
-        self.sections: dict[str, dict[str, Any]] = {
-            "database": {"url": url},
-            "zego": {
-                "apps": [{"app_id": APP_ID, "server_secret_file": str(secret)}],
-                "asr_url": zego_url,
-                "rtc_url": zego_url,
-            },
-            "policy": {},
-        }
-
-    @property
-    def environment(self) -> dict[str, str]:
-        self.file.write_text(yaml.safe_dump(self.sections))
-        return {"ZEGO_WATCHDOG_CONFIG": str(self.file), "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
-
-    def types(self, *words: str, **environ: str) -> Result:
-        """Run a command in this process."""
-        return CliRunner().invoke(app, list(words), env=self.environment | environ)
-
-    async def does(self, *words: str, **environ: str) -> Result:
-        """Run a command beside the sandbox, which lives in this process too."""
-        return await asyncio.to_thread(self.types, *words, **environ)
-
-    def sees(self, *words: str) -> Any:
-        """Return the JSON that a command writes."""
-        result = self.types(*words, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
-
-
 @pytest.fixture
 def application(database_url: str) -> Application:
     return Application(database_url)
@@ -118,15 +82,15 @@ def process(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 # Help
 
 
-def test_help_lists_the_commands_in_the_order_of_their_use() -> None:
+def test_help_lists_the_commands_in_order() -> None:
     shown = CliRunner().invoke(app, ["--help"])
     assert shown.exit_code == 0
     assert re.findall(r"^  ([a-z]+)  ", shown.stdout.partition("Commands:")[2], re.MULTILINE) == COMMANDS
-    assert "..." not in shown.stdout.partition("Commands:")[2], "a purpose does not fit its line"
+    assert "..." not in shown.stdout.partition("Commands:")[2], "a summary does not fit its line"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_says_what_for_then_how_then_everything_else(command: str) -> None:
+def test_help_has_a_purpose_then_examples_then_options(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"})
     assert shown.exit_code == 0
     purpose, examples, options = (shown.stdout.index(part) for part in ("\n\n  ", "  Examples:\n", "Options:\n"))
@@ -135,23 +99,25 @@ def test_help_says_what_for_then_how_then_everything_else(command: str) -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 90
 
 
-def test_help_answers_at_once() -> None:
+def test_help_imports_nothing_heavy() -> None:
     heavy = {"sqlalchemy", "alembic", "pydantic", "httpx2", "uvicorn", "starlette", "rich", "apscheduler", "structlog"}
-    script = "import sys\nfrom watchdog.cli import app\napp(['--help'], standalone_mode=False)\nprint(*sys.modules)"
+    script = (
+        "import sys\nfrom watchdog.cli.app.root import app\napp(['--help'], standalone_mode=False)\nprint(*sys.modules)"
+    )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "Commands:" in shown.stdout
     assert heavy & set(shown.stdout.splitlines()[-1].split()) == set()
 
 
-def test_commands_that_only_read_do_without_what_a_daemon_needs() -> None:
+def test_commands_that_only_read_import_nothing_of_the_daemon() -> None:
     heavy = {"alembic", "apscheduler", "httpcore2", "httpx2", "prometheus_client", "starlette", "uvicorn"}
-    for module, has in (("reading", False), ("actions", True)):
-        script = f"import sys\nimport watchdog.cli.{module}\nprint(*sys.modules)"
+    for module, has in (("listing", False), ("daemon", True)):
+        script = f"import sys\nimport watchdog.cli.commands.{module}\nprint(*sys.modules)"
         shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert bool(heavy & set(shown.stdout.split())) is has
 
 
-def test_the_examples_of_every_help_are_commands_that_exist() -> None:
+def test_the_examples_in_every_help_text_are_valid_commands() -> None:
     for command in COMMANDS:
         shown = CliRunner().invoke(app, [command, "--help"]).stdout
         for line in re.findall(
@@ -172,7 +138,7 @@ def documented() -> list[list[str]]:
 
 
 async def until_it_listens(operator: Operator, folder: Path, *words: str) -> int:
-    """Start a command that goes on for ever, end it when it has said that it is there, return its exit code."""
+    """Start a command that does not end by itself, terminate it once it listens, return its exit code."""
     with (folder / "output").open("wb") as output:
         running = await asyncio.create_subprocess_exec(
             *(sys.executable, "-u", "-m", "watchdog", *words),
@@ -189,7 +155,7 @@ async def until_it_listens(operator: Operator, folder: Path, *words: str) -> int
         return await running.wait()
 
 
-async def test_every_documented_command_does_what_is_said(
+async def test_every_documented_command_works(
     sqlite_url: str, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operator = Operator(tmp_path, sqlite_url, sandbox.url)
@@ -199,7 +165,7 @@ async def test_every_documented_command_does_what_is_said(
     for line in documented():
         words = [task_id if word == "1920370518175780864" else word for word in line]
         if words[0] in {"demo", "systemd"} or words[:2] == ["guard", "release"]:
-            # Their own tests play them; here it is enough that they are spelled right.
+            # They have their own tests; here only the spelling is tested.
             assert (await operator.does(*words, "--help")).exit_code == 0
         elif words[0] == "run":
             assert await until_it_listens(operator, tmp_path, *words) == 0, (tmp_path / "output").read_text()
@@ -213,7 +179,7 @@ async def test_every_documented_command_does_what_is_said(
     assert Application(sqlite_url).statuses() == {task_id: "stopped"}
 
 
-# Broken surroundings
+# Errors
 
 DATABASE_COMMANDS = [
     ["status"],
@@ -229,7 +195,7 @@ DATABASE_COMMANDS = [
 
 
 @pytest.mark.parametrize("words", [*DATABASE_COMMANDS, ["migrate"]], ids=lambda words: words[0])
-def test_whatever_is_wrong_gets_a_message_and_its_exit_code(words: list[str], sqlite_url: str, tmp_path: Path) -> None:
+def test_every_error_has_a_message_and_its_exit_code(words: list[str], sqlite_url: str, tmp_path: Path) -> None:
     operator = Operator(tmp_path, sqlite_url)
 
     def fails(code: int, *parts: str) -> None:
@@ -286,7 +252,7 @@ def test_wrong_usage_is_2(words: list[str], sqlite_url: str, tmp_path: Path) -> 
     assert result.stdout == ""
 
 
-def test_a_configuration_may_be_named_before_or_after_the_command(sqlite_url: str, tmp_path: Path) -> None:
+def test_config_is_accepted_before_and_after_the_command(sqlite_url: str, tmp_path: Path) -> None:
     operator = Operator(tmp_path, sqlite_url)
     nowhere = {"ZEGO_WATCHDOG_CONFIG": str(tmp_path / "none.yaml")}
     file = (operator.environment, str(operator.file))[1]
@@ -299,7 +265,7 @@ def test_a_configuration_may_be_named_before_or_after_the_command(sqlite_url: st
 # migrate, version
 
 
-def test_migrate_says_what_it_did_and_where(database_url: str, tmp_path: Path) -> None:
+def test_migrate_reports_what_it_did_and_where(database_url: str, tmp_path: Path) -> None:
     operator = Operator(tmp_path, database_url)
     first, second = operator.types("migrate"), operator.types("migrate")
     assert f"schema none -> {SCHEMA_VERSION}" in first.stdout
@@ -312,7 +278,7 @@ def test_version() -> None:
     assert json.loads(CliRunner().invoke(app, ["version", "--json"]).stdout)["version"] == watchdog.__version__
 
 
-# Looking
+# status, tasks, history, explain
 
 
 def test_tasks_as_a_table_and_as_json(operator: Operator, application: Application) -> None:
@@ -335,13 +301,13 @@ def test_tasks_as_a_table_and_as_json(operator: Operator, application: Applicati
     assert "more than these 1" in operator.types("tasks", "--limit", "1").stderr
 
 
-def test_no_task_is_said_on_stderr_and_an_empty_list_on_stdout(operator: Operator) -> None:
+def test_no_task_is_a_message_on_stderr_and_an_empty_json_list(operator: Operator) -> None:
     assert (operator.types("tasks").stdout, operator.sees("tasks")) == ("", [])
     assert (operator.types("history").stdout, operator.sees("history")) == ("", [])
 
 
 @pytest.mark.parametrize("columns", ["80", "120", ""])
-def test_a_table_fits_its_terminal_and_a_pipe_gets_everything(
+def test_a_table_fits_the_terminal_and_a_pipe_gets_all_columns(
     operator: Operator, application: Application, columns: str
 ) -> None:
     for number in range(3):
@@ -379,7 +345,7 @@ def test_history_narrows_down(operator: Operator, application: Application) -> N
     assert operator.sees("history", "--room", "other") == []
 
 
-def test_what_others_wrote_cannot_move_the_cursor(operator: Operator, application: Application) -> None:
+def test_stored_text_cannot_move_the_cursor(operator: Operator, application: Application) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', ?)", "\x1b[2Jgone\x07")
     assert "\x1b" not in operator.types("tasks").stdout
     assert "gone" in operator.types("tasks").stdout
@@ -390,8 +356,8 @@ def test_explain_tells_evidence_decision_times_and_attempts(operator: Operator, 
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'lecture')")
     application.people("lecture", 2)
     shown = operator.types("explain", "1").stdout
-    assert "there are people in the room" in shown
-    assert "2, said by app" in shown
+    assert RULE_TEXT[Rule.OCCUPIED] in shown
+    assert "2, from app" in shown
     assert "No daemon is alive" in shown
     application.people("lecture", 0)
     application.execute(
@@ -401,20 +367,20 @@ def test_explain_tells_evidence_decision_times_and_attempts(operator: Operator, 
         " 'system error', 'in its own words')"
     )
     shown = operator.types("explain", "1").stdout
-    assert "the room has not been empty for long enough" in shown
+    assert RULE_TEXT[Rule.NOT_DUE] in shown
     assert all(part in shown for part in ("410000001", "18446744073709551617", "system error", "in its own words"))
     told = operator.sees("explain", "1")
     assert (told["task"]["task_id"], told["decision"]["rule"], told["daemon_alive"]) == ("1", "not_due", False)
     assert told["plan"]["due_at"] < told["plan"]["auto_stop_at"]
     assert [attempt["request_id"] for attempt in told["attempts"]] == ["18446744073709551617"]
     application.execute("UPDATE zego_tasks SET status = 'released'")
-    assert "the task has already ended" in operator.types("explain", "1").stdout
+    assert RULE_TEXT[Rule.ENDED] in operator.types("explain", "1").stdout
     application.execute("DELETE FROM zego_tasks")
-    assert "deleted its row" in operator.types("explain", "1").stdout
+    assert "its row was deleted" in operator.types("explain", "1").stdout
     assert operator.sees("explain", "1")["task"] is None
 
 
-def test_explain_says_that_nobody_says_anything_any_more(operator: Operator, application: Application) -> None:
+def test_explain_reports_a_dead_feed(operator: Operator, application: Application) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")
     assert operator.sees("explain", "1")["feed_dead"] is False
     application.people("r", 2)
@@ -423,13 +389,13 @@ def test_explain_says_that_nobody_says_anything_any_more(operator: Operator, app
     application.execute("UPDATE zego_tasks SET user_count_at = '2026-01-01 00:00:00' WHERE task_id = '1'")
     shown = operator.sees("explain", "1")
     assert (shown["feed_dead"], shown["newest_hint_at"]) == (True, "2026-01-01T00:00:00Z")
-    assert "The feed of hints seems dead: for " in operator.types("explain", "1").stdout
-    # Somebody says something of another room: it lives.
+    assert "The feed of hints seems dead: no hint for any room for " in operator.types("explain", "1").stdout
+    # A hint for another room: the feed is alive.
     application.execute("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('2', 'other', 1)")
     assert operator.sees("explain", "1")["feed_dead"] is False
 
 
-def test_an_unknown_task_is_met_with_what_may_have_been_meant(operator: Operator, application: Application) -> None:
+def test_an_unknown_task_gets_suggestions(operator: Operator, application: Application) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1920370518175780864', 'lecture')")
     for command in ("explain", "stop"):
         near, room, nothing = (operator.types(command, text) for text in ("19203705181757808", "lecture", "zzz"))
@@ -474,20 +440,20 @@ def test_hold_and_release(operator: Operator, application: Application) -> None:
     assert operator.sees("tasks")[0]["hold_until"] is None
 
 
-def test_a_hold_beyond_zegos_own_end_is_warned_of(operator: Operator, application: Application) -> None:
+def test_a_hold_longer_than_zegos_window_gets_a_warning(operator: Operator, application: Application) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")
     assert operator.types("hold", "1", "--for", "10m").stderr == ""
     application.people("r", 1)
     application.people("r", 0)
     assert operator.types("hold", "1", "--for", "1m").stderr == ""
-    assert "ZEGO knows nothing of the hold" in operator.types("hold", "1", "--for", "10m").stderr
+    assert "ZEGO does not know about the hold" in operator.types("hold", "1", "--for", "10m").stderr
 
 
-def test_what_has_ended_is_not_held(operator: Operator, application: Application) -> None:
+def test_an_ended_task_cannot_be_held(operator: Operator, application: Application) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")
     application.execute("UPDATE zego_tasks SET status = 'released'")
     result = operator.types("hold", "1", "--for", "1m")
-    assert (result.exit_code, "ended already" in result.stderr) == (1, True)
+    assert (result.exit_code, "task 1 ended" in result.stderr) == (1, True)
 
 
 # stop
@@ -512,7 +478,7 @@ async def test_stop_stops_and_the_vendor_and_the_ledger_agree(
     assert (attempt["reason"], attempt["evidence_source"]) == ("manual", "api")
     assert application.statuses() == {task_id: "stopped"}
     again = await operator_of_sandbox.does("stop", task_id)
-    assert (again.exit_code, "ended already" in again.stderr) == (1, True)
+    assert (again.exit_code, f"task {task_id} ended" in again.stderr) == (1, True)
     assert len(requests(sandbox)) == 1
 
 
@@ -525,7 +491,7 @@ async def test_stop_refuses_a_room_with_people_in_it_as_zego_sees_it(
         sandbox.perform(Join(room="lecture", user=user))
     result = await operator_of_sandbox.does("stop", task_id)
     assert result.exit_code == 1
-    assert "there are 2 people in room lecture, said ZEGO" in result.stderr
+    assert "there are 2 people in room lecture, reported by ZEGO" in result.stderr
     assert result.stdout == ""
     assert requests(sandbox) == []
     assert [row["outcome"] for row in application.attempts()] == ["spared"]
@@ -539,7 +505,7 @@ async def test_stop_refuses_a_room_with_people_in_it_as_the_application_sees_it(
     application.people("lecture", 1)
     result = await operator_of_sandbox.does("stop", task_id)
     assert result.exit_code == 1
-    assert "there is 1 person in room lecture, said the application" in result.stderr
+    assert "there is 1 person in room lecture, reported by the application" in result.stderr
     assert requests(sandbox) == []
     assert application.rows("SELECT user_count, claimed_by, wake_at FROM zego_tasks") == [
         {"user_count": 1, "claimed_by": None, "wake_at": None}
@@ -556,23 +522,23 @@ async def test_stop_refuses_while_zego_cannot_be_asked(
     sandbox.perform(Misbehaviour(action=Action.USER_NUM, http_status=503))
     result = await operator_of_sandbox.does("stop", task_id)
     assert result.exit_code == 1
-    assert "has not confirmed" in result.stderr
+    assert RULE_TEXT[Rule.UNCONFIRMED] in result.stderr
     assert requests(sandbox) == []
     assert [row["outcome"] for row in application.attempts()] == ["withheld"]
 
 
-async def test_stop_refuses_what_nobody_knows_anything_of(
+async def test_stop_refuses_a_room_without_evidence(
     operator_of_sandbox: Operator, application: Application, sandbox: Sandbox
 ) -> None:
     task_id = await application.start(sandbox, "lecture")
     operator_of_sandbox.sections["zego"]["rtc_url"] = ""
     operator_of_sandbox.sections["policy"] = {"verify": "off"}
     result = await operator_of_sandbox.does("stop", task_id)
-    assert (result.exit_code, "nobody has said" in result.stderr) == (1, True)
+    assert (result.exit_code, RULE_TEXT[Rule.NO_EVIDENCE] in result.stderr) == (1, True)
     assert requests(sandbox) == []
 
 
-async def test_stop_trusts_a_hint_only_if_somebody_has_watched_since(
+async def test_stop_trusts_a_hint_only_if_a_daemon_has_watched_since(
     operator_of_sandbox: Operator, application: Application, sandbox: Sandbox
 ) -> None:
     task_id = await application.start(sandbox, "lecture")
@@ -580,10 +546,10 @@ async def test_stop_trusts_a_hint_only_if_somebody_has_watched_since(
     operator_of_sandbox.sections["policy"] = {"verify": "off"}
     application.people("lecture", 0)
     result = await operator_of_sandbox.does("stop", task_id)
-    assert (result.exit_code, "nobody watched" in result.stderr) == (1, True)
+    assert (result.exit_code, RULE_TEXT[Rule.HINT_BEFORE_GAP] in result.stderr) == (1, True)
     assert requests(sandbox) == []
     engine = open_engine(application.url)
-    Store(engine, "host-1").pulse(Daemon("host-1", "host", 1, "0.1.0", "enforce"), 60, fresh=True)
+    Heartbeats(engine).beat(Instance("host-1", "host", 1, "0.1.0", "enforce"), 60, fresh=True)
     engine.dispose()
     application.people("lecture", 0)
     result = await operator_of_sandbox.does("stop", task_id)
@@ -603,12 +569,12 @@ async def test_stop_respects_a_hold(operator_of_sandbox: Operator, application: 
     assert (await operator_of_sandbox.does("stop", task_id)).exit_code == 0
 
 
-async def test_stop_keeps_off_what_somebody_else_has_claimed(
+async def test_stop_leaves_a_task_that_another_process_has_claimed(
     operator_of_sandbox: Operator, application: Application, sandbox: Sandbox
 ) -> None:
     task_id = await application.start(sandbox, "lecture")
     engine = open_engine(application.url)
-    assert Store(engine, "other").claim_one(task_id, "other/1", lease_seconds=60) is not None
+    assert Tasks(engine, "other").claim_one(task_id, "other/1", lease_seconds=60) is not None
     engine.dispose()
     result = await operator_of_sandbox.does("stop", task_id)
     assert (result.exit_code, "other/1" in result.stderr) == (75, True)
@@ -665,7 +631,7 @@ async def test_stop_of_an_app_that_is_not_ours(
 # Processes
 
 
-def test_a_reader_that_leaves_early_is_no_error(sqlite_url: str, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(sqlite_url: str, tmp_path: Path) -> None:
     application = Application(sqlite_url)
     application.execute(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
@@ -687,7 +653,7 @@ def test_a_reader_that_leaves_early_is_no_error(sqlite_url: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_colours_are_for_terminals_that_want_them(sqlite_url: str, tmp_path: Path, *, no_color: bool) -> None:
+def test_colours_need_a_terminal_without_no_color(sqlite_url: str, tmp_path: Path, *, no_color: bool) -> None:
     Application(sqlite_url)
     environment = os.environ | Operator(tmp_path, sqlite_url).environment | {"TERM": "xterm"}
     environment.pop("NO_COLOR", None)
@@ -702,7 +668,7 @@ def test_colours_are_for_terminals_that_want_them(sqlite_url: str, tmp_path: Pat
     assert ("\x1b[1;31m" in shown) is not no_color
 
 
-def test_a_package_of_the_same_name_laid_over_ours_is_named(tmp_path: Path) -> None:
+def test_an_overwritten_package_gets_a_message(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "watchdog", tmp_path / "watchdog", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "watchdog" / "__init__.py").write_text("")
     ended = process("version", cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
@@ -711,7 +677,7 @@ def test_a_package_of_the_same_name_laid_over_ours_is_named(tmp_path: Path) -> N
     assert "Traceback" not in ended.stderr
 
 
-def test_ctrl_c_ends_the_sandbox_in_good_order() -> None:
+def test_ctrl_c_ends_the_sandbox_cleanly() -> None:
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "watchdog", "sandbox", "--port", "0", "--seed", "5"],
         stdout=subprocess.PIPE,

@@ -1,56 +1,25 @@
-"""``zego-watchdog room``: who is there, and how each is counted; and what ``status`` and ``check`` learn."""
+"""``zego-watchdog room``: the users and how each counts; and what ``status`` and ``check`` learn from past stops."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from typer.testing import CliRunner, Result
 
-from tests.store.test_reports import tried
+from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application
+from tests.support.store_steps import tried
 from tests.support.time_travel import World
-from watchdog.cli import app
-from watchdog.cli.checks import examine as checkup
-from watchdog.cli.checks.examine import Level
+from watchdog.cli.checks.examine import examine
+from watchdog.cli.checks.findings import Level
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Join, Limits, Misbehaviour, Sandbox
-from watchdog.store.reports import tasks as reports
+from watchdog.store.reports.situation import situation
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox({APP_ID: SECRET}, seed=7, limits=Limits(start=0, user_num=0), concurrent_tasks=0) as running:
         yield running
-
-
-class Operator:
-    def __init__(self, folder: Path, url: str, zego_url: str) -> None:
-        secret = folder / "secret"
-        secret.write_text(SECRET)
-        secret.chmod(0o600)
-        self.file = folder / "config.yaml"
-        self.sections: dict[str, dict[str, Any]] = {
-            "database": {"url": url},
-            "zego": {
-                "apps": [{"app_id": APP_ID, "server_secret_file": str(secret)}],
-                "asr_url": zego_url,
-                "rtc_url": zego_url,
-            },
-        }
-
-    async def types(self, *words: str) -> Result:
-        self.file.write_text(yaml.safe_dump(self.sections))
-        environment = {"ZEGO_WATCHDOG_CONFIG": str(self.file), "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
-        return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=environment)
-
-    async def sees(self, *words: str) -> Any:
-        result = await self.types(*words, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
 
 
 @pytest.fixture
@@ -63,7 +32,7 @@ def operator(application: Application, tmp_path: Path, sandbox: Sandbox) -> Oper
     return Operator(tmp_path, application.url, sandbox.url)
 
 
-async def test_every_user_is_shown_and_how_it_is_counted_and_why(
+async def test_every_user_is_shown_with_its_kind_and_the_reason(
     operator: Operator, application: Application, sandbox: Sandbox
 ) -> None:
     operator.sections["zego"]["bot_user_ids"] = ["asr-*"]
@@ -71,7 +40,7 @@ async def test_every_user_is_shown_and_how_it_is_counted_and_why(
     for user, role in (("alice", 1), ("asr-1", 1), ("recorder", 4)):
         sandbox.perform(Join(room="room", user=user, role=role))
 
-    result = await operator.types("room", "room")
+    result = await operator.does("room", "room")
     assert result.exit_code == 0, result.output
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     assert "Room room, AppId 12345: 1 person" in result.stdout
@@ -80,10 +49,10 @@ async def test_every_user_is_shown_and_how_it_is_counted_and_why(
     assert "bot" in lines["asr-1"]
     assert "matches asr-*" in lines["asr-1"]
     assert "admin" in lines["recorder"]
-    assert "nobody" in lines[task]
+    assert "none" in lines[task]
     assert 'zego.bot_user_ids: ["alice"]' in result.stderr
 
-    found = await operator.sees("room", "room", "--app", str(APP_ID))
+    found = await operator.learns("room", "room", "--app", str(APP_ID))
     assert (found["user_count"], found["admin_user_count"], found["people"]) == (3, 1, 1)
     assert [(one["user_id"], one["counted_as"], one["pattern"]) for one in found["users"]] == [
         ("alice", "person", None),
@@ -91,28 +60,28 @@ async def test_every_user_is_shown_and_how_it_is_counted_and_why(
         ("recorder", "admin", None),
     ]
     assert [row["task_id"] for row in found["tasks"]] == [task]
-    assert application.rows("SELECT user_count FROM zego_tasks") == [{"user_count": None}], "it writes nothing down"
+    assert application.rows("SELECT user_count FROM zego_tasks") == [{"user_count": None}], "it stores nothing"
 
 
 async def test_an_empty_room_may_be_a_mistyped_one(operator: Operator) -> None:
-    result = await operator.types("room", "nowhere")
+    result = await operator.does("room", "nowhere")
     assert result.exit_code == 0
     assert "0 people" in result.stdout
     assert "is the RoomId right?" in result.stdout
     assert "No active task" in result.stdout
 
 
-async def test_a_room_with_nobody_but_bots_is_called_empty(operator: Operator, sandbox: Sandbox) -> None:
+async def test_a_room_with_only_bots_is_empty(operator: Operator, sandbox: Sandbox) -> None:
     operator.sections["zego"]["bot_user_ids"] = ["asr-*"]
     sandbox.perform(Join(room="room", user="asr-1"))
-    result = await operator.types("room", "room")
-    assert "to the watchdog this room is empty" in result.stderr
+    result = await operator.does("room", "room")
+    assert "the watchdog treats this room as empty" in result.stderr
 
 
 async def test_a_large_room_is_read_page_by_page(operator: Operator, sandbox: Sandbox) -> None:
     for number in range(130):
         sandbox.perform(Join(room="room", user=f"user-{number}"))
-    found = await operator.sees("room", "room")
+    found = await operator.learns("room", "room")
     assert (found["people"], len(found["users"]), found["complete"]) == (130, 130, True)
 
 
@@ -125,27 +94,27 @@ async def test_a_large_room_is_read_page_by_page(operator: Operator, sandbox: Sa
     ],
     ids=["down", "throttled", "credentials"],
 )
-async def test_what_went_wrong_decides_the_exit_code(
+async def test_the_cause_decides_the_exit_code(
     operator: Operator, sandbox: Sandbox, misbehaviour: Misbehaviour, exit_code: int
 ) -> None:
     sandbox.perform(misbehaviour)
-    result = await operator.types("room", "room")
+    result = await operator.does("room", "room")
     assert result.exit_code == exit_code, result.output
     assert "ZEGO answers" in result.stderr
     assert SECRET not in result.output
 
 
-async def test_out_of_reach_is_try_again_and_a_foreign_app_is_configuration(operator: Operator) -> None:
-    assert (await operator.types("room", "room", "--app", "7")).exit_code == 78
+async def test_unreachable_is_75_and_an_unknown_app_is_78(operator: Operator) -> None:
+    assert (await operator.does("room", "room", "--app", "7")).exit_code == 78
     operator.sections["zego"]["rtc_url"] = "http://127.0.0.1:1/"
-    assert (await operator.types("room", "room")).exit_code == 75
+    assert (await operator.does("room", "room")).exit_code == 75
 
 
-# What is learned from what happened
+# What past stops teach
 
 
 async def test_status_and_check_show_returns_and_zegos_own_window(operator: Operator, application: Application) -> None:
-    found = await operator.sees("status")
+    found = await operator.learns("status")
     assert (found["returns_24h"], found["auto_stop_windows"]) == ({"watched": 0, "returned": 0}, None)
     now = "strftime('%Y-%m-%d %H:%M:%f', 'now')" if application.is_sqlite else "now()"
     for number in range(4):
@@ -154,10 +123,10 @@ async def test_status_and_check_show_returns_and_zegos_own_window(operator: Oper
             f" VALUES (?, 'room', {now}, {now}, {now if number == 0 else 'NULL'})",
             str(number),
         )
-    found = await operator.sees("status")
+    found = await operator.learns("status")
     assert found["returns_24h"] == {"watched": 4, "returned": 1}
-    assert "25.0% of 4 stops" in (await operator.types("status")).stdout
-    findings = await checkup.examine(operator.file, {}, SystemClock(), offline=True)
+    assert "25.0% of 4 stops" in (await operator.does("status")).stdout
+    findings = await examine(operator.file, {}, SystemClock(), offline=True)
     (finding,) = [one for one in findings if one.subject == "returns"]
     assert (finding.level, finding.found) == (
         Level.WARN,
@@ -179,12 +148,12 @@ def test_windows_are_measured_from_zegos_own_stops(world: World, lengths: list[i
         )
     tried(world, "another", code="410001002", empty_since=world.now, evidence_at=world.ahead(1))
     tried(world, "unknown", code="1202", attempt=None, evidence_at=world.ahead(1))
-    windows = reports.situation(world.engine).windows
+    windows = situation(world.engine).windows
     assert windows is not None
     assert (windows.count, windows.minimum, windows.median) == (3, lengths[0], lengths[1])
     assert windows.is_faster_than_configured is faster
     world.advance(8 * 86_400)
-    assert reports.situation(world.engine).windows is None
+    assert situation(world.engine).windows is None
 
 
 def test_the_oldest_evidence_is_that_of_an_active_task(world: World) -> None:
@@ -196,5 +165,5 @@ def test_the_oldest_evidence_is_that_of_an_active_task(world: World) -> None:
     world.advance(5)
     world.app.start("u", "c", user_count=1)
     world.app.start("unknown", "d")
-    found = reports.situation(world.engine)
+    found = situation(world.engine)
     assert (found.oldest_evidence_at, found.unknown) == (oldest, 1)

@@ -1,4 +1,4 @@
-"""``zego-watchdog systemd``: into another root, twice, over changes, and out again."""
+"""``zego-watchdog systemd``: install into another root, repeat, keep edited files, uninstall."""
 
 import hashlib
 import shutil
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from watchdog import config as configuration
-from watchdog.cli import app
-from watchdog.cli.commands import systemd as units
+from watchdog.cli.app.root import app
+from watchdog.cli.commands.systemd import Wanted, check_program, install_steps
+from watchdog.config import load
 from watchdog.core.model import Mode
 from watchdog.errors import InstallationError
 
@@ -34,7 +34,7 @@ class Machine:
         return self.systemd("install", f"--program={PROGRAM}", *words)
 
     def holds(self) -> Mapping[str, str]:
-        """Return every path below it with a digest of what is there."""
+        """Return every path below the root with a digest of its content."""
         held = {}
         for path in sorted(self.root.rglob("*")):
             if path.is_symlink():
@@ -53,7 +53,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "root")
 
 
-def test_without_yes_it_only_says_what_it_would_do(machine: Machine) -> None:
+def test_without_yes_it_only_prints_its_steps(machine: Machine) -> None:
     said = machine.install()
     assert said.exit_code == 0
     assert f"would write {machine.root / SERVICE}\n" in said.stdout
@@ -76,7 +76,7 @@ def test_what_is_installed(machine: Machine) -> None:
     assert f"\nExecStart={PROGRAM} --config /etc/zego-watchdog/config.yaml run --migrate\n" in machine.text(SERVICE)
     assert (machine.root / "etc/zego-watchdog/secrets").stat().st_mode & 0o777 == 0o700
     assert "/opt/" not in machine.text(SERVICE)
-    config = configuration.load(machine.root / CONFIG, {})
+    config = load(machine.root / CONFIG, {})
     assert config.policy.mode is Mode.OBSERVE
     assert config.database.sqlite_file == Path("/var/lib/zego-watchdog/zego-watchdog.db")
     assert "#    server_secret_file: ${CREDENTIALS_DIRECTORY}/zego_server_secret\n" in machine.text(CONFIG)
@@ -100,7 +100,7 @@ def test_after_an_upgrade_the_units_are_new_and_the_configuration_is_not(machine
     assert machine.text(CONFIG) == "policy: {mode: observe}\n"
 
 
-def test_what_somebody_has_changed_is_left_alone(machine: Machine) -> None:
+def test_edited_files_are_kept(machine: Machine) -> None:
     machine.install("--yes")
     changed = machine.text(SERVICE).replace("MemoryMax=512M", "MemoryMax=1G")
     (machine.root / SERVICE).write_text(changed)
@@ -113,27 +113,27 @@ def test_what_somebody_has_changed_is_left_alone(machine: Machine) -> None:
 
     removed = machine.systemd("uninstall", "--yes")
     assert removed.exit_code == 0
-    assert f"{machine.root / SERVICE} has been changed" in removed.stderr
+    assert f"{machine.root / SERVICE} was edited" in removed.stderr
     assert machine.text(SERVICE) == changed
     assert str(CONFIG) in machine.holds()
 
 
-def test_a_file_shared_with_the_application(machine: Machine) -> None:
+def test_a_sqlite_file_shared_with_the_application(machine: Machine) -> None:
     assert machine.install("--sqlite-dir", "/srv/shop/data", "--yes").exit_code == 0
     drop_in = machine.text("etc/systemd/system/zego-watchdog.service.d/shared-sqlite.conf")
     assert "ReadWritePaths=-/srv/shop/data\n" in drop_in
     assert "UMask=0007\n" in drop_in
     assert "zego-watchdog:" in machine.text("etc/passwd")
     assert "zego-watchdog:" in machine.text("etc/group")
-    config = configuration.load(machine.root / CONFIG, {})
+    config = load(machine.root / CONFIG, {})
     assert config.database.sqlite_file == Path("/srv/shop/data/zego-watchdog.db")
     assert machine.install("--sqlite-dir", "data").exit_code == 2
 
 
 @pytest.mark.parametrize(("version", "has_it"), [(252, False), (253, True), (257, True), (None, False)])
-def test_later_versions_wait_for_a_reload(machine: Machine, version: int | None, *, has_it: bool) -> None:
-    wanted = units.Wanted(Path(PROGRAM), shared=None, with_socket=False, systemd=version)
-    for step in units.install(machine.root, wanted):
+def test_systemd_253_and_later_use_notify_reload(machine: Machine, version: int | None, *, has_it: bool) -> None:
+    wanted = Wanted(Path(PROGRAM), shared=None, with_socket=False, systemd=version)
+    for step in install_steps(machine.root, wanted):
         step.do()
     drop_ins = [path for path in machine.holds() if path.endswith("notify-reload.conf")]
     assert len(drop_ins) == (2 if has_it else 0)
@@ -141,7 +141,7 @@ def test_later_versions_wait_for_a_reload(machine: Machine, version: int | None,
     assert [path for path in machine.holds() if "systemd/system" in path] == []
 
 
-def test_out_again(machine: Machine) -> None:
+def test_uninstall(machine: Machine) -> None:
     nothing = machine.systemd("uninstall", "--yes")
     assert (nothing.exit_code, nothing.stdout) == (0, "Nothing to do.\n")
     machine.install("--socket", "--yes")
@@ -165,7 +165,7 @@ def test_out_again(machine: Machine) -> None:
     assert machine.holds() == {}
 
 
-def test_the_packages_own_unit_is_enough(machine: Machine) -> None:
+def test_a_packaged_unit_is_not_replaced(machine: Machine) -> None:
     packaged = machine.root / "usr/lib/systemd/system/zego-watchdog.service"
     packaged.parent.mkdir(parents=True)
     packaged.touch()
@@ -177,25 +177,25 @@ def test_the_packages_own_unit_is_enough(machine: Machine) -> None:
 @pytest.mark.parametrize(
     "program", ["/home/me/venv/bin/zego-watchdog", "/ro" + "ot/venv/bin/zego-watchdog", "/run/user/7/zego-watchdog"]
 )
-def test_a_program_that_the_unit_would_not_see_is_refused(machine: Machine, program: str) -> None:
+def test_a_program_that_the_unit_cannot_see_is_refused(machine: Machine, program: str) -> None:
     refused = machine.systemd("install", f"--program={program}")
     assert refused.exit_code == 1
-    assert f"{program} lies under /" in refused.stderr
+    assert f"{program} is under /" in refused.stderr
     assert "python3 -m venv /opt/zego-watchdog" in refused.stderr
 
 
 @pytest.mark.parametrize("program", ["/opt/my programs/zego-watchdog", "/opt/50%/zego-watchdog", "bin/zego-watchdog"])
-def test_a_program_that_a_unit_could_not_name_is_refused(machine: Machine, program: str) -> None:
+def test_a_path_that_a_unit_cannot_contain_is_refused(machine: Machine, program: str) -> None:
     assert machine.systemd("install", f"--program={program}").exit_code == 1
 
 
-def test_the_interpreter_and_the_package_are_looked_at_as_well() -> None:
-    with pytest.raises(InstallationError, match=r"/home/me/\.pyenv/python3 lies under /home"):
-        units.check_program(Path(PROGRAM), Path("/usr/lib/python3"), Path("/home/me/.pyenv/python3"))
+def test_the_interpreter_and_the_package_are_checked_too() -> None:
+    with pytest.raises(InstallationError, match=r"/home/me/\.pyenv/python3 is under /home"):
+        check_program(Path(PROGRAM), Path("/usr/lib/python3"), Path("/home/me/.pyenv/python3"))
 
 
-def test_a_folder_that_may_not_be_written_to_is_a_message(machine: Machine) -> None:
-    # A file in the way stops the superuser too.
+def test_an_unwritable_directory_is_a_message(machine: Machine) -> None:
+    # A file in place of the directory stops root too.
     (machine.root / "etc").write_text("")
     refused = machine.install("--yes")
     assert refused.exit_code == 1

@@ -1,4 +1,4 @@
-"""Where the configuration comes from, what is refused, and that every refusal says what to do."""
+"""Where the configuration comes from, what is refused, and that every error says what to do."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SECRET = "9193cc662a4c0ec135ec71fb57194b38"  # the vendor's published example
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a directory with nothing in it."""
+    """Work in an empty directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -41,7 +41,7 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 def problems(text: str, environ: dict[str, str] | None = None) -> list[str]:
-    """Return every line of the refusal of a ./config.yaml with this text."""
+    """Return every line of the error for a ./config.yaml with this text."""
     write(Path("config.yaml"), text)
     with pytest.raises(ConfigError) as caught:
         load(None, environ or {})
@@ -55,10 +55,10 @@ def observed(text: str = "", environ: dict[str, str] | None = None) -> Config:
     return load(None, {"ZEGO_WATCHDOG_POLICY__MODE": "observe", **(environ or {})})
 
 
-# Where it is looked for
+# Places of the file
 
 
-def test_the_places_are_looked_at_in_order(here: Path) -> None:
+def test_the_places_are_searched_in_order(here: Path) -> None:
     given = write(here / "given.yaml", "policy: {mode: observe, grace_seconds: 1}")
     named = write(here / "named.yaml", "policy: {mode: observe, grace_seconds: 2}")
     write(here / "config.yaml", "policy: {mode: observe, grace_seconds: 3}")
@@ -77,10 +77,10 @@ def test_without_any_file_the_places_are_listed() -> None:
         load(None, {})
 
 
-def test_a_file_that_was_asked_for_and_is_missing_says_who_asked(here: Path) -> None:
-    with pytest.raises(ConfigError, match=r"x\.yaml: there is no such file; it was asked for by --config"):
+def test_a_missing_file_is_reported_with_its_origin(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml: there is no such file; it was requested by --config"):
         load(here / "x.yaml", {})
-    with pytest.raises(ConfigError, match=r"asked for by \$ZEGO_WATCHDOG_CONFIG"):
+    with pytest.raises(ConfigError, match=r"requested by \$ZEGO_WATCHDOG_CONFIG"):
         load(None, {"ZEGO_WATCHDOG_CONFIG": str(here / "x.yaml")})
 
 
@@ -100,7 +100,7 @@ def test_empty_files_and_sections_mean_the_defaults() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_off_is_a_word_and_yes_is_no_number() -> None:
+def test_off_is_a_word_and_yes_is_not_a_number() -> None:
     assert observed("policy: {verify: off}").policy.verify is Verify.OFF
     (line,) = problems("policy: {mode: observe, grace_seconds: yes}")
     assert line.startswith("config.yaml: policy.grace_seconds: 'yes' is refused: it should be a valid number")
@@ -108,7 +108,7 @@ def test_off_is_a_word_and_yes_is_no_number() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     text = """
     policy: {grace_secnds: 45, max_idle_seconds: 10, mode: enforced}
     database: {url: "mysql://u:hunter22@h/d"}
@@ -147,20 +147,20 @@ def test_every_problem_is_told_at_once() -> None:
     ("text", "line"),
     [
         ("grace_seconds: 5", "config.yaml: grace_seconds: unknown key; did you mean policy.grace_seconds?"),
-        ("log: {zzz: 5}", "config.yaml: log.zzz: unknown key; known here: format, level"),
-        ("policy: 5", "config.yaml: policy: must hold keys and values, indented below it"),
-        ("policy: [5]", "config.yaml: policy: must hold keys and values, indented below it"),
-        ("- 5", "config.yaml: must hold sections such as policy: and database:, see the commented example"),
+        ("log: {zzz: 5}", "config.yaml: log.zzz: unknown key; the keys here are: format, level"),
+        ("policy: 5", "config.yaml: policy: must have keys and values, indented below it"),
+        ("policy: [5]", "config.yaml: policy: must have keys and values, indented below it"),
+        ("- 5", "config.yaml: must have sections such as policy: and database:; see the commented example"),
         ("zego: {apps: [{server_secret_file: x}]}", "config.yaml: zego.apps[0].app_id: is missing; add it"),
         ("zego: {apps: 7}", "config.yaml: zego.apps: it should be a valid tuple"),
         ("policy: {\n  mode: observe,\n  a: b: c}", "config.yaml:3:7: "),
-        ("policy:\n  mode: observe\n  mode: enforce", "config.yaml:3:3: mode is there twice; correct this line"),
-        ("log: {}\nlog: {}", "config.yaml:2:1: log is there twice; correct this line"),
+        ("policy:\n  mode: observe\n  mode: enforce", "config.yaml:3:3: mode is given twice; correct this line"),
+        ("log: {}\nlog: {}", "config.yaml:2:1: log is given twice; correct this line"),
         ("policy: {gap_seconds: .inf}", "config.yaml: policy.gap_seconds: '.inf' is refused: "),
         ("policy: {gap_seconds: inf}", "config.yaml: policy.gap_seconds: 'inf' is refused: "),
         ("policy: {gap_seconds: nan}", "config.yaml: policy.gap_seconds: 'nan' is refused: "),
         ("stop: {concurrency: 1.5}", "config.yaml: stop.concurrency: '1.5' is refused: "),
-        ("a\x00b: 1", "config.yaml: holds characters that YAML does not allow; remove them"),
+        ("a\x00b: 1", "config.yaml: contains characters that YAML does not allow; remove them"),
     ],
 )
 @pytest.mark.usefixtures("here")
@@ -299,7 +299,7 @@ def test_unusable_secret_files_are_named_and_their_content_is_not() -> None:
         assert problems(APP) == [
             (
                 f"config.yaml: zego.apps[0].server_secret_file: secret has mode {mode:o}, "
-                "open to everybody on this machine; run: chmod 600 secret"
+                "open to all users of this machine; run: chmod 600 secret"
             ),
         ]
     write(file, "\n")
@@ -322,7 +322,7 @@ def test_a_secret_in_the_file_itself_is_refused_and_not_repeated() -> None:
     assert lines == [
         (
             "config.yaml: zego.apps[0].server_secret: a secret does not belong in this file; "
-            "put it into a file of its own with mode 600 and name that as server_secret_file"
+            "put it into a file of its own with mode 600 and set server_secret_file to its path"
         ),
     ]
 
@@ -331,11 +331,11 @@ def test_a_secret_in_the_file_itself_is_refused_and_not_repeated() -> None:
 def test_an_app_has_exactly_one_secret_and_one_entry() -> None:
     write(Path("secret"), SECRET)
     assert problems("zego: {apps: [{app_id: 7}]}") == [
-        "config.yaml: zego.apps[0]: app 7 needs its secret once: set server_secret_file to the path of a file"
+        "config.yaml: zego.apps[0]: app 7 needs exactly one secret: set server_secret_file to its path"
     ]
     one = "{app_id: 7, server_secret_file: secret}"
     assert problems(f"zego: {{apps: [{one}, {one}]}}") == [
-        "config.yaml: zego.apps: app_id 7 is there twice; keep one of the two"
+        "config.yaml: zego.apps: app_id 7 is given twice; keep one of the two"
     ]
     for app_id in ("0", "-1", "4294967296", "x"):
         (line,) = problems(f"zego: {{apps: [{{app_id: {app_id}, server_secret_file: secret}}]}}")
@@ -430,9 +430,9 @@ def test_a_file_with_a_password_in_it_is_a_secret_file(url: str) -> None:
         "hunter22", "***"
     )
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match=r"database\.url: holds a password, and the file has mode 644.*chmod 600"):
+    with pytest.raises(ConfigError, match=r"database\.url: contains a password, and the file has mode 644.*chmod 600"):
         load(None, {})
-    # In the environment it is nobody else's to read.
+    # Other users cannot read the environment.
     assert load(None, {"ZEGO_WATCHDOG_DATABASE__URL": url}).database.safe_url
 
 
@@ -483,24 +483,24 @@ def test_the_stop_api_cannot_be_left_out() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_enforcing_needs_an_app_and_both_ways_out_are_told() -> None:
+def test_enforce_needs_an_app_and_the_error_names_both_solutions() -> None:
     (line,) = problems("")
     assert line == (
-        "config.yaml: policy.mode is enforce, but zego.apps is empty, so no stop could be signed; "
+        "config.yaml: policy.mode is enforce, but zego.apps is empty, so stop requests cannot be signed; "
         "add an app with its server_secret_file to zego.apps, or set policy.mode to observe"
     )
 
 
 @pytest.mark.parametrize("verify", ["required", "when_possible"])
 @pytest.mark.usefixtures("here")
-def test_verification_needs_somebody_to_ask(verify: str) -> None:
+def test_verification_needs_an_occupancy_api(verify: str) -> None:
     (line,) = problems(f"policy: {{mode: observe, verify: {verify}}}\nzego: {{rtc_url: ''}}")
     assert line.startswith(f"config.yaml: policy.verify is {verify}, but zego.rtc_url is empty")
     assert "set zego.rtc_url, or set policy.verify to off" in line
 
 
 @pytest.mark.usefixtures("here")
-def test_a_policy_that_would_always_be_too_late_is_refused() -> None:
+def test_a_policy_that_is_always_too_late_is_refused() -> None:
     (line,) = problems("policy: {mode: observe, grace_seconds: 45, safety_margin_seconds: 20, max_idle_seconds: 60}")
     assert line == (
         "config.yaml: policy: grace_seconds 45 + safety_margin_seconds 20 = 65 is more than max_idle_seconds 60: "
@@ -600,6 +600,6 @@ def test_where_answers_wait_for_the_database(named: str, state: str, url: str, f
     assert found == (None if folder is None else Path(folder))
 
 
-def test_the_journals_directory_means_the_same_to_everybody() -> None:
-    with pytest.raises(ValueError, match="no absolute path"):
+def test_the_journal_directory_must_be_absolute() -> None:
+    with pytest.raises(ValueError, match="not an absolute path"):
         Config.model_validate({"policy": {"mode": "observe"}, "stop": {"journal_directory": "journal"}})

@@ -1,4 +1,4 @@
-"""Callbacks as they arrive: three encodings, numbers beyond 2**53, lies of every kind, and signatures."""
+"""Callbacks: three encodings, numbers beyond 2**53, bodies that are wrong in every way, and signatures."""
 
 import json
 from collections.abc import Callable
@@ -11,12 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchdog.core.callback_body import BODY_LIMIT_BYTES, BadCallback, Fault
 from watchdog.core.callbacks import (
-    BODY_LIMIT_BYTES,
     IDLE_AUTO_STOP,
-    BadCallback,
     Event,
-    Fault,
     RoomClosed,
     RoomCreated,
     Seal,
@@ -226,7 +224,7 @@ def test_no_transcript_is_kept_or_shown() -> None:
 
 
 @pytest.mark.parametrize("data", [{"UserId": "alice"}, {"UserId": "alice", "Text": ""}, {"Text": " \n"}])
-def test_an_utterance_without_words_says_so(data: dict[str, Any]) -> None:
+def test_an_utterance_without_words_has_no_characters(data: dict[str, Any]) -> None:
     event = parse({**RECOGNISED, "Data": data})
     assert isinstance(event, Utterance)
     assert event.characters == 0

@@ -106,7 +106,7 @@ def test_what_may_pass_is_retried_until_exhausted(reply_class: ReplyClass, conte
     assert conclude(reply_class, **context) is (Outcome.REJECTED if context["exhausted"] else Outcome.RETRY)
 
 
-def test_what_the_task_becomes_is_said_for_every_outcome() -> None:
+def test_every_outcome_has_a_final_status_or_none() -> None:
     assert set(TASK_BECOMES) == set(Outcome)
     assert {outcome: status for outcome, status in TASK_BECOMES.items() if status} == {
         Outcome.STOPPED: Status.STOPPED,

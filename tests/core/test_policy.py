@@ -1,4 +1,4 @@
-"""When a task is due (design §4), and whether it may be stopped (§5): tables, and properties of every case."""
+"""When a task is due (design §4), and whether it may be stopped (§5): tables, and properties for every case."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,8 +19,8 @@ from watchdog.core.policy import (
     decide,
     plan,
     reason,
-    recheck_seconds,
 )
+from watchdog.core.timing import recheck_seconds
 
 POLICY = Policy()
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -62,7 +62,7 @@ TASK = Task(
 """A task of long ago, whose room people have left at START."""
 
 NEVER_JOINED = replace(TASK, started_at=at(0), last_occupied_at=None)
-"""A task of START that says so from the beginning: nobody is there."""
+"""A task whose room is empty from START on."""
 
 
 class TestPlan:
@@ -227,7 +227,7 @@ class TestDecide:
             (replace(TASK, due_at=at(10)), 45),
             (replace(TASK, grace_seconds=30), 30),
             (NEVER_JOINED, 90),
-            # Empty by the vendor's word only: a grace from there.
+            # Only the vendor reports it empty: the grace period starts there.
             (replace(TASK, empty_since=None, user_count=None), 44 + 45),
         ],
     )
@@ -281,7 +281,7 @@ class TestDecide:
         for task in (TASK, NEVER_JOINED, replace(TASK, empty_since=None, user_count=None, user_count_at=None)):
             assert judge(task, vendor, 1, manual=True) == expected
 
-    def test_every_rule_has_words(self) -> None:
+    def test_every_rule_has_a_text(self) -> None:
         assert set(RULE_TEXT) == set(Rule)
 
     @pytest.mark.parametrize("manual", [True, False])
@@ -303,7 +303,7 @@ class TestDecide:
         assert judge(task, vendor, 90, policy=policy) == stop
         assert judge(task, vendor, 90, policy=policy, manual=True) == replace(stop, reason=Reason.MANUAL)
 
-    def test_bots_beside_people_save_nobody(self) -> None:
+    def test_bots_do_not_keep_a_task(self) -> None:
         assert judge(TASK, Evidence(1, at(45), Source.API, others=3), 45) == Decision(Verdict.KEEP, Rule.OCCUPIED)
 
 
@@ -327,7 +327,7 @@ class TestContradicts:
         ],
         ids=str,
     )
-    def test_not_where_the_vendor_saw_somebody_or_the_application_does_not(self, columns: dict[str, Any]) -> None:
+    def test_no_contradiction_if_the_vendor_saw_people_or_the_app_sees_none(self, columns: dict[str, Any]) -> None:
         assert not contradicts(replace(SEEN_BY_THE_APP, **columns), EMPTY)
 
     def test_the_source_is_what_the_database_says(self) -> None:
@@ -357,7 +357,7 @@ def test_reason(task: Task, vendor: Evidence | None, expected: Reason) -> None:
 def judge(
     task: Task, vendor: Evidence | None, now: float, *, policy: Policy = POLICY, manual: bool = False
 ) -> Decision:
-    """Decide at ``now``, having watched for ever."""
+    """Decide at ``now``, with unbroken sweeps before."""
     return decide(task, vendor, policy, at(now), watching_since=at(-(10**6)), manual=manual)
 
 

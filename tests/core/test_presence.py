@@ -1,9 +1,10 @@
-"""Who is in a room, whatever the order, the repetition and (within reason) the loss of its callbacks."""
+"""Who is in a room, with callbacks in any order, repeated, and to some extent lost."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -21,18 +22,8 @@ from watchdog.core.callbacks import (
     UserLeft,
     Utterance,
 )
-from watchdog.core.presence import (
-    ADMIN_ROLE,
-    Facts,
-    Join,
-    Occupancy,
-    RoomFact,
-    UserFact,
-    current_session,
-    facts_of,
-    merge,
-    occupancy,
-)
+from watchdog.core.model import ADMIN_ROLE
+from watchdog.core.presence import Facts, Join, Present, RoomFact, UserFact, current_session, facts_of, present
 
 APP, ROOM = 1, "room"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -41,6 +32,7 @@ BOTS = ("bot-*",)
 
 RoomRows = dict[str, RoomFact]
 UserRows = dict[tuple[str, str, str], UserFact]
+Fact = TypeVar("Fact", RoomFact, UserFact)
 
 
 def at(milliseconds: int) -> datetime:
@@ -66,8 +58,18 @@ def left(
     return UserLeft(SEAL, ROOM, room_session, user, session, None if login is None else at(login), at(time), role)
 
 
+def merge(a: Fact, b: Fact) -> Fact:
+    """Join two rows of one session, as the store's upsert does."""
+    assert all(getattr(a, column) == getattr(b, column) for column in a.KEY)
+    joined: dict[str, Any] = {}
+    for column, join in a.JOINS.items():
+        known = [value for row in (a, b) if (value := getattr(row, column)) is not None]
+        joined[column] = (min if join is Join.MIN else max)(known, default=None)
+    return replace(a, **joined)
+
+
 def rows_of(events: Iterable[Event]) -> tuple[RoomRows, UserRows]:
-    """Take the events in, one after the other, as the store does."""
+    """Add the events one after the other, as the store does."""
     rooms: RoomRows = {}
     users: UserRows = {}
     for event in events:
@@ -82,9 +84,9 @@ def rows_of(events: Iterable[Event]) -> tuple[RoomRows, UserRows]:
     return rooms, users
 
 
-def seen(events: Iterable[Event], bots: Sequence[str] = BOTS) -> Occupancy:
+def seen(events: Iterable[Event], bots: Sequence[str] = BOTS) -> Present:
     rooms, users = rows_of(events)
-    result = occupancy(rooms.values(), users.values(), bots)
+    result = present(rooms.values(), users.values(), bots)
     assert result is not None
     return result
 
@@ -100,7 +102,7 @@ USERS = ("alice", "bob", "carol", "bot-asr", "recorder")
 
 @dataclass
 class Vendor:
-    """What happened in one room, in true order, as the callbacks that tell of it; nobody is ever in two sessions."""
+    """The callbacks of one room in the true order; no user is in two sessions."""
 
     now: int = 0
     ids: int = 0
@@ -126,7 +128,7 @@ class Vendor:
             case "reconnect" if user in self.inside:
                 old = self.inside.pop(user)
                 self._login(user)
-                # The vendor notices later that the old connection is dead.
+                # The vendor notices later that the old connection is closed.
                 self.now += gap
                 self._logout(old)
             case _:
@@ -184,7 +186,7 @@ def humans(users: Iterable[str]) -> set[str]:
 
 
 def naive(events: Iterable[Event]) -> set[str]:
-    """The vendor's recipe for an ordered world: a list that is edited."""
+    """The vendor's recipe for callbacks in order: a list that is edited."""
     inside: dict[str, str] = {}
     for event in events:
         match event:
@@ -200,12 +202,12 @@ def naive(events: Iterable[Event]) -> set[str]:
 HISTORIES = STEPS.map(played)
 
 unhurried = settings(deadline=None)
-"""Long histories take long to draw, on a busy machine more so."""
+"""Long histories take long to generate on a busy machine."""
 
 
 @unhurried
 @given(HISTORIES)
-def test_when_nothing_is_lost_it_is_what_an_ordered_world_says_at_every_moment(vendor: Vendor) -> None:
+def test_without_loss_it_equals_the_ordered_recipe_at_every_moment(vendor: Vendor) -> None:
     for length in range(1, len(vendor.callbacks) + 1):
         known = vendor.callbacks[:length]
         result = seen(known)
@@ -228,7 +230,7 @@ def test_any_permutation_and_duplication_leads_to_the_same_rows_and_occupancy(
     assert rows_of(shuffled) == rows_of(vendor.callbacks)
     assert seen(shuffled) == seen(vendor.callbacks)
     rooms, users = rows_of(shuffled)
-    assert occupancy(
+    assert present(
         data.draw(st.permutations(list(rooms.values()))), data.draw(st.permutations(list(users.values()))), BOTS
     ) == seen(vendor.callbacks)
 
@@ -256,7 +258,7 @@ def test_even_callbacks_that_contradict_each_other_converge(events: list[Event],
     other = data.draw(st.permutations(events + data.draw(st.lists(st.sampled_from(events), max_size=5))))
     assert rows_of(other) == rows_of(events)
     rooms, users = rows_of(events)
-    assert occupancy(
+    assert present(
         data.draw(st.permutations(list(rooms.values()))), data.draw(st.permutations(list(users.values()))), BOTS
     ) == seen(events)
 
@@ -288,7 +290,7 @@ def test_a_lost_login_or_logout_changes_at_most_that_user(vendor: Vendor, data: 
 
 @unhurried
 @given(HISTORIES, st.data())
-def test_a_lost_create_or_close_changes_nobody_but_may_leave_us_unsure(vendor: Vendor, data: st.DataObject) -> None:
+def test_a_lost_create_or_close_changes_no_user_but_may_be_incomplete(vendor: Vendor, data: st.DataObject) -> None:
     lost = data.draw(st.sampled_from([e for e in vendor.callbacks if isinstance(e, RoomCreated | RoomClosed)]))
     result = seen(event for event in vendor.callbacks if event is not lost)
     assert result.people | result.bots | result.admins == set(vendor.inside)
@@ -310,7 +312,7 @@ def test_a_new_session_forgets_the_users_of_the_old_ones_even_if_every_logout_wa
 
 @unhurried
 @given(HISTORIES, st.integers(min_value=1, max_value=1000))
-def test_whoever_reconnects_stays_while_the_old_logout_comes_at_any_time(vendor: Vendor, gap: int) -> None:
+def test_a_user_that_reconnects_stays_whenever_the_old_logout_comes(vendor: Vendor, gap: int) -> None:
     assume(vendor.inside)
     user, old = next(iter(vendor.inside.items()))
     new = replace(old, session_id="99999", login_at=at(vendor.now + gap))
@@ -325,51 +327,6 @@ def test_whoever_reconnects_stays_while_the_old_logout_comes_at_any_time(vendor:
 
 
 # -- joins -----------------------------------------------------------------------------------------------------------
-
-MOMENTS = st.none() | TIMES.map(at)
-ROOM_FACTS = st.builds(
-    RoomFact, st.just(APP), st.just(ROOM), st.just("1"), created_at=MOMENTS, closed_at=MOMENTS, first_seen_at=MOMENTS
-)
-USER_FACTS = st.builds(
-    UserFact,
-    st.just(APP),
-    st.just(ROOM),
-    st.just("1"),
-    st.just("alice"),
-    st.just("s"),
-    login_at=MOMENTS,
-    logout_at=MOMENTS,
-    role=st.none() | st.sampled_from([0, 1, 2, ADMIN_ROLE]),
-)
-
-
-@given(st.tuples(ROOM_FACTS, ROOM_FACTS, ROOM_FACTS))
-def test_merging_what_is_known_of_a_room_is_a_join(facts: tuple[RoomFact, RoomFact, RoomFact]) -> None:
-    a, b, c = facts
-    assert merge(a, a) == a
-    assert merge(a, b) == merge(b, a)
-    assert merge(merge(a, b), c) == merge(a, merge(b, c))
-    assert merge(merge(a, b), b) == merge(a, b)
-
-
-@given(st.tuples(USER_FACTS, USER_FACTS, USER_FACTS))
-def test_merging_what_is_known_of_a_user_is_a_join(facts: tuple[UserFact, UserFact, UserFact]) -> None:
-    a, b, c = facts
-    assert merge(a, a) == a
-    assert merge(a, b) == merge(b, a)
-    assert merge(merge(a, b), c) == merge(a, merge(b, c))
-    assert merge(merge(a, b), b) == merge(a, b)
-
-
-def test_facts_about_different_sessions_are_not_merged() -> None:
-    user = UserFact(APP, ROOM, "1", "alice", "s")
-    for column, value in (("app_id", 2), ("room_id", "x"), ("room_session_id", "2"), ("user_id", "x")):
-        with pytest.raises(ValueError, match="different sessions"):
-            merge(user, replace(user, **{column: value}))  # type: ignore[arg-type]  # the names are those of columns
-    with pytest.raises(ValueError, match="different sessions"):
-        merge(user, replace(user, session_id="t"))
-    with pytest.raises(ValueError, match="different sessions"):
-        merge(RoomFact(APP, ROOM, "1"), RoomFact(APP, ROOM, "2"))
 
 
 @pytest.mark.parametrize("fact", [RoomFact, UserFact])
@@ -463,7 +420,7 @@ def test_of_two_times_for_one_event_of_the_room_the_rows_keep_the_widest() -> No
     assert rooms["1"] == RoomFact(APP, ROOM, "1", created_at=at(1), closed_at=at(9), first_seen_at=at(3))
 
 
-def test_what_a_task_says_is_no_fact_of_presence() -> None:
+def test_events_of_tasks_are_no_facts_of_presence() -> None:
     for event in (
         Utterance(SEAL, ROOM, "task", "alice", 3),
         TaskException(SEAL, ROOM, "task", 1202, ""),
@@ -472,9 +429,9 @@ def test_what_a_task_says_is_no_fact_of_presence() -> None:
         assert facts_of(event) is None
 
 
-def test_of_an_unknown_room_nothing_is_said_not_even_that_it_is_empty() -> None:
-    assert occupancy([], [], BOTS) is None
-    assert occupancy([RoomFact(APP, ROOM, "1")], [UserFact(APP, ROOM, "1", "a", "s", login_at=at(0))], BOTS) is None
+def test_an_unknown_room_is_unknown_not_empty() -> None:
+    assert present([], [], BOTS) is None
+    assert present([RoomFact(APP, ROOM, "1")], [UserFact(APP, ROOM, "1", "a", "s", login_at=at(0))], BOTS) is None
 
 
 def test_who_counts_as_what() -> None:
@@ -490,7 +447,7 @@ def test_who_counts_as_what() -> None:
         joined(9, "gone", "8"),
         left(12, "gone", "8", 9),
     ]
-    assert seen(events, ["bot-*", "agent[0-9]"]) == Occupancy(
+    assert seen(events, ["bot-*", "agent[0-9]"]) == Present(
         room_session_id="1",
         people=frozenset({"alice", "unknown role", "BOT-1"}),
         bots=frozenset({"bot-1", "agent7"}),
@@ -514,7 +471,7 @@ def test_a_room_of_which_only_the_end_is_known_is_empty_and_newer_than_what_bega
     assert (result.room_session_id, set(result.people)) == ("1", {"alice"})
 
 
-def test_watching_that_began_in_the_midst_is_not_complete_until_the_end() -> None:
+def test_a_session_seen_from_its_middle_is_incomplete_until_its_end() -> None:
     result = seen([left(9, "alice", "s", 5)])
     assert (result.people, result.complete) == (frozenset(), False)
     assert seen([left(9, "alice", "s", 5), closed(10)]).complete
@@ -528,7 +485,7 @@ def test_a_logout_that_comes_first_waits_for_its_login_with_or_without_its_login
         assert people(created(0), logout, joined(5, "alice", "s"), joined(10, "alice", "t")) == {"alice"}
 
 
-def test_a_logout_tells_of_a_newer_login_that_was_lost() -> None:
+def test_a_logout_shows_a_newer_login_that_was_lost() -> None:
     stay = joined(5, "alice", "s")
     assert people(created(0), stay, left(20, "alice", "t", 10)) == set()
     assert people(created(0), stay, left(20, "alice", "t", 2)) == {"alice"}

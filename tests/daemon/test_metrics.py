@@ -21,7 +21,7 @@ from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
 from tests.support.stopping_bench import bench, empty_room, reply, value
 from tests.support.time_travel import FakeClock, World
-from watchdog.cli.checks import examine as checkup
+from watchdog.cli.checks.installation import check_configuration
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config
@@ -30,13 +30,11 @@ from watchdog.core.model import Evidence, Outcome, Reason, Source
 from watchdog.daemon.lifecycle import Service
 from watchdog.daemon.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.errors import ConfigError
-from watchdog.services.figures import EVERY_SECONDS, Gauges
-from watchdog.services.sender import Held
-from watchdog.store.callbacks import replay_key
-from watchdog.store.statements import DETAIL_LEASE_EXPIRED
-from watchdog.store.tasks import Intent
+from watchdog.services.claims import Claimed
+from watchdog.services.figures import EVERY_SECONDS, DatabaseFigures
+from watchdog.store.callbacks import use_key
+from watchdog.store.records import DETAIL_LEASE_EXPIRED, Intent
 from watchdog.wiring import database as opening
-from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -136,8 +134,8 @@ class TestAttempts:
             await it.sweep()
             now = world.now.timestamp()
             event = TaskException(Seal(1, now, str(now), "123456", "0" * 40), "told", "told", IDLE_AUTO_STOP, "idle")
-            assert await it.parts.webhook._take(event, replay_key(event, b"1")) == "accepted"
-            assert await it.parts.webhook._take(event, replay_key(event, b"1")) == "ignored"
+            assert await it.parts.callbacks._take(event, use_key(event, b"1")) == "accepted"
+            assert await it.parts.callbacks._take(event, use_key(event, b"1")) == "ignored"
             assert counted(metrics) == ledger(world)
             assert sum(number for (outcome, _), number in counted(metrics).items() if outcome == "auto_stopped") == 2
 
@@ -147,16 +145,16 @@ class TestAttempts:
             for task in ("taken over", "reaped"):
                 await empty_room(it, task, task)
             world.advance(45)
-            _, claims = world.store.claim("dead/1", limit=2, lease_seconds=LEASE, default_app=1)
+            _, claims = world.tasks.claim("dead/1", limit=2, lease_seconds=LEASE, default_app=1)
             for claim in claims:
                 seen = Evidence(0, world.now, Source.API)
-                (sent,) = world.store.intend([Intent(claim, 1, Reason.EMPTY_ROOM, seen, None)])
+                (sent,) = world.ledger.intend([Intent(claim, 1, Reason.EMPTY_ROOM, seen, None)])
                 assert sent is not None
             world.app.execute("DELETE FROM zego_tasks WHERE task_id = 'reaped'")
             world.advance(LEASE + 1)
             it.vendor.stop_replies.append(reply(410001002))
             await it.sweep()
-            assert world.store.reap(LEASE) == [Reason.EMPTY_ROOM]
+            assert world.ledger.reap(LEASE) == [Reason.EMPTY_ROOM]
             metrics.attempt(Outcome.UNKNOWN, Reason.EMPTY_ROOM)  # as the daemon does; see TestTheDaemon
             assert counted(metrics) == ledger(world)
             assert counted(metrics) == {("unknown", "empty_room"): 2, ("stopped_earlier", "empty_room"): 1}
@@ -168,7 +166,7 @@ class TestAttempts:
 
             def die() -> None:
                 world.advance(LEASE + 1)
-                assert world.store.reap(LEASE) == [Reason.EMPTY_ROOM]
+                assert world.ledger.reap(LEASE) == [Reason.EMPTY_ROOM]
 
             it.vendor.before_stop = die
             await it.after(45)
@@ -181,9 +179,9 @@ class TestAttempts:
             for task, people in (("stopped", 0), ("spared", 3)):
                 await empty_room(command, task, task)
                 command.vendor.people[task] = people
-                claim = world.store.claim_one(task, f"command/{task}", lease_seconds=LEASE)
+                claim = world.tasks.claim_one(task, f"command/{task}", lease_seconds=LEASE)
                 assert claim is not None
-                held = Held(claim, 1, world.clock.monotonic() + LEASE, manual=True)
+                held = Claimed(claim, 1, world.clock.monotonic() + LEASE, manual=True)
                 await command.parts.stopper.work([held])
             await settle(world, eldest, 4 * EVERY_SECONDS)
             assert counted(elder) == {("stopped", "manual"): 1, ("spared", "manual"): 1} == ledger(world)
@@ -191,18 +189,16 @@ class TestAttempts:
 
 
 @asynccontextmanager
-async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics, list[Gauges]]]]:
+async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics, list[DatabaseFigures]]]]:
     """So many daemons that do nothing but to look at the database; the first has been alive for longest."""
-    found: list[tuple[Metrics, list[Gauges]]] = []
+    found: list[tuple[Metrics, list[DatabaseFigures]]] = []
     open_parts: list[Parts] = []
-    everyone: list[Gauges] = []
+    everyone: list[DatabaseFigures] = []
     for _ in range(number):
         metrics = Metrics()
-        parts = wiring.build(
-            Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now
-        )
-        world.store.pulse(parts.daemon, 60, fresh=True)
-        everyone.append(Gauges(parts.storage, metrics, world.clock))
+        parts = Parts(Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now)
+        world.heartbeats.beat(parts.daemon, 60, fresh=True)
+        everyone.append(DatabaseFigures(parts.storage.figures, parts.storage.clock, metrics, world.clock))
         open_parts.append(parts)
         found.append((metrics, everyone))
         world.advance(1)
@@ -214,7 +210,7 @@ async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics
             parts.storage.close()
 
 
-async def settle(world: World, gauges: list[Gauges], seconds: float) -> None:
+async def settle(world: World, gauges: list[DatabaseFigures], seconds: float) -> None:
     """Let so much time pass while everybody reads and is alive."""
     until = world.clock.monotonic() + seconds
     while world.clock.monotonic() < until:
@@ -249,8 +245,8 @@ class TestTimes:
     async def test_the_pace_in_force(self, sqlite_world: World) -> None:
         metrics = Metrics()
         async with bench(sqlite_world, metrics, stop={"requests_per_second": 10}) as it:
-            it.parts.stop_pace.throttled(2)
-            it.parts.stop_pace.set_share(0.5)
+            it.parts.paces["stop"].throttled(2)
+            it.parts.paces["stop"].set_share(0.5)
             assert value(metrics, "pace_requests_per_second", pace="stop", app_id="1") == 5
             assert value(metrics, "pace_requests_per_second", pace="stop", app_id="2") == 2.5
             assert value(metrics, "pace_requests_per_second", pace="occupancy", app_id="1") == float("inf")
@@ -338,7 +334,7 @@ class TestTheDaemon:
 
             assert (await client.get("/readyz")).status_code == 200
             await asyncio.to_thread(backend.execute, "ALTER TABLE zego_daemons RENAME TO zego_away")
-            await eventually("it is noticed", lambda: service._database_away, seconds=10)
+            await eventually("it is noticed", lambda: service._outage.is_on, seconds=10)
             # The sweeps go on without that table. They must not hide that other jobs cannot.
             before = value(service.metrics, "sweep_seconds_count") or 0
             await eventually("swept", lambda: (value(service.metrics, "sweep_seconds_count") or 0) > before)
@@ -350,7 +346,7 @@ class TestTheDaemon:
             assert found[PREFIX + "database_up"] == 0
             assert found[PREFIX + "database_errors_total"] >= 1
             await asyncio.to_thread(backend.execute, "ALTER TABLE zego_away RENAME TO zego_daemons")
-            await eventually("it is back", lambda: not service._database_away)
+            await eventually("it is back", lambda: not service._outage.is_on)
             assert (await client.get("/readyz")).status_code == 200
             assert (await page())[PREFIX + "database_up"] == 1
 
@@ -454,7 +450,7 @@ class TestItsConfiguration:
         token = load(file, {}).http.bearer_token
         assert token is not None
         assert token.get_secret_value() == TOKEN
-        with pytest.raises(ConfigError, match="the token is there twice: keep token_file alone"):
+        with pytest.raises(ConfigError, match="the token is given twice: keep token_file only"):
             load(file, {"ZEGO_WATCHDOG_HTTP__TOKEN": TOKEN})
         file.write_text("policy: {mode: observe}")
         token = load(file, {"ZEGO_WATCHDOG_HTTP__TOKEN": TOKEN}).http.bearer_token
@@ -586,11 +582,11 @@ def test_check_says_what_the_server_is_for(tmp_path: Path) -> None:
 
     def found(http: dict[str, str], **more: str) -> list[tuple[str, str]]:
         config = Config.model_validate({"zego": {"apps": [app | more]}, "http": http})
-        return [(one.level, one.found) for one in checkup._configuration(file, config, {}) if one.subject == "http"]
+        return [(one.level, one.found) for one in check_configuration(file, config, {}) if one.subject == "http"]
 
     assert found({}) == []
     assert found({"listen": "127.0.0.1:1"}) == [
-        ("ok", "127.0.0.1:1: /metrics; no callbacks, for no app has their secret")
+        ("ok", "127.0.0.1:1: /metrics; no callbacks, because no app has a callback secret")
     ]
     assert found({"listen": "127.0.0.1:1", "token": TOKEN}, callback_secret="not-a-real-one") == [
         ("ok", "127.0.0.1:1: /metrics with the token; callbacks of AppId 1")

@@ -1,6 +1,6 @@
-"""The demo: its story holds together, its screen fits, and it is not pleased when something is wrong.
+"""The demo: the scenario is consistent, the screen fits, and every error is reported.
 
-That the whole of it passes is what ``make demo`` shows.
+``make demo`` shows that all of it passes.
 """
 
 import io
@@ -24,40 +24,40 @@ from rich.console import Console
 from watchdog import config
 from watchdog.core import policy
 from watchdog.core.model import Mode, Outcome, Status, Task, Verify
-from watchdog.demo import main, perform, screen, snapshot, stage, verdict
-from watchdog.demo.snapshot import Line, Snapshot, State
-from watchdog.demo.story import (
-    STORY,
-    Beat,
-    Fate,
+from watchdog.demo import environment, main, perform, screen, snapshot, verdict
+from watchdog.demo.scenario import (
+    SCENARIO,
+    Expected,
+    Fault,
     Hold,
     People,
     Release,
+    Scenario,
     Start,
-    Story,
+    Step,
     Timing,
-    Trouble,
 )
+from watchdog.demo.snapshot import Line, Snapshot, State
 from watchdog.errors import ConfigError
 from watchdog.sandbox import Action
 
-# --- the story ---------------------------------------------------------------------------------------------------
+# --- the scenario ---------------------------------------------------------------------------------------------------
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 A_SECOND = 1.0
 
 
-def of_room(room: str) -> list[Beat]:
-    return [beat for beat in STORY.beats if beat.room == room]
+def of_room(room: str) -> list[Step]:
+    return [step for step in SCENARIO.steps if step.room == room]
 
 
 def due_and_auto_stop(room: str) -> tuple[float, float]:
-    """Return when the daemon's own policy, with a sweep at once, sees a room's last empty spell end."""
-    beats = of_room(room)
-    said = [(beat.at, beat.event.count) for beat in beats if isinstance(beat.event, People) and beat.event.said]
+    """Return when a room's last empty period is due and auto-stopped, by the daemon's policy."""
+    steps = of_room(room)
+    said = [(step.at, step.event.count) for step in steps if isinstance(step.event, People) and step.event.reported]
     occupied = [at for at, count in said if count]
     empty = min(at for at, count in said if not count and at >= max(occupied, default=0))
-    holds = [beat.at + beat.event.seconds for beat in beats if isinstance(beat.event, Hold)]
+    holds = [step.at + step.event.seconds for step in steps if isinstance(step.event, Hold)]
 
     def moment(at: float) -> datetime:
         return BEGAN + timedelta(seconds=at)
@@ -70,7 +70,7 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
         max_idle_seconds=None,
         grace_seconds=None,
         hold_until=moment(max(holds)) if holds else None,
-        started_at=moment(beats[0].at),
+        started_at=moment(steps[0].at),
         user_count=0,
         user_count_at=moment(empty),
         user_count_source="app",
@@ -86,7 +86,7 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
         asked_at=moment(0),
         vendor_occupied_at=None,
     )
-    timing = STORY.timing
+    timing = SCENARIO.timing
     rules = policy.Policy(
         max_idle_seconds=timing.max_idle_seconds,
         grace_seconds=timing.grace_seconds,
@@ -100,78 +100,80 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
 
 
 def dues() -> dict[str, float]:
-    """Return when each room comes up, those that are spared included, in order."""
-    coming = {room: due_and_auto_stop(room)[0] for room, fate in STORY.rooms.items() if fate is Fate.STOPPED}
-    for room, fate in STORY.rooms.items():
-        if fate is Fate.SPARED:
+    """Return when each room is due, spared ones included, in order."""
+    coming = {room: due_and_auto_stop(room)[0] for room, fate in SCENARIO.rooms.items() if fate is Expected.STOPPED}
+    for room, fate in SCENARIO.rooms.items():
+        if fate is Expected.SPARED:
             coming[room] = due_and_auto_stop(room)[0]
     return dict(sorted(coming.items(), key=lambda item: item[1]))
 
 
 def test_the_story_is_short_and_shows_everything() -> None:
-    assert STORY.seconds <= 45
-    assert 12 <= len(STORY.rooms) <= 14
-    assert set(STORY.rooms.values()) == set(Fate)
-    assert {type(beat.event).__name__ for beat in STORY.beats} == {
-        *("Start", "People", "Recorder", "Hold", "Release", "Trouble")
+    assert SCENARIO.seconds <= 45
+    assert 12 <= len(SCENARIO.rooms) <= 14
+    assert set(SCENARIO.rooms.values()) == set(Expected)
+    assert {type(step.event).__name__ for step in SCENARIO.steps} == {
+        *("Start", "People", "Recorder", "Hold", "Release", "Fault")
     }
-    troubles = [beat.event.how for beat in STORY.beats if isinstance(beat.event, Trouble)]
-    assert {how.http_status for how in troubles} >= {500}
-    assert {how.code for how in troubles} >= {206}
-    assert any(how.drop_reply for how in troubles)
-    assert any(how.reply_latency_seconds[0] > 1 for how in troubles)
-    assert all(how.requests for how in troubles)
+    faults = [step.event.how for step in SCENARIO.steps if isinstance(step.event, Fault)]
+    assert {how.http_status for how in faults} >= {500}
+    assert {how.code for how in faults} >= {206}
+    assert any(how.drop_reply for how in faults)
+    assert any(how.reply_latency_seconds[0] > 1 for how in faults)
+    assert all(how.requests for how in faults)
 
 
 def test_each_room_is_started_once_and_before_anything_else() -> None:
-    for room in STORY.rooms:
-        beats = of_room(room)
-        assert [isinstance(beat.event, Start) for beat in beats] == [True] + [False] * (len(beats) - 1)
-        assert [beat.at for beat in beats] == sorted(beat.at for beat in beats)
-    assert {beat.room for beat in STORY.beats} == set(STORY.rooms)
+    for room in SCENARIO.rooms:
+        steps = of_room(room)
+        assert [isinstance(step.event, Start) for step in steps] == [True] + [False] * (len(steps) - 1)
+        assert [step.at for step in steps] == sorted(step.at for step in steps)
+    assert {step.room for step in SCENARIO.steps} == set(SCENARIO.rooms)
 
 
-@pytest.mark.parametrize("room", [room for room, fate in STORY.rooms.items() if fate is Fate.STOPPED])
+@pytest.mark.parametrize("room", [room for room, fate in SCENARIO.rooms.items() if fate is Expected.STOPPED])
 def test_an_abandoned_room_is_due_well_before_its_auto_stop_and_the_end(room: str) -> None:
     due, auto_stop = due_and_auto_stop(room)
-    assert due + 5 <= min(auto_stop, STORY.seconds)
+    assert due + 5 <= min(auto_stop, SCENARIO.seconds)
 
 
-@pytest.mark.parametrize("room", [room for room, fate in STORY.rooms.items() if fate in {Fate.KEPT, Fate.SPARED}])
+@pytest.mark.parametrize(
+    "room", [room for room, fate in SCENARIO.rooms.items() if fate in {Expected.KEPT, Expected.SPARED}]
+)
 def test_a_room_that_is_kept_has_people_in_it_when_it_matters(room: str) -> None:
-    people = [(beat.at, beat.event) for beat in of_room(room) if isinstance(beat.event, People)]
+    people = [(step.at, step.event) for step in of_room(room) if isinstance(step.event, People)]
     assert people[-1][1].count > 0
     emptied = [at for at, event in people if not event.count]
     assert emptied
     for at in emptied:
         back = min(later for later, event in people if later > at and event.count)
-        assert back + A_SECOND <= at + STORY.timing.grace_seconds
-    # Only the spared one's backend is silent: the other is kept without anybody being asked.
-    assert all(event.said for _, event in people) is (STORY.rooms[room] is Fate.KEPT)
+        assert back + A_SECOND <= at + SCENARIO.timing.grace_seconds
+    # Only the spared room's backend does not report; the other one is kept without a request.
+    assert all(event.reported for _, event in people) is (SCENARIO.rooms[room] is Expected.KEPT)
 
 
 def test_the_backend_releases_its_task_before_the_watchdog_comes() -> None:
-    [room] = [room for room, fate in STORY.rooms.items() if fate is Fate.RELEASED]
-    [release] = [beat.at for beat in of_room(room) if isinstance(beat.event, Release)]
+    [room] = [room for room, fate in SCENARIO.rooms.items() if fate is Expected.RELEASED]
+    [release] = [step.at for step in of_room(room) if isinstance(step.event, Release)]
     assert release + A_SECOND <= due_and_auto_stop(room)[0]
 
 
 def test_the_one_left_to_zego_is_ended_by_it_while_we_watch() -> None:
-    [room] = [room for room, fate in STORY.rooms.items() if fate is Fate.LEFT]
-    people = [beat for beat in of_room(room) if isinstance(beat.event, People)]
-    assert not any(beat.event.said for beat in people if isinstance(beat.event, People))
-    assert people[-1].at + STORY.timing.max_idle_seconds + A_SECOND <= STORY.seconds
+    [room] = [room for room, fate in SCENARIO.rooms.items() if fate is Expected.LEFT]
+    people = [step for step in of_room(room) if isinstance(step.event, People)]
+    assert not any(step.event.reported for step in people if isinstance(step.event, People))
+    assert people[-1].at + SCENARIO.timing.max_idle_seconds + A_SECOND <= SCENARIO.seconds
 
 
 def test_each_trouble_hits_the_room_it_is_meant_for() -> None:
     in_order = dues()
-    for beat in STORY.beats:
-        if isinstance(beat.event, Trouble):
-            # A spared room is asked about, but no stop is sent for it.
-            asked = beat.event.how.action is Action.USER_NUM
-            times = {room: at for room, at in in_order.items() if asked or STORY.rooms[room] is Fate.STOPPED}
-            assert next(room for room, at in times.items() if at > beat.at) == beat.room
-            assert min(abs(at - beat.at) for at in times.values()) >= 0.5
+    for step in SCENARIO.steps:
+        if isinstance(step.event, Fault):
+            # A spared room is verified, but no stop is sent for it.
+            asked = step.event.how.action is Action.USER_NUM
+            times = {room: at for room, at in in_order.items() if asked or SCENARIO.rooms[room] is Expected.STOPPED}
+            assert next(room for room, at in times.items() if at > step.at) == step.room
+            assert min(abs(at - step.at) for at in times.values()) >= 0.5
 
 
 def test_no_two_rooms_come_up_at_once() -> None:
@@ -203,9 +205,9 @@ WIDEST = Line(
 
 
 def crowded(captions: int = 30) -> Snapshot:
-    lines = [replace(WIDEST, room=room) for room in STORY.rooms]
-    told = [(beat.at, f"{beat.room}: {beat.caption}") for beat in STORY.beats if beat.caption]
-    return Snapshot(12, STORY.seconds, lines, (told * 3)[:captions], "daemon 12345, SQLite")
+    lines = [replace(WIDEST, room=room) for room in SCENARIO.rooms]
+    told = [(step.at, f"{step.room}: {step.caption}") for step in SCENARIO.steps if step.caption]
+    return Snapshot(12, SCENARIO.seconds, lines, (told * 3)[:captions], "daemon 12345, SQLite")
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
@@ -215,8 +217,8 @@ def test_the_screen_fits(width: int, height: int, captions: int) -> None:
     assert len(lines) < height
     assert max(map(len, lines)) <= width
     assert not [line for line in lines if "…" in line]
-    rooms = [line for line in lines if line.split()[0:1] and line.split()[0] in STORY.rooms and "99+1" in line]
-    assert len(rooms) == len(STORY.rooms)
+    rooms = [line for line in lines if line.split()[0:1] and line.split()[0] in SCENARIO.rooms and "99+1" in line]
+    assert len(rooms) == len(SCENARIO.rooms)
     assert "ended by its backend 29 s      30 s stopped_earlier 410001002" in rooms[0]
     assert ("9" * 19 in rooms[0]) is (width == 120)
 
@@ -229,8 +231,8 @@ def test_the_last_captions_are_shown_in_full() -> None:
 
 
 def test_every_caption_fits() -> None:
-    for beat in STORY.beats:
-        assert len(screen.plain_caption(beat.at, f"{beat.room}: {beat.caption}")) <= screen.WIDTH
+    for step in SCENARIO.steps:
+        assert len(screen.plain_caption(step.at, f"{step.room}: {step.caption}")) <= screen.WIDTH
 
 
 def row(line: Line) -> str:
@@ -241,8 +243,8 @@ def test_a_room_that_has_not_begun_says_nothing_of_people() -> None:
     assert row(Line("quiz")).split() == ["quiz", "not", "started"]
 
 
-def test_what_nobody_said_is_a_question_mark() -> None:
-    assert row(Line("quiz", State.UNSAID, hint=None, people=1)).split()[:3] == ["quiz", "?", "1"]
+def test_an_unknown_hint_is_a_question_mark() -> None:
+    assert row(Line("quiz", State.UNKNOWN, hint=None, people=1)).split()[:3] == ["quiz", "?", "1"]
 
 
 def test_a_recorder_is_not_people_and_keeps_zego_from_acting() -> None:
@@ -270,9 +272,9 @@ def test_every_outcome_has_words_that_fit(outcome: Outcome) -> None:
     assert len(screen.plain_caption(40, told)) <= screen.WIDTH
 
 
-def test_the_tally_counts_the_rooms_that_have_begun() -> None:
+def test_the_summary_counts_the_rooms_that_have_begun() -> None:
     lines = [Line("a", State.EMPTY), Line("b", State.HELD), Line("c", State.STOPPED), Line("d")]
-    assert screen.tally(lines) == "2 empty; 1 stopped"
+    assert screen.summary(lines) == "2 empty; 1 stopped"
 
 
 # --- a look at the rooms -----------------------------------------------------------------------------------------
@@ -311,7 +313,7 @@ def look(
     ("line", "state"),
     [
         (look({**TASK, "user_count": 2}), State.IN_USE),
-        (look({**TASK, "user_count": None}), State.UNSAID),
+        (look({**TASK, "user_count": None}), State.UNKNOWN),
         (look({**TASK, "user_count": None}, world=GONE), State.AUTO_STOPPED),
         (look(), State.EMPTY),
         (look({**TASK, "hold_until": "2026-01-01 12:00:01.000000"}), State.HELD),
@@ -319,8 +321,8 @@ def look(
         (look({**TASK, "hold_until": "2026-01-01 11:59:59.000000"}), State.EMPTY),
         (look({**TASK, "claimed_by": "x/1"}), State.ASKING),
         (look({**TASK, "claimed_by": "x/1"}, ({**ATTEMPT, "outcome": "sent"},)), State.SENT),
-        (look(TASK, (ATTEMPT,)), State.AGAIN),
-        (look(TASK, ({**ATTEMPT, "outcome": "unknown"},), GONE), State.AGAIN),
+        (look(TASK, (ATTEMPT,)), State.RETRY),
+        (look(TASK, ({**ATTEMPT, "outcome": "unknown"},), GONE), State.RETRY),
         (look(TASK, ({**ATTEMPT, "empty_since": "2026-01-01 11:00:00.000000"},)), State.EMPTY),
         (look({**TASK, "status": "stopped"}, world=GONE), State.STOPPED),
         (look({**TASK, "status": "released"}, world=GONE), State.RELEASED),
@@ -369,45 +371,45 @@ def entry(task_id: str, outcome: Outcome, request_id: str | None = None) -> dict
     return {"id": 1, "task_id": task_id, "attempt": 1, "outcome": outcome, "request_id": request_id, **sent}
 
 
-FATES = {"quiz": Fate.STOPPED, "clinic": Fate.SPARED}
+EXPECTED = {"quiz": Expected.STOPPED, "clinic": Expected.SPARED}
 IDS = {"quiz": "1", "clinic": "2"}
 LOG = [request("1", "11"), stopped("1")]
 LEDGER = [entry("1", Outcome.STOPPED, "11"), entry("2", Outcome.SPARED)]
 
 
 def test_the_sandbox_agrees() -> None:
-    found = verdict.judge(FATES, IDS, LOG, LEDGER)
+    found = verdict.judge(EXPECTED, IDS, LOG, LEDGER)
     assert found.passed
-    assert found.summary() == "1 stopped in time, 1 spared, 0 missed, 0 wrong stops; 1 attempts, 1 requests"
+    assert found.found.summary() == "1 stopped in time, 1 spared, 0 missed, 0 wrong stops; 1 attempts, 1 requests"
 
 
 @pytest.mark.parametrize(
     ("log", "ledger", "complaint"),
     [
         (LOG, LEDGER[1:], "no row has that RequestId"),
-        ([], LEDGER, "which no Stop request was answered with"),
-        ([request("1", "11"), stopped("1", "ann")], LEDGER, "quiz: stopped while there were people in it."),
+        ([], LEDGER, "but no Stop request was answered with it"),
+        ([request("1", "11"), stopped("1", "ann")], LEDGER, "quiz: stopped with people in the room."),
         ([{"event": "auto_stopped", "task_id": "1"}], LEDGER[1:], "quiz: ZEGO's auto-stop came first."),
-        ([], LEDGER[1:], "quiz: not stopped by the time the curtain fell."),
-        (LOG, LEDGER[:1], "clinic: no row says that it was spared."),
-        ([*LOG, stopped("2")], LEDGER, "clinic: stopped, though it was to be spared, and kept."),
+        ([], LEDGER[1:], "quiz: not stopped before the end of the demo."),
+        (LOG, LEDGER[:1], "clinic: no row has outcome spared."),
+        ([*LOG, stopped("2")], LEDGER, "clinic: stopped, but expected: spared, and kept."),
     ],
 )
 def test_the_sandbox_does_not_agree(log: list[dict[str, Any]], ledger: list[dict[str, Any]], complaint: str) -> None:
-    found = verdict.judge(FATES, IDS, log, ledger)
+    found = verdict.judge(EXPECTED, IDS, log, ledger)
     assert not found.passed
     assert len([text for text in found.complaints if complaint in text]) == 1
 
 
 def test_a_task_that_was_never_started_is_no_success() -> None:
-    assert verdict.judge(FATES, {"quiz": "1"}, LOG, LEDGER).complaints == ("clinic: its task was never started.",)
+    assert verdict.judge(EXPECTED, {"quiz": "1"}, LOG, LEDGER).complaints == ("clinic: its task was never started.",)
 
 
-# --- the stage ---------------------------------------------------------------------------------------------------
+# --- the environment ---------------------------------------------------------------------------------------------
 
 
 def test_the_daemon_is_configured_by_its_file_alone(tmp_path: Path) -> None:
-    file = stage.write_config(
+    file = environment.write_config(
         tmp_path, database_url="sqlite:////tmp/a: b #1/demo.db", zego_url="http://127.0.0.1:1/", timing=Timing()
     )
     assert stat.S_IMODE((tmp_path / "server_secret").stat().st_mode) == 0o600
@@ -416,9 +418,9 @@ def test_the_daemon_is_configured_by_its_file_alone(tmp_path: Path) -> None:
     assert read.policy.mode is Mode.ENFORCE
     assert read.policy.verify is Verify.REQUIRED
     assert read.policy.grace_seconds == Timing().grace_seconds
-    assert read.zego.apps[0].secret.get_secret_value() == stage.SERVER_SECRET
+    assert read.zego.apps[0].secret.get_secret_value() == environment.SERVER_SECRET
     ours = {"ZEGO_WATCHDOG_POLICY__MODE": "observe", "PGPORT": "1", "HTTP_PROXY": "http://proxy", "PATH": "/bin"}
-    theirs = stage.environment(ours)
+    theirs = environment.daemon_environment(ours)
     assert not [name for name in theirs if name.startswith(("ZEGO_WATCHDOG_", "PG"))]
     assert theirs["PATH"] == "/bin"
     assert "127.0.0.1" in theirs["NO_PROXY"] == theirs["no_proxy"]
@@ -442,14 +444,14 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 # --- real processes ----------------------------------------------------------------------------------------------
 
-SHORT = Story(
-    rooms={"quiz": Fate.STOPPED, "retro": Fate.KEPT},
-    beats=(
-        Beat(0, "quiz", Start()),
-        Beat(0, "quiz", People(2)),
-        Beat(0, "retro", Start()),
-        Beat(0, "retro", People(2)),
-        Beat(0.4, "quiz", People(0), "everybody leaves"),
+SHORT = Scenario(
+    rooms={"quiz": Expected.STOPPED, "retro": Expected.KEPT},
+    steps=(
+        Step(0, "quiz", Start()),
+        Step(0, "quiz", People(2)),
+        Step(0, "retro", Start()),
+        Step(0, "retro", People(2)),
+        Step(0.4, "quiz", People(0), "everybody leaves"),
     ),
     seconds=1,
     timing=Timing(grace_seconds=1, confirm_seconds=1, poll_seconds=0.2),
@@ -457,7 +459,7 @@ SHORT = Story(
 
 
 class Spectator(io.StringIO):
-    """A pipe to write to, whose reader does something at a cue."""
+    """A pipe whose reader acts on a cue."""
 
     def __init__(self, cue: str = "$.", act: Callable[[str], None] = lambda _: None) -> None:
         super().__init__()
@@ -471,9 +473,9 @@ class Spectator(io.StringIO):
         return written
 
 
-def watch(story: Story, spectator: Spectator, keep: Path | None = None) -> tuple[int, str]:
+def watch(scenario: Scenario, spectator: Spectator, keep: Path | None = None) -> tuple[int, str]:
     console = Console(file=spectator, width=80, color_system=None)
-    return perform(story, "sqlite", console, keep=keep), spectator.getvalue()
+    return perform(scenario, "sqlite", console, keep=keep), spectator.getvalue()
 
 
 def daemon_of(text: str) -> int:
@@ -517,14 +519,14 @@ def test_a_ledger_that_lacks_a_request_is_a_failure(tmp_path: Path) -> None:
     assert "does not agree" in text
 
 
-def test_a_daemon_that_dies_ends_the_demo_with_its_last_words() -> None:
+def test_a_daemon_that_dies_ends_the_demo_with_the_end_of_its_log() -> None:
     code, text = watch(SHORT, Spectator("everybody leaves", lambda said: os.kill(daemon_of(said), signal.SIGKILL)))
     assert code == 1
     assert "the daemon ended by itself, exit code -9; the last lines of its log:" in text
     assert '"event": "started"' in text
-    # At once, and not when the play would have been over.
+    # At once, not at the end of the scenario.
     assert " -- " not in text
-    assert stage.SERVER_SECRET not in text
+    assert environment.SERVER_SECRET not in text
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -537,12 +539,12 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.stdout is not None
     with process:
         pid = daemon_of(process.stdout.readline())
-        # The first caption: the daemon is at work by then.
+        # The first caption: the daemon works by then.
         assert "standup" in process.stdout.readline()
-        # It takes the way of Ctrl-C.
+        # It is handled like Ctrl-C.
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
     assert process.returncode == 130
-    assert rest.endswith("everything that was started has been ended.\n")
+    assert rest.endswith("all processes have ended.\n")
     assert not runs(pid)
     assert list(tmp_path.iterdir()) == []

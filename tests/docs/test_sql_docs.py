@@ -17,14 +17,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.time_travel import Application, World
+from tests.support.time_travel import Application, Stores, World
 from watchdog.core import policy
 from watchdog.core.callbacks import IDLE_AUTO_STOP
 from watchdog.core.model import Evidence, Outcome, Reason, Reply, Source
-from watchdog.core.outcomes import TASK_BECOMES
 from watchdog.core.policy import Policy, Rule
+from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import CallbackStore
-from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.records import Claim, Instance, Intent, SetAside
+from watchdog.store.tasks import Tasks
 
 DOCUMENT = Path(__file__).parents[2] / "docs/sql.md"
 
@@ -73,7 +75,12 @@ class Story:
     def __init__(self, world: World) -> None:
         self.world = world
         self.daemons = {
-            name: Store(world.engine, name, rejoin_watch_seconds=Policy().rejoin_watch_seconds)
+            name: Stores(
+                engine := world.engine,
+                Tasks(engine, name),
+                Ledger(engine, name, rejoin_watch_seconds=Policy().rejoin_watch_seconds),
+                Heartbeats(engine),
+            )
             for name in (FIRST, SECOND)
         }
         self.callbacks = CallbackStore(world.engine, FIRST, DEFAULT_APP)
@@ -96,9 +103,9 @@ class Story:
         """The room empties, and three seconds later there is a plan."""
         self.world.app.people(self.world.task(task_id)["room_id"], 0)
         self.world.advance(3)
-        store = self.daemons[daemon]
-        now, found = store.newly_empty(500)
-        store.save_plans([plan for one in found if (plan := policy.plan(one, Policy(), now)) is not None])
+        tasks = self.daemons[daemon].tasks
+        now, found = tasks.newly_empty(500)
+        tasks.save_plans([plan for one in found if (plan := policy.plan(one, Policy(), now)) is not None])
 
     def reply(self, code: str | None, message: str | None = None, *, http_status: int = 200) -> Reply:
         """What the vendor answers; without a code, something that is not JSON."""
@@ -109,7 +116,7 @@ class Story:
         """Its time comes; ``late`` seconds later the task is claimed."""
         wake_at = self.world.task(task_id)["wake_at"]
         self.world.advance(max(0.0, (wake_at - self.world.now).total_seconds()) + late)
-        claim = self.daemons[daemon].claim_one(task_id, f"{daemon}/{next(self._tokens)}", lease_seconds=20)
+        claim = self.daemons[daemon].tasks.claim_one(task_id, f"{daemon}/{next(self._tokens)}", lease_seconds=20)
         assert claim is not None
         return claim
 
@@ -124,16 +131,16 @@ class Story:
         daemon: str = FIRST,
     ) -> None:
         """One stop request and what came of it; ``SENT``: nothing yet."""
-        world, store = self.world, self.daemons[daemon]
+        world, ledger = self.world, self.daemons[daemon].ledger
         app_id = claim.task.app_id or DEFAULT_APP
         evidence = Evidence(0, world.now, Source.API)
-        (sent,) = store.intend([Intent(claim, app_id, policy.reason(claim.task), evidence, claim.task.auto_stop_at)])
+        (sent,) = ledger.intend([Intent(claim, app_id, policy.reason(claim.task), evidence, claim.task.auto_stop_at)])
         assert sent is not None
         if outcome is Outcome.SENT:
             return
         world.advance(took)
         replied_at = None if answer is None else world.now
-        store.record([Answer(claim, sent, outcome, replied_at, answer, None, TASK_BECOMES[outcome], wake)])
+        ledger.record([sent.answer(outcome, replied_at=replied_at, reply=answer, wake_seconds=wake)])
 
     def aside(self, claim: Claim, outcome: Outcome, detail: str, people: int | None = None, wake: float = 2.0) -> None:
         """No request, for this reason; ``people`` is what the vendor said."""
@@ -141,7 +148,7 @@ class Story:
         why: Reason = policy.reason(claim.task)
         app_id = claim.task.app_id or DEFAULT_APP
         evidence = seen or claim.task.evidence
-        self.daemons[FIRST].set_aside([SetAside(claim, app_id, outcome, why, detail, evidence, seen, wake)])
+        self.daemons[FIRST].tasks.set_aside([SetAside(claim, app_id, outcome, why, detail, evidence, seen, wake)])
 
     def stopped(self, room: str, *, people: int = 2, late: float = 0.25, daemon: str = FIRST) -> None:
         """The usual: a room empties for good, and its task is stopped with one request."""
@@ -153,7 +160,7 @@ class Story:
     def come_back(self, room: str, after: float) -> None:
         """Somebody is in a room again, this long after what happened last."""
         self.world.advance(after)
-        assert self.callbacks.rejoined(DEFAULT_APP, room, self.world.now) == 1
+        self.callbacks.heard(DEFAULT_APP, room, "", self.world.now, is_person=True, discover=False)
 
     def ended_by_zego(self, number: int, after: float, **columns: Any) -> None:
         """A room empties while no stop can be sent, and ZEGO's callback 1202 comes this long after."""
@@ -163,12 +170,12 @@ class Story:
         self.empties(task_id)
         self.world.advance(after - 3)
         now = self.world.now
-        assert self.callbacks.auto_stopped(DEFAULT_APP, room, task_id, now, IDLE_AUTO_STOP, "idle timeout")
+        assert self.callbacks.auto_stopped(DEFAULT_APP, task_id, now, IDLE_AUTO_STOP, "idle timeout")
 
     def pulse(self, instance: str, *, fresh: bool) -> None:
         host, pid = instance.rsplit("-", 2)[:2]
-        daemon = Daemon(instance, host, int(pid), "0.1.0", "enforce")
-        self.daemons[instance].pulse(daemon, 60, fresh=fresh)
+        daemon = Instance(instance, host, int(pid), "0.1.0", "enforce")
+        self.daemons[instance].heartbeats.beat(daemon, 60, fresh=fresh)
 
     def tell(self) -> None:
         """All of it."""

@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from watchdog.cli import app
-from watchdog.cli.checks import examine as checkup
-from watchdog.cli.checks.examine import Blame, Finding, Level
+from watchdog.cli.app.root import app
+from watchdog.cli.checks.examine import examine
+from watchdog.cli.checks.findings import Blame, Finding, Level
 from watchdog.clock import SystemClock
 from watchdog.errors import DatabaseError
 from watchdog.sandbox import Limits, Sandbox
@@ -25,7 +25,7 @@ from watchdog.store.engine import open_engine
 from watchdog.store.reports.privileges import NEEDED, privileges
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tables import VERSION_TABLE, metadata
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROLES = DOCS / "roles.sql"
@@ -214,7 +214,7 @@ def test_a_daemon_may_prune(database: Database) -> None:
     database.run("postgres", "ALTER TABLE zego_stop_attempts DISABLE TRIGGER ALL")
     database.run("postgres", "UPDATE zego_stop_attempts SET recorded_at = '2020-01-01'")
     engine = open_engine(database.url_of("watchdog"))
-    store, before = RetentionStore(engine), Store(engine, "").now()
+    store, before = RetentionStore(engine), Tasks(engine, "").now()
     assert store.prune_tasks("", 100, before).tasks == 1
     assert store.prune_attempts(0, 100, before).attempts == 1
     engine.dispose()
@@ -296,24 +296,24 @@ def test_it_names_every_table() -> None:
 # What check says of it
 
 
-async def examine(database: Database, login: str, folder: Path) -> list[Finding]:
+async def check_as(database: Database, login: str, folder: Path) -> list[Finding]:
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump({"database": {"url": database.url_of(login)}, "policy": {"mode": "observe"}}))
-    found = await checkup.examine(file, {}, SystemClock(), offline=True)
+    found = await examine(file, {}, SystemClock(), offline=True)
     return [one for one in found if one.subject == "role"]
 
 
 async def test_check_knows_the_role(database: Database, tmp_path: Path) -> None:
-    (fine,) = await examine(database, "watchdog", tmp_path)
+    (fine,) = await check_as(database, "watchdog", tmp_path)
     assert (fine.level, fine.found) == (Level.OK, "watchdog has every right it needs")
-    (warned,) = await examine(database, "postgres", tmp_path)
+    (warned,) = await check_as(database, "postgres", tmp_path)
     assert warned.level is Level.WARN
     assert "superuser" in warned.found
 
 
 async def test_check_names_the_rights_that_are_missing(database: Database, tmp_path: Path) -> None:
     database.run("postgres", "REVOKE DELETE, INSERT ON zego_tasks FROM zego_daemon")
-    (failed,) = await examine(database, "watchdog", tmp_path)
+    (failed,) = await check_as(database, "watchdog", tmp_path)
     assert (failed.level, failed.blame) == (Level.FAIL, Blame.CONFIGURATION)
     assert failed.found == "watchdog lacks INSERT, DELETE ON zego_tasks"
     assert "GRANT INSERT, DELETE ON zego_tasks TO watchdog" in failed.todo

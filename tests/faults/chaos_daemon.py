@@ -48,7 +48,8 @@ import sqlalchemy as sa
 from tests.faults import terminator
 from watchdog import cli
 from watchdog.services.sweeper import Sweeper
-from watchdog.store.tasks import Store
+from watchdog.store.attempts import Ledger
+from watchdog.store.tasks import Tasks
 from watchdog.zego import client as zego
 from watchdog.zego.client import ZegoClient
 
@@ -90,8 +91,8 @@ def install(failpoints: str) -> None:
         if action is not None:
             _ACTIONS[action]()
 
-    for name in ("claim", "intend", "record"):
-        _wrap(Store, name, partial(_store_call, name, reach))
+    for owner, name in ((Tasks, "claim"), (Ledger, "intend"), (Ledger, "record")):
+        _wrap(owner, name, partial(_store_call, name, reach))
     sa.event.listen(sa.Engine, "commit", lambda _: _at_commit(reach))
     _wrap(ZegoClient, "stop_task", lambda original: _stop_task(original, reach))
     _wrap(zego._Departure, "__call__", lambda original: _departure(original, reach))

@@ -26,14 +26,15 @@ from tests.invariants.database import ACTIVE, SENT, Database, Driver, Row, Viola
 from tests.invariants.timeline import ProcessLoop, Timeline
 from tests.invariants.vendor import APP_ID, BOTS, SECRET, ModelVendor
 from watchdog.config.settings import Config
-from watchdog.daemon.lifecycle import HEARTBEAT_SECONDS, REAP_SECONDS
 from watchdog.errors import DatabaseError
 from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
 from watchdog.sandbox.outbox import Delivery, Outbox
 from watchdog.sandbox.vendor import Action
 from watchdog.sandbox.world import Event
+from watchdog.services.heartbeat import HEARTBEAT_SECONDS
 from watchdog.services.poller import TICK_SECONDS
-from watchdog.wiring import parts as wiring
+from watchdog.services.reaper import REAP_SECONDS
+from watchdog.wiring.parts import Parts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class Process:
         self._armed: dict[int, Callable[[Process], None]] = {}
         self._ending = False
         self._progress = asyncio.Event()
-        self.parts = wiring.build(
+        self.parts = Parts(
             town.config,
             self.clock,
             town.database.engine,
@@ -135,10 +136,9 @@ class Process:
         )
         self.instance = self.parts.daemon.instance
         # Storage has no say in where its statements run, and this is no place for threads.
-        self.parts.storage._threads.shutdown()
-        self.parts.storage._threads = StoreThread(self)
+        self.parts.storage.threads._threads.shutdown()
+        self.parts.storage.threads._threads = StoreThread(self)
         self._jobs: list[asyncio.Task[None]] = []
-        self._trusted_since: datetime | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
         self._spawn(self._run)
 
@@ -192,7 +192,7 @@ class Process:
         """Hand it a callback."""
 
         async def receive() -> None:
-            answer = await self.parts.webhook.receive(delivery.letter.content_type, delivery.letter.body)
+            answer = await self.parts.callbacks.receive(delivery.letter.content_type, delivery.letter.body)
             outbox.settle(delivery, answer.http_status, self.town.vendor.now)
 
         task = self.loop.create_task(receive())
@@ -236,14 +236,14 @@ class Process:
 
     async def _run(self) -> None:
         try:
-            await self._beat(fresh=True)
+            await self.parts.heartbeat.run_once()
         except DatabaseError:
             # The program ends, and the service manager starts another: under another name, as the first may be known.
             self.is_alive = False
             self.town.restart_daemon(self)
             return
         poll_seconds = self.town.config.schedule.poll_seconds
-        for job in (self._sweep, self._heartbeat, self._poll, self._reap):
+        for job in (self._sweep, self._heartbeat, self._poll, self._reap, self._retain):
             self._spawn(lambda job=job: self._forever(job, poll_seconds))  # type: ignore[misc] # bound at once
 
     async def _forever(self, job: Callable[[], Awaitable[None]], poll_seconds: float) -> None:
@@ -270,16 +270,7 @@ class Process:
 
     async def _heartbeat(self) -> None:
         await self.clock.sleep(HEARTBEAT_SECONDS)
-        await self._beat(fresh=False)
-
-    async def _beat(self, *, fresh: bool) -> None:
-        parts = self.parts
-        gap_seconds = self.town.config.policy.gap_seconds
-        pulse = await parts.storage.call(parts.storage.store.pulse, parts.daemon, gap_seconds, fresh=fresh)
-        parts.storage.synchronise(pulse.now)
-        if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
-            self._trusted_since = pulse.now
-        parts.watch.watching_since = max(pulse.watching_since, self._trusted_since or pulse.watching_since)
+        await self.parts.heartbeat.run_once()
 
     async def _poll(self) -> None:
         if self.parts.poller is not None:
@@ -288,9 +279,11 @@ class Process:
         await self.clock.sleep(3 * TICK_SECONDS)
 
     async def _reap(self) -> None:
-        await self.parts.storage.call(self.parts.poll_store.prune)
-        await self.parts.storage.call(self.parts.storage.store.reap, self.town.config.stop.lease_seconds)
+        await self.parts.reaper.run_once()
         await self.clock.sleep(REAP_SECONDS)
+
+    async def _retain(self) -> None:
+        await self.clock.sleep(await self.parts.retention.run_once())
 
     async def _end(self) -> None:
         for job in self._jobs[:-1]:
@@ -300,7 +293,7 @@ class Process:
         self.parts.stopper.close()
         await self.parts.stopper.drain(_SHUTDOWN_SECONDS)
         with suppress(DatabaseError):
-            await self.parts.storage.call(self.parts.storage.store.depart)
+            await self.parts.storage.heartbeats.depart(self.instance)
         self.is_alive = False
 
 

@@ -1,4 +1,4 @@
-"""What is written, what is never written, and that a reader who has gone to sleep stops nobody."""
+"""What is written, what is never written, and that a slow reader does not block the daemon."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from watchdog import logs
 from watchdog.clock import SystemClock
-from watchdog.logs import redaction, setup
+from watchdog.logs import redaction, setup, writer
 from watchdog.logs.redaction import scrub
 from watchdog.logs.suppression import Repeats
 
@@ -100,7 +100,7 @@ def test_levels_below_the_configured_one_are_silent() -> None:
     assert [event["event"] for event in events(written(log, level="error"))] == ["loud"]
 
 
-def test_libraries_are_heard_from_warning_up_through_the_same_processors() -> None:
+def test_libraries_are_written_from_warning_up_through_the_same_processors() -> None:
     def log(_: Any) -> None:
         logging.getLogger("apscheduler.scheduler").info("not this")
         logging.getLogger("apscheduler.scheduler").warning("missed by %s for %s", "3 s", SIGNED_URL)
@@ -189,7 +189,7 @@ def test_a_second_configure_replaces_the_first() -> None:
     assert first.getvalue() == ""
 
 
-def test_a_full_pipe_blocks_nobody_and_the_loss_is_counted() -> None:
+def test_a_full_pipe_does_not_block_and_the_loss_is_counted() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         logs.configure("json", "info", stream, queue_lines=100)
@@ -218,7 +218,7 @@ def test_a_full_pipe_blocks_nobody_and_the_loss_is_counted() -> None:
     assert kept == sorted(kept)
 
 
-def test_a_reader_that_has_gone_away_is_no_error() -> None:
+def test_a_closed_reader_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
@@ -249,7 +249,7 @@ def test_what_was_logged_last_is_written_before_exit() -> None:
 
 
 class Journald:
-    """A socket as journald's, and what came in, read as its documentation says."""
+    """A socket like journald's, which parses entries as the documentation says."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "journal.socket"
@@ -401,7 +401,7 @@ def test_without_a_journal_there_are_lines_with_their_priority(tmp_path: Path) -
     assert stream.getvalue() == ('<4>retry message="a\\nb"\n<6>stopped task_id=7\n<3>failed\\nValueError: broken\n')
 
 
-def test_a_journal_that_was_started_anew_gets_the_rest(journald: Journald) -> None:
+def test_a_restarted_journal_gets_the_rest(journald: Journald) -> None:
     stream = io.StringIO()
     logs.configure("journal", "info", stream, socket=journald.path)
     structlog.get_logger().info("before")
@@ -412,8 +412,8 @@ def test_a_journal_that_was_started_anew_gets_the_rest(journald: Journald) -> No
     assert stream.getvalue() == ""
 
 
-def test_a_journal_that_hangs_blocks_nobody_and_the_loss_is_counted(journald: Journald) -> None:
-    before = setup.dropped_lines()
+def test_a_journal_that_hangs_does_not_block_and_the_loss_is_counted(journald: Journald) -> None:
+    before = writer.dropped_lines()
     logs.configure("journal", "info", io.StringIO(), queue_lines=100, socket=journald.path)
     log = structlog.get_logger()
     finished = threading.Event()
@@ -437,7 +437,7 @@ def test_a_journal_that_hangs_blocks_nobody_and_the_loss_is_counted(journald: Jo
     assert len(kept) + dropped == 5000
     assert dropped > 3000
     assert kept == sorted(kept)
-    assert setup.dropped_lines() - before == dropped
+    assert writer.dropped_lines() - before == dropped
 
 
 @pytest.mark.parametrize(("connected", "sent"), [(True, 1), (False, 0)])
@@ -460,7 +460,7 @@ def test_auto_is_the_journal_where_stderr_is(journald: Journald, *, connected: b
 
 
 class HandClock(SystemClock):
-    """Stands still until it is turned."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -470,17 +470,17 @@ class HandClock(SystemClock):
 
 
 class Talk:
-    """What is written, by a clock that is turned by hand."""
+    """What is written, with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.clock = HandClock()
         self._stream = io.StringIO()
-        self._told = setup.suppressed_lines()
+        self._told = writer.suppressed_lines()
         logs.configure("json", "debug", self._stream, clock=self.clock)
 
     @property
     def suppressed(self) -> int:
-        return setup.suppressed_lines() - self._told
+        return writer.suppressed_lines() - self._told
 
     def lines(self) -> list[tuple[str, int | None]]:
         """Return event and number of suppressed ones, after everything is written."""
@@ -549,7 +549,7 @@ def test_the_summary_names_what_was_the_same() -> None:
     assert summary == {"event": "blocked", "level": "error", "app_id": 1, "code": "100000005", "suppressed": 2}
 
 
-def test_the_next_minute_begins_anew() -> None:
+def test_the_next_minute_counts_from_zero() -> None:
     talk = Talk()
     log = structlog.get_logger()
     for _ in range(11):
@@ -559,7 +559,7 @@ def test_the_next_minute_begins_anew() -> None:
     log.warning("retry")
     lines = talk.lines()
     assert lines[:11] == [*[("retry", None)] * 10, ("a minute later", None)]
-    # The writer tells it as soon as it comes to it.
+    # The writer reports it as soon as it can.
     assert sorted(lines[11:], key=str) == [("retry", 1), ("retry", None)]
 
 

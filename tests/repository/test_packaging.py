@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from watchdog import __version__
-from watchdog.cli import app
+from watchdog.cli.app.root import app
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "zego-watchdog"

@@ -11,15 +11,9 @@ import pytest
 
 from watchdog.clock import SystemClock
 from watchdog.errors import ConfigError
-from watchdog.sandbox import CallbackBehaviour, Join, Leave, Misbehaviour, Operation, Start
+from watchdog.sandbox import CallbackBehaviour, Join, Leave, Misbehaviour, Operation, Sandbox, Start
 from watchdog.sandbox.callbacks import EXAMPLE_CALLBACK_SECRET
-from watchdog.sandbox.command import (
-    EXAMPLE_SERVER_SECRET,
-    SandboxSettings,
-    read_callback_secret,
-    read_server_secret,
-    run_sandbox,
-)
+from watchdog.sandbox.command import EXAMPLE_SERVER_SECRET, read_secret, run_sandbox
 from watchdog.sandbox.script import Script, play
 
 SCRIPT = """
@@ -105,8 +99,11 @@ def test_a_script_that_is_no_yaml_or_no_file_is_told_by_its_name(tmp_path: Path)
         Script.load(write(tmp_path, "steps: [{join: {}}]"))
 
 
-async def run_until(settings: SandboxSettings, last_line: str) -> tuple[list[str], dict[str, Any]]:
-    """Run the sandbox until it has announced a line, look at its log, then end it by a signal as systemd would."""
+APPS = {12345: EXAMPLE_SERVER_SECRET}
+
+
+async def run_until(sandbox: Sandbox, script: Path, last_line: str) -> tuple[list[str], dict[str, Any]]:
+    """Run the sandbox until it has announced a line, read its log, then end it by a signal as systemd does."""
     lines: list[str] = []
     seen = asyncio.Event()
 
@@ -115,7 +112,7 @@ async def run_until(settings: SandboxSettings, last_line: str) -> tuple[list[str
         if last_line in line:
             seen.set()
 
-    running = asyncio.create_task(run_sandbox(settings, announce))
+    running = asyncio.create_task(run_sandbox(sandbox, Script.load(script), announce))
     await asyncio.wait({running, asyncio.create_task(seen.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
         running.result()
@@ -129,7 +126,7 @@ async def run_until(settings: SandboxSettings, last_line: str) -> tuple[list[str
 
 async def test_the_program_serves_plays_its_script_and_ends_on_a_signal(tmp_path: Path) -> None:
     script = write(tmp_path, SCRIPT.replace("30.5", "0.01").replace("40", "0.02"))
-    lines, log = await run_until(SandboxSettings(port=0, seed=7, script=script), "step 4")
+    lines, log = await run_until(Sandbox(APPS, seed=7), script, "step 4")
     assert "AppId 12345; seed 7." in lines[0]
     assert [event["event"] for event in log["events"]] == ["task_started", "join", "leave"]
     assert EXAMPLE_SERVER_SECRET not in "".join(lines)
@@ -138,46 +135,42 @@ async def test_the_program_serves_plays_its_script_and_ends_on_a_signal(tmp_path
 async def test_the_program_fails_on_a_step_that_is_not_possible(tmp_path: Path) -> None:
     script = write(tmp_path, "steps: [{at: 0, leave: {room: a, user: x}}]")
     with pytest.raises(ConfigError, match=r"^step 1 \(at 0 s\): leave.user: x is not in room a$"):
-        await run_sandbox(SandboxSettings(port=0, script=script), lambda _: None)
+        await run_sandbox(Sandbox(APPS), Script.load(script), lambda _: None)
 
 
 def test_the_server_secret_comes_from_a_file_or_the_environment_and_is_not_shown(tmp_path: Path) -> None:
     file = write(tmp_path, "from-the-file\n")
     environment = {"ZEGO_SANDBOX_SERVER_SECRET": "from-the-environment"}
-    assert read_server_secret(file, environment) == "from-the-file"
-    assert read_server_secret(None, environment) == "from-the-environment"
-    assert read_server_secret(None, {}) == EXAMPLE_SERVER_SECRET
+    assert read_secret("ServerSecret", file, environment) == "from-the-file"
+    assert read_secret("ServerSecret", None, environment) == "from-the-environment"
+    assert read_secret("ServerSecret", None, {}) == EXAMPLE_SERVER_SECRET
     with pytest.raises(ConfigError, match="is empty"):
-        read_server_secret(None, {"ZEGO_SANDBOX_SERVER_SECRET": " "})
+        read_secret("ServerSecret", None, {"ZEGO_SANDBOX_SERVER_SECRET": " "})
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_server_secret(tmp_path / "nothing", {})
-    assert "hidden" not in repr(SandboxSettings(server_secret="hidden"))
+        read_secret("ServerSecret", tmp_path / "nothing", {})
+    assert "hidden" not in repr(Sandbox({1: "hidden"}))
 
 
 def test_the_callback_secret_comes_from_a_file_or_the_environment_and_is_not_shown(tmp_path: Path) -> None:
     file = write(tmp_path, "from-the-file\n")
     environment = {"ZEGO_SANDBOX_CALLBACK_SECRET": "from-the-environment", "ZEGO_SANDBOX_SERVER_SECRET": "another"}
-    assert read_callback_secret(file, environment) == "from-the-file"
-    assert read_callback_secret(None, environment) == "from-the-environment"
-    assert read_callback_secret(None, {}) == EXAMPLE_CALLBACK_SECRET
-    with pytest.raises(ConfigError, match="put the callback secret there"):
-        read_callback_secret(None, {"ZEGO_SANDBOX_CALLBACK_SECRET": ""})
-    assert "hidden" not in repr(SandboxSettings(callback_secret="hidden"))
+    assert read_secret("callback secret", file, environment) == "from-the-file"
+    assert read_secret("callback secret", None, environment) == "from-the-environment"
+    assert read_secret("callback secret", None, {}) == EXAMPLE_CALLBACK_SECRET
+    with pytest.raises(ConfigError, match="put your application's callback secret there"):
+        read_secret("callback secret", None, {"ZEGO_SANDBOX_CALLBACK_SECRET": ""})
+    assert "hidden" not in repr(Sandbox(APPS, callback_secrets={12345: "hidden"}))
 
 
 async def test_the_program_sends_callbacks_as_it_is_told(tmp_path: Path) -> None:
     script = write(tmp_path, "steps: [{at: 0, join: {room: a, user: x}}]")
-    settings = SandboxSettings(
-        port=0,
-        script=script,
-        callback_url="http://127.0.0.1:1/callbacks/zego",
-        callback_behaviour=CallbackBehaviour(lose=1),
-    )
-    lines, log = await run_until(settings, "step 1")
+    sandbox = Sandbox(APPS, callback_url="http://127.0.0.1:1/callbacks/zego")
+    sandbox.perform(CallbackBehaviour(lose=1))
+    lines, log = await run_until(sandbox, script, "step 1")
     assert "Callbacks go to http://127.0.0.1:1/callbacks/zego." in lines
     assert [event.get("callback") for event in log["events"]] == [None, "room_create", "room_login"]
 
 
-async def test_the_program_refuses_an_address_that_is_none() -> None:
+def test_an_invalid_callback_url_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^send_callbacks\.url: "):
-        await run_sandbox(SandboxSettings(port=0, callback_url="127.0.0.1:8765"), lambda _: None)
+        Sandbox(APPS, callback_url="127.0.0.1:8765")

@@ -16,8 +16,8 @@ from watchdog.core.model import Outcome
 from watchdog.core.signing import sign
 from watchdog.errors import ConfigError
 from watchdog.sandbox import Action, Body, Drop, Join, Leave, Limits, Misbehaviour, RequestIdStyle, Sandbox, Start, Stop
-from watchdog.sandbox.application import HUGE_BYTES
 from watchdog.sandbox.referee import judge
+from watchdog.sandbox.replies import HUGE_BYTES
 from watchdog.sandbox.world import Event
 
 APP, SECRET, NOW = 12345, "9193cc662a4c0ec135ec71fb57194b38", 1_700_000_000.0
@@ -86,7 +86,7 @@ class Client:
         return [event for event in self.sandbox.events() if event["event"] == "stop_requested"]
 
     def is_running(self, task_id: str) -> bool:
-        return task_id in [task["task_id"] for task in self.sandbox.app.state()["tasks"]]
+        return task_id in [task["task_id"] for task in self.sandbox.state()["tasks"]]
 
     async def stop_in_the_background(self, task_id: str) -> asyncio.Task[httpx2.Response]:
         request = asyncio.create_task(self.stop(task_id))
@@ -541,7 +541,7 @@ async def test_the_quota_holds_for_the_control_api_too() -> None:
             400,
             "start: app 12345 already runs 1 tasks; stop one or raise the limit",
         )
-        client.sandbox.perform(Stop(task_id=client.sandbox.app.state()["tasks"][0]["task_id"]))
+        client.sandbox.perform(Stop(task_id=client.sandbox.state()["tasks"][0]["task_id"]))
         assert (await control(client, "start", {"room": "b"}))[0] == 200
 
 

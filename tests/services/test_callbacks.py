@@ -20,16 +20,16 @@ from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config, HttpConfig
-from watchdog.core.callbacks import Fault
+from watchdog.core.callback_body import Fault
 from watchdog.core.signing import callback_signature
 from watchdog.daemon.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
 from watchdog.daemon.lifecycle import Service
 from watchdog.errors import ConfigError
 from watchdog.sandbox import CallbackEncoding, Join, Leave, Sandbox, SendCallbacks, Speak, Start
-from watchdog.services.callbacks import STATUS_OF_FAULT, Webhook
-from watchdog.store.tasks import Store
+from watchdog.services.callbacks import STATUS_OF_FAULT, CallbackIntake
+from watchdog.store.tasks import Tasks
 from watchdog.wiring import database as opening
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 
 CALLBACK_SECRET = "not-a-real-callback-secret"
 JSON = "application/json"
@@ -51,13 +51,13 @@ def configured(url: str, sandbox: Sandbox | None = None, **zego: Any) -> Config:
 class Bench:
     """The endpoint alone, on SQLite; ``healthy`` and ``ready`` are what it is told."""
 
-    def __init__(self, webhook: Webhook, application: Application) -> None:
-        self.webhook = webhook
+    def __init__(self, intake: CallbackIntake, application: Application) -> None:
+        self.intake = intake
         self.application = application
         self.healthy = self.ready = True
         self.server = HttpServer(
             ("127.0.0.1", 0),
-            webhook,
+            intake,
             is_healthy=lambda: self.healthy,
             is_ready=lambda: self.ready,
             read_seconds=0.3,
@@ -83,8 +83,8 @@ async def bench(sqlite_url: str) -> AsyncIterator[Bench]:
     config = configured(sqlite_url)
     engine = opening.engine(config.database)
     clock = SystemClock()
-    parts = wiring.build(config, clock, engine, Store(engine, "").now())
-    bench = Bench(parts.webhook, application)
+    parts = Parts(config, clock, engine, Tasks(engine, "").now())
+    bench = Bench(parts.callbacks, application)
     bench.server.bind()
     await bench.server.start()
     yield bench
@@ -149,7 +149,7 @@ async def test_what_happens_at_the_vendor_arrives_in_the_table(sqlite_url: str, 
             async with httpx2.AsyncClient(trust_env=False) as http:
                 for path in ("/healthz", "/readyz"):
                     assert (await http.get(service.http.url + path)).status_code == 200
-            assert set(service.parts.webhook.answers) == {"accepted"}
+            assert set(service.parts.callbacks.responses) == {"accepted"}
         finally:
             hurry = asyncio.Event()
             hurry.set()
@@ -183,7 +183,7 @@ async def test_a_copy_and_a_forged_body_under_the_same_signature(bench: Bench) -
     forged = genuine | {"event": "room_logout", "logout_time": str(int(genuine["login_time"]) + 1)}
     assert await bench.post(body_of(forged)) == (200, "suspicious")
     assert bench.application.rows("SELECT user_count FROM zego_tasks") == [{"user_count": 1}]
-    assert bench.webhook.answers == {"accepted": 1, "replayed": 1, "suspicious": 1}
+    assert bench.intake.responses == {"accepted": 1, "replayed": 1, "suspicious": 1}
 
 
 # Made when the test runs, for they expire.
@@ -210,7 +210,7 @@ async def test_what_is_refused_is_counted_and_changes_nothing(bench: Bench, what
     # Who is cut off while writing may not get to read the answer.
     with contextlib.suppress(httpx2.TransportError) if what == "huge" else contextlib.nullcontext():
         assert await bench.post(make(), content_type) == expected
-    assert bench.webhook.answers == {expected[1]: 1}
+    assert bench.intake.responses == {expected[1]: 1}
     assert bench.application.rows("SELECT * FROM zego_callbacks_seen") == []
     assert bench.application.rows("SELECT * FROM zego_room_users") == []
 
@@ -246,7 +246,7 @@ async def test_a_slow_body_is_not_waited_for(bench: Bench) -> None:
         reply = await reader.read()
     writer.close()
     assert reply.startswith(b"HTTP/1.1 408 ")
-    assert bench.webhook.answers == {"too_slow": 1}
+    assert bench.intake.responses == {"too_slow": 1}
 
 
 @pytest.mark.parametrize("head", ["", "POST / HTTP/1.1\r\nHost:", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nPOST"])
@@ -260,7 +260,7 @@ async def test_a_slow_head_is_not_waited_for(bench: Bench, head: str) -> None:
 async def test_a_sender_who_leaves_is_counted(bench: Bench) -> None:
     _, writer = await bench.connect(SLOW)
     writer.transport.abort()
-    await eventually("it is noticed", lambda: bench.webhook.answers["disconnected"] == 1, seconds=5)
+    await eventually("it is noticed", lambda: bench.intake.responses["disconnected"] == 1, seconds=5)
 
 
 async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
@@ -271,7 +271,7 @@ async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
     assert (await bench.http.get(bench.server.url + "/healthz")).status_code == 200
     for _, writer in connections:
         writer.close()
-    await eventually("all have gone", lambda: bench.webhook.answers["disconnected"] >= CONCURRENT, seconds=5)
+    await eventually("all have gone", lambda: bench.intake.responses["disconnected"] >= CONCURRENT, seconds=5)
     assert await bench.post(body_of(login())) == (200, "accepted")
 
 
@@ -301,7 +301,7 @@ async def test_nothing_of_a_request_is_logged(bench: Bench, caplog: pytest.LogCa
 async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = taken.getsockname()
-        server = HttpServer(address, bench.webhook, is_healthy=lambda: True, is_ready=lambda: True)
+        server = HttpServer(address, bench.intake, is_healthy=lambda: True, is_ready=lambda: True)
         with pytest.raises(ConfigError, match=rf"http\.listen: cannot listen on 127\.0\.0\.1 port {address[1]}"):
             server.bind()
 
@@ -311,12 +311,12 @@ async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -
 
 async def test_a_refusal_is_logged_once_and_then_once_a_minute(world: World) -> None:
     config = configured("sqlite:///unused.db")
-    parts = wiring.build(config, world.clock, world.engine, world.store.now())
+    parts = Parts(config, world.clock, world.engine, world.tasks.now())
     bad = body_of(login(signature="0" * 40))
     with structlog.testing.capture_logs() as logs:
         for seconds in (0, 1, 58, 1, 30, 31):
             world.advance(seconds)
-            await parts.webhook.receive(JSON, bad)
+            await parts.callbacks.receive(JSON, bad)
     assert [(event["event"], event["kind"], event["status"], event["count"]) for event in logs] == [
         ("callback_refused", "bad_signature", 401, 1),
         ("callback_refused", "bad_signature", 401, 3),
@@ -342,11 +342,11 @@ def test_the_secret_comes_from_a_file_of_its_own(tmp_path: Path) -> None:
     assert zego.discover is False
 
     file.write_text(json.dumps({"zego": {"apps": [app | {"callback_secret": CALLBACK_SECRET}]}}))
-    with pytest.raises(ConfigError, match=r"callback_secret: .* name that as callback_secret_file") as caught:
+    with pytest.raises(ConfigError, match=r"callback_secret: .* set callback_secret_file to its path") as caught:
         load(file, {})
     assert CALLBACK_SECRET not in str(caught.value)
     environ = {"ZEGO_WATCHDOG_ZEGO__APPS": json.dumps([app | {"callback_secret": CALLBACK_SECRET}])}
-    with pytest.raises(ConfigError, match=f"app {APP_ID} has its callback secret twice"):
+    with pytest.raises(ConfigError, match=f"app {APP_ID} has two callback secrets"):
         load(file, environ)
 
 
@@ -365,5 +365,5 @@ def test_addresses(listen: str, address: tuple[str, int] | None) -> None:
 
 @pytest.mark.parametrize("listen", ["8765", ":8765", "127.0.0.1", "::1:80", "[1.2.3.4]:80", "h:65536", "http://h:80"])
 def test_no_addresses(listen: str) -> None:
-    with pytest.raises(ValueError, match=r"is no host and port; write 127\.0\.0\.1:8765"):
+    with pytest.raises(ValueError, match=r"is not a host and a port; write 127\.0\.0\.1:8765"):
         HttpConfig(listen=listen)

@@ -6,18 +6,26 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from tests.support.stopping_bench import bench, empty_room, value
+from tests.support.stopping_bench import Bench, bench, empty_room, value
 from tests.support.time_travel import World
 from watchdog.daemon.metrics import Metrics
 from watchdog.observer import Observer, Reading
-from watchdog.services.figures import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, Gauges
+from watchdog.services.figures import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, DatabaseFigures
+from watchdog.store.aio.calls import AsyncFigures
 from watchdog.store.callbacks import CallbackStore
+from watchdog.store.figures import ROWS_AT_ONCE, FigureStore
 
 
-async def read_all(gauges: Gauges, world: World) -> None:
+def reader(it: Bench, observer: Observer, *, rows_at_once: int = ROWS_AT_ONCE) -> DatabaseFigures:
+    storage = it.parts.storage
+    figures = AsyncFigures(storage.threads, FigureStore(storage.engine, "", rows_at_once=rows_at_once))
+    return DatabaseFigures(figures, storage.clock, observer, it.world.clock)
+
+
+async def read_all(figures: DatabaseFigures, world: World) -> None:
     """Take steps until everything has been read, as of this moment or of a few later ones."""
     until = world.clock.monotonic() + EVERY_SECONDS
-    while (wait := await gauges.run_once()) + world.clock.monotonic() < until:
+    while (wait := await figures.run_once()) + world.clock.monotonic() < until:
         world.advance(wait)
 
 
@@ -39,8 +47,8 @@ async def test_what_stands_in_the_database(world: World, rows_at_once: int) -> N
         world.advance(10)
         await it.parts.sweeper._plan()
         world.advance(45)
-        gauges = Gauges(it.parts.storage, metrics, world.clock, rows_at_once=rows_at_once)
-        while await gauges.run_once() == 0:
+        figures = reader(it, metrics, rows_at_once=rows_at_once)
+        while await figures.run_once() == 0:
             pass
         assert value(metrics, "tasks", status="active") == 4
         assert value(metrics, "unknown_rooms") == 2
@@ -50,7 +58,7 @@ async def test_what_stands_in_the_database(world: World, rows_at_once: int) -> N
         assert value(metrics, "due_lag_seconds") == (world.now - world.task("empty")["wake_at"]).total_seconds()
         assert value(metrics, "database_refreshed_timestamp_seconds") == world.clock.time()
         assert (value(metrics, "sqlite_wal_bytes") is None) == (world.dialect == "postgresql")
-        await read_all(gauges, world)
+        await read_all(figures, world)
     assert {status: value(metrics, "tasks", status=status) for status in ("active", "released", "failed")} == {
         "active": 4,
         "released": 2,
@@ -61,7 +69,7 @@ async def test_what_stands_in_the_database(world: World, rows_at_once: int) -> N
 async def test_an_empty_database(world: World) -> None:
     metrics = Metrics()
     async with bench(world, metrics) as it:
-        await read_all(Gauges(it.parts.storage, metrics, world.clock), world)
+        await read_all(reader(it, metrics), world)
     for name in ("unknown_rooms", "oldest_evidence_seconds", "oldest_empty_room_seconds", "due_tasks"):
         assert value(metrics, name) == 0, name
     assert value(metrics, "due_lag_seconds") == 0
@@ -79,9 +87,9 @@ async def test_who_came_back_within_the_day(world: World) -> None:
             if task != "gone":
                 callbacks = CallbackStore(world.engine, "host/1", 1)
                 world.advance(10)
-                assert callbacks.rejoined(1, task, world.now) == 1
+                callbacks.heard(1, task, task, world.now, is_person=True, discover=False)
         world.advance(500)
-        await read_all(Gauges(it.parts.storage, metrics, world.clock), world)
+        await read_all(reader(it, metrics), world)
     assert value(metrics, "rejoined_stops") == 1
 
 
@@ -94,12 +102,12 @@ async def test_after_each_step_nothing_is_read_for_many_times_as_long(
     for number in range(9):
         world.app.start(str(number), f"room {number}")
     async with bench(world, metrics) as it:
-        gauges = Gauges(it.parts.storage, metrics, world.clock, rows_at_once=3)
+        figures = reader(it, metrics, rows_at_once=3)
         sa.event.listen(world.engine, "after_cursor_execute", lambda *_: world.advance(statement_seconds))
         busy = idle = 0.0
         while world.clock.monotonic() < 4000:
             began = world.clock.monotonic()
-            wait = await gauges.run_once()
+            wait = await figures.run_once()
             took = world.clock.monotonic() - began
             assert wait >= times * took * 0.999
             busy, idle = busy + took, idle + wait
@@ -112,10 +120,10 @@ async def test_steps_that_are_short_are_taken_at_once(world: World) -> None:
     metrics = Metrics()
     world.app.start("t", "room")
     async with bench(world, metrics) as it:
-        gauges = Gauges(it.parts.storage, metrics, world.clock)
-        assert await gauges.run_once() == EVERY_SECONDS
+        figures = reader(it, metrics)
+        assert await figures.run_once() == EVERY_SECONDS
         world.advance(0.8 * EVERY_SECONDS)
-        assert await gauges.run_once() == EVERY_SECONDS, "early, and all of them again"
+        assert await figures.run_once() == EVERY_SECONDS, "early, and all of them again"
     assert [value(metrics, name) for name in ("due_tasks", "unknown_rooms", "rejoined_stops")] == [0, 1, 0]
     assert value(metrics, "tasks", status="released") == 0, "the last of the five"
 
@@ -124,7 +132,7 @@ async def test_a_long_step_is_taken_alone(world: World) -> None:
     metrics = Metrics()
     async with bench(world, metrics) as it:
         sa.event.listen(world.engine, "after_cursor_execute", lambda *_: world.advance(AT_ONCE_SECONDS))
-        await Gauges(it.parts.storage, metrics, world.clock).run_once()
+        await reader(it, metrics).run_once()
     assert (value(metrics, "due_tasks"), value(metrics, "unknown_rooms")) == (0, None)
 
 
@@ -147,10 +155,10 @@ async def test_the_active_tasks_have_most_of_the_time(
         sqlite_world.app.start(str(number), f"room {number}")
     sqlite_world.app.execute("UPDATE zego_tasks SET status = ?", status)
     async with bench(sqlite_world) as it:
-        gauges = Gauges(it.parts.storage, Counting(), sqlite_world.clock, rows_at_once=1)
+        figures = reader(it, Counting(), rows_at_once=1)
         sa.event.listen(sqlite_world.engine, "after_cursor_execute", takes_long)
         while sqlite_world.clock.monotonic() < 40_000:
-            sqlite_world.advance(await gauges.run_once())
+            sqlite_world.advance(await figures.run_once())
     active = read["unknown_rooms"]
     ended = read["tasks"] - active
     # A step for each of thirty rows, and as many for those that are active.
@@ -162,12 +170,12 @@ async def test_a_database_that_is_away_is_tried_again_and_the_figures_stay(sqlit
     metrics = Metrics()
     sqlite_world.app.start("t")
     async with bench(sqlite_world, metrics) as it:
-        gauges = Gauges(it.parts.storage, metrics, sqlite_world.clock)
-        await read_all(gauges, sqlite_world)
+        figures = reader(it, metrics)
+        await read_all(figures, sqlite_world)
         before = value(metrics, "database_refreshed_timestamp_seconds")
         sqlite_world.app.execute("ALTER TABLE zego_tasks RENAME TO zego_away")
         sqlite_world.advance(100)
-        assert await gauges.run_once() > 0
+        assert await figures.run_once() > 0
         assert value(metrics, "database_errors_total") == 1
         assert value(metrics, "database_refreshed_timestamp_seconds") == before
         assert value(metrics, "tasks", status="active") == 1

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from tests.support.stopping_bench import Bench, bench
 from tests.support.time_travel import World
-from watchdog.cli import app
+from watchdog.cli.app.root import app
 from watchdog.sandbox import Limits, Sandbox
-from watchdog.services.sender import Held
-from watchdog.store.reports import tasks as reports
-from watchdog.store.tasks import Daemon, Doing
+from watchdog.services.claims import Claimed
+from watchdog.store.records import Activity, Instance
+from watchdog.store.reports import health
 
 OFF = {"verify": "off"}
 
@@ -47,12 +47,12 @@ def outcomes(world: World) -> Counter[str]:
 
 def beat(it: Bench, active: int, *, daemons: int = 1, released_until: datetime | None = None) -> None:
     """What the heartbeat does every five seconds."""
-    it.parts.storage.synchronise(it.world.now)
-    it.parts.guarding.look(active=active, daemons=daemons, released_until=released_until)
+    it.parts.storage.clock.synchronise(it.world.now)
+    it.parts.guard.look(active=active, daemons=daemons, released_until=released_until)
 
 
 def tripped(it: Bench) -> bool:
-    return it.parts.guarding.tripped_at is not None
+    return it.parts.guard.tripped_at is not None
 
 
 async def minutes(it: Bench, number: float, active: int) -> None:
@@ -196,9 +196,9 @@ async def test_an_operators_own_order_is_not_held_back(world: World) -> None:
         await it.after(45)
         assert outcomes(world) == {"stopped": 1, "withheld": 2}
         (left, *_) = (f"t{task}" for task in range(3) if world.task(f"t{task}")["status"] == "active")
-        claim = world.store.claim_one(left, "token", lease_seconds=20)
+        claim = world.tasks.claim_one(left, "token", lease_seconds=20)
         assert claim is not None
-        (finished,) = await it.parts.stopper.work([Held(claim, 1, world.clock.monotonic() + 20, manual=True)])
+        (finished,) = await it.parts.stopper.work([Claimed(claim, 1, world.clock.monotonic() + 20, manual=True)])
         assert finished.outcome == "stopped"
 
 
@@ -254,33 +254,33 @@ async def test_a_reload_changes_the_limits(world: World) -> None:
 class TestDaemonsRow:
     """What the heartbeat writes of it, and the order that it reads."""
 
-    ONE = Daemon("host/1", "host", 1, "0", "enforce")
+    ONE = Instance("host/1", "host", 1, "0", "enforce")
 
     def test_what_a_daemon_does_stands_in_its_row(self, world: World) -> None:
-        doing = Doing(in_flight=7, requests=1234, guard_tripped_at=world.now, guard_held=940)
-        world.store.pulse(self.ONE, 60, fresh=True, doing=doing)
-        _, (row,) = reports.all_daemons(world.engine)
+        activity = Activity(in_flight=7, requests=1234, guard_tripped_at=world.now, guard_held=940)
+        world.heartbeats.beat(self.ONE, 60, fresh=True, activity=activity)
+        _, (row,) = health.all_daemons(world.engine)
         assert (row.in_flight, row.requests, row.guard_held) == (7, 1234, 940)
         assert row.guard_tripped_at == world.now
         assert row.has_tripped
-        world.store.pulse(self.ONE, 60, fresh=False, doing=Doing(requests=1300))
-        _, (row,) = reports.all_daemons(world.engine)
+        world.heartbeats.beat(self.ONE, 60, fresh=False, activity=Activity(requests=1300))
+        _, (row,) = health.all_daemons(world.engine)
         assert (row.in_flight, row.requests, row.guard_held, row.guard_tripped_at) == (0, 1300, 0, None)
 
     def test_the_dead_do_not_trip(self, world: World) -> None:
-        world.store.pulse(self.ONE, 60, fresh=True, doing=Doing(guard_tripped_at=world.now))
+        world.heartbeats.beat(self.ONE, 60, fresh=True, activity=Activity(guard_tripped_at=world.now))
         world.advance(60)
-        _, (row,) = reports.all_daemons(world.engine)
+        _, (row,) = health.all_daemons(world.engine)
         assert not row.has_tripped
 
     def test_an_order_reaches_the_living_and_stands_until_it_is_over(self, world: World) -> None:
-        two = Daemon("host/2", "host", 2, "0", "enforce")
-        world.store.pulse(self.ONE, 60, fresh=True)
+        two = Instance("host/2", "host", 2, "0", "enforce")
+        world.heartbeats.beat(self.ONE, 60, fresh=True)
         world.advance(60)
-        assert world.another_store("host/2").pulse(two, 60, fresh=True).guard_released_until is None
-        assert reports.release_guard(world.engine, 600) == 1
-        assert world.store.pulse(two, 60, fresh=False).guard_released_until == world.ahead(600)
-        assert world.store.pulse(self.ONE, 60, fresh=False).guard_released_until is None
+        assert world.another_store("host/2").heartbeats.beat(two, 60, fresh=True).guard_released_until is None
+        assert health.release_guard(world.engine, 600) == 1
+        assert world.heartbeats.beat(two, 60, fresh=False).guard_released_until == world.ahead(600)
+        assert world.heartbeats.beat(self.ONE, 60, fresh=False).guard_released_until is None
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,14 +17,15 @@ from tests.support.time_travel import World
 from tests.support.virtual_loop import run_virtual
 from watchdog.config.settings import Config
 from watchdog.core.model import Evidence, Source, Status
-from watchdog.core.policy import Rule, decide
-from watchdog.daemon.lifecycle import Service
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
 from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
-from watchdog.services.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
-from watchdog.store.aio.threads import Storage
+from watchdog.services.poller import Polled, Poller
+from watchdog.store.aio.calls import AsyncPolling
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.figures import FigureStore
 from watchdog.store.polling import PollStore
-from watchdog.wiring import parts as wiring
+from watchdog.store.retention import RetentionStore
 from watchdog.wiring.parts import Parts
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
@@ -72,7 +71,7 @@ class Bench:
         self.vendor = vendor
 
     async def poll(self) -> Polled:
-        self.parts.storage.synchronise(self.world.now)
+        self.parts.storage.clock.synchronise(self.world.now)
         assert self.parts.poller is not None
         return await self.parts.poller.run_once()
 
@@ -95,7 +94,7 @@ async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench
         }
     )
     vendor = Vendor()
-    parts = wiring.build(config, world.clock, world.engine, world.store.now(), transport=httpx2.MockTransport(vendor))
+    parts = Parts(config, world.clock, world.engine, world.tasks.now(), transport=httpx2.MockTransport(vendor))
     try:
         yield Bench(world, parts, vendor)
     finally:
@@ -160,10 +159,10 @@ async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkey
             waiting.append(waiting[-1] - 1)
 
     async with bench(world) as it:
-        real = it.parts.storage.call
+        real = it.parts.storage.threads.call
         for number in range(200):
             world.app.start(f"t{number}", f"room-{number}")
-        monkeypatch.setattr(it.parts.storage, "call", call)
+        monkeypatch.setattr(it.parts.storage.threads, "call", call)
         assert (await it.poll()).changed == 200
         assert max(waiting) == 1
 
@@ -334,7 +333,7 @@ async def test_only_stops_are_watched_and_nothing_is_by_zero_seconds(
 
 
 def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) -> None:
-    store = PollStore(world.engine)
+    store = RetentionStore(world.engine)
     for task, rejoined_at in (("back", world.now), ("gone", None)):
         world.app.execute(
             "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until, rejoined_at) VALUES (?, ?, ?, ?, ?)",
@@ -345,15 +344,14 @@ def test_watches_are_forgotten_after_a_day_and_returns_are_kept(world: World) ->
             rejoined_at,
         )
     world.advance(86_400)
-    assert store.prune() == 0
+    assert store.prune_gone() == 0
     world.advance(601)
-    assert store.prune() == 1
+    assert store.prune_gone() == 1
     assert [row["task_id"] for row in rejoins(world)] == ["back"]
 
 
-def test_the_age_of_evidence(world: World) -> None:
+def test_the_newest_hint_and_the_number_of_active_tasks(world: World) -> None:
     store = PollStore(world.engine)
-    assert (store.evidence_age().oldest_seconds, store.evidence_age().unknown) == (None, 0)
     assert (store.active(), store.newest_hint()) == (0, None)
     world.app.start("a", "a", user_count=1)
     world.advance(10)
@@ -363,8 +361,6 @@ def test_the_age_of_evidence(world: World) -> None:
     world.app.start("ended", "ended", user_count=1)
     world.app.release("ended")
     world.advance(5)
-    age = store.evidence_age()
-    assert (age.oldest_seconds, age.unknown) == (15, 1)
     assert (store.active(), store.newest_hint()) == (3, newest)
 
 
@@ -394,132 +390,6 @@ async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complain
         assert all(world.task(f"t{number}")["user_count"] == 0 for number in range(30))
 
 
-# The feed of hints
-
-
-async def test_silence_is_said_once_and_its_end_too(world: World) -> None:
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
-        with structlog.testing.capture_logs() as logs:
-            world.advance(1000)
-            assert not await feed.check()  # no task, no hints
-            world.app.start("t", "room", user_count=1)
-            for _ in range(13):
-                assert not await feed.check()
-                world.advance(5)
-            assert await feed.check()
-            assert await feed.check()
-            # ZEGO's answers, too, are words.
-            assert not await feed.check(world.clock.monotonic() - 1)
-            world.advance(70)
-            assert await feed.check()
-            world.app.people("room", 1)
-            assert not await feed.check()
-        assert [event["event"] for event in logs] == ["hints_have_died", "hints_are_back"] * 2
-
-
-@pytest.mark.parametrize("who", ["application", "ZEGO"])
-async def test_a_feed_that_lives_is_seldom_looked_at_and_never_taken_for_dead(world: World, who: str) -> None:
-    """A look is ten thousand rows, and while ZEGO answers it says nothing new."""
-    looks = 0
-
-    class Counting(PollStore):
-        def newest_hint(self) -> datetime | None:
-            nonlocal looks
-            looks += 1
-            return super().newest_hint()
-
-    world.app.start("t", "room", user_count=1)
-    last = world.clock.monotonic()
-    async with bench(world) as it:
-        feed = Feed(Counting(world.engine), it.parts.storage, world.clock, silence_seconds=300)
-        for second in range(0, 3000, 5):
-            assert not await feed.check(world.clock.monotonic() if who == "ZEGO" else -math.inf)
-            if second % 290 == 0:
-                last = world.clock.monotonic()
-                world.app.people("room", 1)
-            world.advance(5)
-        assert looks == 0 if who == "ZEGO" else LOOKS <= looks <= LOOKS * 3000 / 300
-        if who == "application":
-            while not await feed.check():
-                world.advance(5)
-            assert 300 <= world.clock.monotonic() - last <= 300 + 300 / LOOKS + 5
-
-
-async def test_the_active_tasks_are_counted_now_and_then(world: World) -> None:
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=60)
-        counted = []
-        for number in range(5):
-            await feed.check()
-            counted.append(feed.active)
-            world.app.start(f"t{number}")
-            world.advance(5)
-        assert COUNT_SECONDS == 15
-        assert counted == [0, 1, 1, 1, 4], "at once where there were none"
-
-
-async def test_the_word_of_the_last_moment_counts(world: World) -> None:
-    world.app.start("t", "room", user_count=1)
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=300)
-        for second in range(0, 305, 5):
-            assert not await feed.check(), second
-            world.advance(5)
-        # The last regular look was five seconds ago.
-        world.app.people("room", 1)
-        assert not await feed.check()
-
-
-async def test_where_nothing_is_active_any_more_nothing_has_died(world: World) -> None:
-    world.app.start("t", "room")
-    async with bench(world) as it:
-        feed = Feed(it.parts.poll_store, it.parts.storage, world.clock, silence_seconds=301)
-        for second in range(0, 305, 5):
-            assert not await feed.check(), second
-            world.advance(5)
-        # They were last counted five seconds ago.
-        world.app.release("t")
-        assert not await feed.check()
-
-
-async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world: World) -> None:
-    config = Config.model_validate(
-        {
-            "zego": {"apps": [{"app_id": 1, "server_secret": SECRET}], "rtc_url": ""},
-            "policy": {"verify": "off", "hint_max_age_seconds": 60},
-        }
-    )
-    service = Service(config, world.clock, world.engine)
-    try:
-        await service._beat(first=True)
-        began = world.now
-        world.app.start("t", "room", user_count=1)
-        world.app.people("room", 0)
-        for _ in range(12):
-            await service._beat(first=False)
-            world.advance(5)
-        assert service.parts.watch.watching_since == began
-        for _ in range(2):
-            await service._beat(first=False)
-            world.advance(5)
-        dead = service.parts.watch.watching_since
-        assert dead == world.ago(5)
-        task = world.store.newly_empty(1)[1][0]
-        rules = wiring.rules(config)
-        assert decide(task, None, rules, world.now, watching_since=began).rule is not Rule.HINT_BEFORE_GAP
-        fresh = replace(rules, hint_max_age_seconds=3600)
-        assert decide(task, None, fresh, world.now, watching_since=dead).rule is Rule.HINT_BEFORE_GAP
-
-        # A hint that comes now is trusted, and the silence is over.
-        world.app.people("room", 0)
-        world.advance(5)
-        await service._beat(first=False)
-        assert service.parts.watch.watching_since == dead
-    finally:
-        await service.parts.close()
-
-
 # Virtual time: three thousand rooms, the vendor's own limit
 
 
@@ -542,7 +412,7 @@ class LoopClock:
         await pause(seconds)
 
 
-class InlineStorage(Storage):
+class InlineThreads(DatabaseThreads):
     """No threads: virtual time would run ahead of them."""
 
     async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -581,9 +451,10 @@ class Many:
 
     def __init__(self, world: World, vendor: Limited) -> None:
         clock = LoopClock(world)
-        self.store = PollStore(world.engine)
-        storage = InlineStorage(world.store, clock)
-        storage.synchronise(world.now)
+        self.figures = FigureStore(world.engine, "")
+        polling = AsyncPolling(InlineThreads(world.engine, clock), PollStore(world.engine))
+        database_clock = DatabaseClock(clock)
+        database_clock.synchronise(world.now)
         self.zego = ZegoClient(
             {1: SECRET},
             asr_url="http://zego/",
@@ -592,10 +463,9 @@ class Many:
             clock=clock,
             transport=httpx2.MockTransport(vendor),
         )
-        self.occupancy = Occupancy(self.zego, Pace(10), storage, background=Pace(10 * BACKGROUND_SHARE))
-        self.poller = Poller(
-            storage=storage, store=self.store, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock
-        )
+        paces = [Pace[int](rate, clock=clock) for rate in (10, 10 * BACKGROUND_SHARE)]
+        self.occupancy = Occupancy(self.zego, paces[0], database_clock, background=paces[1])
+        self.poller = Poller(polling=polling, occupancy=self.occupancy, apps=[1], every_seconds=15, clock=clock)
         self.clock = clock
 
 
@@ -635,11 +505,12 @@ def test_with_three_thousand_rooms_no_evidence_is_older_than_45_seconds(sqlite_w
             else:
                 await pause(1)
             many.clock.monotonic()
-            age = many.store.evidence_age()
+            active = many.figures.walk_active()
             if second >= 50:
-                assert age.unknown == 0
-                assert age.oldest_seconds is not None
-                ages.append(age.oldest_seconds)
+                assert active is not None
+                assert active.unknown == 0
+                assert active.oldest_evidence_at is not None
+                ages.append((sqlite_world.now - active.oldest_evidence_at).total_seconds())
         await many.poller.close()
         await many.zego.aclose()
 

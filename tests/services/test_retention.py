@@ -13,23 +13,23 @@ from tests.support.time_travel import FakeClock, World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config, PolicyConfig
-from watchdog.core.model import Evidence, Mode, Outcome, Reason, Reply, Source, Status
+from watchdog.core.model import Evidence, Mode, Outcome, Reason, Reply, Source
 from watchdog.errors import ConfigError
 from watchdog.services import retention
 from watchdog.services.retention import Keep, Retention
 from watchdog.store import schema
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.calls import AsyncRetention
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.attempts import Ledger
 from watchdog.store.engine import open_engine, writing
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.records import Claim, Instance, Intent, SetAside
 from watchdog.store.retention import RetentionStore
-from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
-from watchdog.wiring import parts as wiring
+from watchdog.store.tasks import Tasks
+from watchdog.wiring.parts import Parts
 
 DAY = 86_400.0
 TASKS_DAYS, ATTEMPTS_DAYS = 90, 400
-
-
-def no_callbacks() -> int:
-    return 0
 
 
 def made(
@@ -40,25 +40,23 @@ def made(
     instance: str = "host/1",
     clock: FakeClock | None = None,
 ) -> Retention:
-    store = Store(world.engine, instance)
+    threads = DatabaseThreads(world.engine, clock or world.clock)
     return Retention(
-        storage=Storage(store, clock or world.clock),
-        store=RetentionStore(world.engine),
+        retention=AsyncRetention(threads, RetentionStore(world.engine)),
         keep=Keep.of_days(tasks, attempts),
-        prune_callbacks=no_callbacks,
         instance=instance,
         clock=clock or world.clock,
     )
 
 
 def beat(world: World, instance: str = "host/1") -> None:
-    Store(world.engine, instance).pulse(Daemon(instance, "host", 1, "0", "enforce"), 60, fresh=False)
+    Heartbeats(world.engine).beat(Instance(instance, "host", 1, "0", "enforce"), 60, fresh=False)
 
 
 async def one_pass(service: Retention, world: World) -> list[float]:
     """Run batches until there is nothing to do for a long while; return the waits that were asked for."""
     waits: list[float] = []
-    while not waits or waits[-1] < retention.ASK_AGAIN_SECONDS:
+    while not waits or waits[-1] < retention.PASS_SECONDS:
         beat(world)
         waits.append(await service.run_once())
     return waits
@@ -72,42 +70,41 @@ async def whole(world: World, *, tasks: int = TASKS_DAYS, attempts: int = ATTEMP
     assert (await one_pass(service, world))[-1] == retention.PASS_SECONDS
 
 
-def claimed(task_id: str, store: Store) -> Claim:
-    claim = store.claim_one(task_id, "token", lease_seconds=20)
+def claimed(world: World, task_id: str) -> Claim:
+    claim = world.tasks.claim_one(task_id, "token", lease_seconds=20)
     assert claim is not None
     return claim
 
 
-def sent(world: World, task_id: str, store: Store | None = None) -> Intent:
+def sent(world: World, task_id: str) -> Intent:
     """A request is on its way."""
-    store = store or world.store
     world.app.people(world.task(task_id)["room_id"], 0)
-    claim = claimed(task_id, store)
+    claim = claimed(world, task_id)
     evidence = Evidence(0, world.now, Source.APP)
     intent = Intent(claim, 1, Reason.EMPTY_ROOM, evidence, world.ahead(100))
-    store.intend([intent])
+    world.ledger.intend([intent])
     return intent
 
 
 def stopped(world: World, task_id: str, *, watch_seconds: float = 0.0) -> None:
     """A task is started and stopped, with one attempt on record."""
-    store = Store(world.engine, "host/1", rejoin_watch_seconds=watch_seconds)
+    ledger = Ledger(world.engine, "host/1", rejoin_watch_seconds=watch_seconds)
     world.app.start(task_id, f"room of {task_id}")
     world.app.people(f"room of {task_id}", 0)
-    claim = claimed(task_id, store)
-    (request,) = store.intend(
+    claim = claimed(world, task_id)
+    (request,) = ledger.intend(
         [Intent(claim, 1, Reason.EMPTY_ROOM, Evidence(0, world.now, Source.APP), world.ahead(100))]
     )
     assert request is not None
     reply = Reply(200, "0", "Success", "request", None, None, 0.0)
-    store.record([Answer(claim, request, Outcome.STOPPED, world.now, reply, None, Status.STOPPED, 0)])
+    ledger.record([request.answer(Outcome.STOPPED, replied_at=world.now, reply=reply)])
 
 
 def spared(world: World, task_id: str, detail: str) -> None:
     """A line in the ledger about a task that goes on."""
-    claim = claimed(task_id, world.store)
+    claim = claimed(world, task_id)
     evidence = Evidence(3, world.now, Source.API)
-    world.store.set_aside([SetAside(claim, 1, Outcome.SPARED, Reason.EMPTY_ROOM, detail, evidence, None, 60)])
+    world.tasks.set_aside([SetAside(claim, 1, Outcome.SPARED, Reason.EMPTY_ROOM, detail, evidence, None, 60)])
 
 
 def known(world: World, table: str) -> list[str]:
@@ -251,7 +248,7 @@ async def test_a_pass_goes_in_small_batches_with_pauses_and_says_one_word(world:
     assert logs == [{"event": "pruned", "log_level": "info", "tasks": 25, "attempts": 25, "rejoins": 0, "callbacks": 0}]
     assert known(world, "zego_tasks") == ["active"]
     with capture_logs() as logs:
-        world.advance(retention.PASS_SECONDS)
+        world.advance(retention.TABLES_SECONDS)
         await one_pass(service, world)
     assert logs == []
 
@@ -364,7 +361,7 @@ async def test_a_clock_that_jumps_makes_nothing_old(world: World, days: int) -> 
     assert await passes(retention.FIRST_PASS_SECONDS) == retention.PASS_SECONDS
     world.advance(days * DAY)
     with capture_logs() as logs:
-        assert await passes(retention.PASS_SECONDS) == retention.ASK_AGAIN_SECONDS
+        assert await passes(retention.TABLES_SECONDS) == retention.ASK_AGAIN_SECONDS
     assert [entry["event"] for entry in logs] == ["not_pruned"]
     assert known(world, "zego_tasks") == known(world, "zego_stop_attempts") == ["task"]
     world.advance(-days * DAY)
@@ -392,12 +389,16 @@ async def test_a_database_that_is_away_ends_the_pass_and_not_the_job(sqlite_worl
 
 async def test_what_callbacks_told_goes_too_without_a_server_for_them(sqlite_world: World) -> None:
     left = [500, 3, 0]
+
+    class Callbacks(RetentionStore):
+        def prune_callbacks(self) -> int:
+            return left.pop(0)
+
     world = sqlite_world
+    threads = DatabaseThreads(world.engine, world.clock)
     service = Retention(
-        storage=Storage(world.store, world.clock),
-        store=RetentionStore(world.engine),
+        retention=AsyncRetention(threads, Callbacks(world.engine)),
         keep=Keep.of_days(0, 0),
-        prune_callbacks=lambda: left.pop(0),
         instance="host/1",
         clock=world.clock,
     )
@@ -420,7 +421,7 @@ class Stopwatch(FakeClock):
 
 def test_a_slow_database_gets_smaller_batches(sqlite_world: World) -> None:
     clock = Stopwatch()
-    service = made(sqlite_world, clock=clock)
+    service, store = made(sqlite_world, clock=clock), RetentionStore(sqlite_world.engine)
     service._pass = iter([None] * 100)
     for step, batches, rows in (
         (retention.BATCH_SECONDS * 0.9, 1, retention.MOST_ROWS),
@@ -429,7 +430,7 @@ def test_a_slow_database_gets_smaller_batches(sqlite_world: World) -> None:
     ):
         clock.step = step
         for _ in range(batches):
-            service._batch()
+            service._batch(store)
         assert service._rows == rows
 
 
@@ -447,7 +448,7 @@ def test_by_default_months_of_history_are_kept() -> None:
     ("text", "said"),
     [
         ("{tasks_days: -1}", "retention.tasks_days: '-1' is refused: it should be greater than or equal to 0"),
-        ("{attempts_days: 6}", "retention.attempts_days: 6 is too few: the last 7 days are read by status and check"),
+        ("{attempts_days: 6}", "retention.attempts_days: 6 is too few: status and check read the last 7 days"),
         ("{tasks_days: 1.5}", "retention.tasks_days: '1.5' is refused"),
         ("{task_days: 1}", "retention.task_days: unknown key; did you mean tasks_days?"),
     ],
@@ -465,11 +466,11 @@ async def test_a_daemon_has_the_job_and_the_ages_that_were_configured(sqlite_wor
     world = sqlite_world
     stopped(world, "old")
     world.advance(4 * DAY)
-    parts = wiring.build(load(file, {}), world.clock, world.engine, world.now)
-    parts.storage.store.pulse(parts.daemon, 60, fresh=True)
+    parts = Parts(load(file, {}), world.clock, world.engine, world.now)
+    parts.storage.heartbeats.store.beat(parts.daemon, 60, fresh=True)
     world.advance(retention.FIRST_PASS_SECONDS)
-    parts.storage.store.pulse(parts.daemon, 60, fresh=False)
-    while await parts.retention.run_once() < retention.ASK_AGAIN_SECONDS:
+    parts.storage.heartbeats.store.beat(parts.daemon, 60, fresh=False)
+    while await parts.retention.run_once() < retention.PASS_SECONDS:
         pass
     assert known(world, "zego_tasks") == []
     assert known(world, "zego_stop_attempts") == ["old"]
@@ -516,7 +517,7 @@ async def test_a_crowded_database_is_pruned_in_short_batches(crowded: tuple[sa.E
     engine, number = crowded
     clock = SystemClock()
     store = RetentionStore(engine)
-    before = Store(engine, "").now() - timedelta(days=500)
+    before = Tasks(engine, "").now() - timedelta(days=500)
     took: list[float] = []
     tasks = attempts = 0
     task_id: str | None = ""

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.core.model import Outcome, Status
-from watchdog.store.aio.answer_journal import AnswerJournal, Closing, Left
+from watchdog.store.aio.answer_journal import AnswerJournal, Left, from_json, to_json
+from watchdog.store.records import Answer
 
 DATABASE = "sqlite:/somewhere/watchdog.db"
-ANSWER = Closing(
+ANSWER = Answer(
     attempt_id=7,
     attempt=1,
     task_id="task",
@@ -42,7 +43,7 @@ ANSWER = Closing(
 )
 
 
-def answers(*numbers: int) -> list[Closing]:
+def answers(*numbers: int) -> list[Answer]:
     return [replace(ANSWER, attempt_id=number, task_id=f"task-{number}") for number in numbers]
 
 
@@ -50,18 +51,18 @@ def journal(folder: Path, instance: str = "host-1-abcd", *, database: str = DATA
     return AnswerJournal(folder, database, instance)
 
 
-def abandoned(folder: Path, *closings: Closing, database: str = DATABASE) -> Path:
+def abandoned(folder: Path, *left_behind: Answer, database: str = DATABASE) -> Path:
     """Bring about the file of a process that was killed; its lock went with it."""
     script = (
         "import json, os, sys; from pathlib import Path\n"
-        "from watchdog.store.aio.answer_journal import AnswerJournal, Closing\n"
+        "from watchdog.store.aio.answer_journal import AnswerJournal, from_json\n"
         "journal = AnswerJournal(Path(sys.argv[1]), sys.argv[2], 'host-2-dead')\n"
-        "journal.note([Closing.of_json(one) for one in json.load(sys.stdin)])\n"
+        "journal.note([from_json(one) for one in json.load(sys.stdin)])\n"
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run(
         [sys.executable, "-c", script, str(folder), database],
-        input=json.dumps([closing.as_json() for closing in closings]).encode(),
+        input=json.dumps([to_json(one) for one in left_behind]).encode(),
         check=False,
     )
     (file,) = folder.glob("answers-host-2-dead.*.jsonl")
@@ -91,7 +92,7 @@ numbers = st.integers(min_value=0, max_value=2**63 - 1)
 
 @given(
     st.builds(
-        Closing,
+        Answer,
         attempt_id=numbers,
         attempt=numbers,
         task_id=texts,
@@ -110,20 +111,20 @@ numbers = st.integers(min_value=0, max_value=2**63 - 1)
         wake_seconds=st.floats(allow_nan=False, allow_infinity=False),
     )
 )
-def test_an_answer_comes_back_as_it_was(closing: Closing) -> None:
-    assert Closing.of_json(json.loads(json.dumps(closing.as_json()))) == closing
+def test_an_answer_comes_back_as_it_was(answer: Answer) -> None:
+    assert from_json(json.loads(json.dumps(to_json(answer)))) == answer
 
 
-@pytest.mark.parametrize("field", sorted(ANSWER.as_json()))
+@pytest.mark.parametrize("field", sorted(to_json(ANSWER)))
 def test_of_anything_else_no_answer_is_made(field: str) -> None:
-    values = ANSWER.as_json()
+    values = to_json(ANSWER)
     for changed in (
         values | {field: []},
         values | {field: {}},
         {name: values[name] for name in values if name != field},
     ):
         with pytest.raises(ValueError):  # noqa: PT011 - of whatever kind
-            Closing.of_json(changed)
+            from_json(changed)
 
 
 def test_nothing_is_there_before_it_is_needed_nor_afterwards(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_what_is_not_in_the_database_stays_when_its_process_ends(tmp_path: Path)
     mine.forget([1])
     mine.close()
     with left(journal(tmp_path, "host-3")) as (one,):
-        assert one.closings == answers(1, 2), "the first is written once more, which changes nothing"
+        assert one.answers == answers(1, 2), "the first is written once more, which changes nothing"
 
 
 def test_the_living_are_left_alone(tmp_path: Path) -> None:
@@ -168,9 +169,9 @@ def test_the_living_are_left_alone(tmp_path: Path) -> None:
 def test_the_dead_are_read_once(tmp_path: Path) -> None:
     abandoned(tmp_path, *answers(1, 2, 3))
     with left(journal(tmp_path)) as (one,):
-        assert one.closings == answers(1, 2, 3)
+        assert one.answers == answers(1, 2, 3)
     with left(journal(tmp_path)) as (one,):
-        assert one.closings == answers(1, 2, 3), "not done with"
+        assert one.answers == answers(1, 2, 3), "not done with"
         one.done()
     assert journal(tmp_path).left() == []
     assert files(tmp_path) == []
@@ -180,7 +181,7 @@ def test_a_torn_last_line_is_said_and_passed_over(tmp_path: Path) -> None:
     file = abandoned(tmp_path, *answers(1, 2))
     file.write_bytes(file.read_bytes()[:-20])
     with structlog.testing.capture_logs() as logs, left(journal(tmp_path)) as (one,):
-        assert one.closings == answers(1)
+        assert one.answers == answers(1)
         one.done()
     assert [(event["event"], event["log_level"]) for event in logs] == [("journal_line_torn", "warning")]
     assert files(tmp_path) == []
@@ -194,7 +195,7 @@ def test_lines_that_are_no_answers_are_kept_aside_and_said_loudly(tmp_path: Path
     first, second, _ = file.read_bytes().split(b"\n")
     file.write_bytes(b"\n".join([first, nonsense, second, b""]))
     with structlog.testing.capture_logs() as logs, left(journal(tmp_path)) as (one,):
-        assert one.closings == answers(1, 2)
+        assert one.answers == answers(1, 2)
         one.done()
     assert [(event["event"], event["log_level"]) for event in logs] == [("journal_lines_unreadable", "error")]
     (aside,) = tmp_path.iterdir()
@@ -216,7 +217,7 @@ def test_the_journal_of_another_database_is_left_alone_and_said_once(tmp_path: P
     ]
     assert file.read_bytes() == before
     with left(journal(tmp_path, database="sqlite:/elsewhere.db")) as (one,):
-        assert one.closings == answers(1)
+        assert one.answers == answers(1)
 
 
 def test_what_is_no_file_of_ours_holds_nobody_up(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_directory_that_is_not_there_is_an_error_and_nothing_is_kept(tmp_path:
     mine.note(answers(2))
     mine.close()
     with left(journal(tmp_path / "later")) as (one,):
-        assert one.closings == answers(2)
+        assert one.answers == answers(2)
 
 
 def test_half_a_line_that_found_no_room_is_overwritten(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_half_a_line_that_found_no_room_is_overwritten(tmp_path: Path) -> None:
     mine.note(answers(3))
     mine.close()
     with left(journal(tmp_path)) as (one,):
-        assert (one.closings, one.bad) == (answers(1, 3), [])
+        assert (one.answers, one.bad) == (answers(1, 3), [])
 
 
 def test_it_does_not_grow_while_one_answer_waits_for_ever(tmp_path: Path) -> None:
@@ -273,4 +274,4 @@ def test_it_does_not_grow_while_one_answer_waits_for_ever(tmp_path: Path) -> Non
     assert len(files(tmp_path)) == 1
     mine.close()
     with left(journal(tmp_path)) as (one,):
-        assert one.closings[0] == answers(0)[0]
+        assert one.answers[0] == answers(0)[0]

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, place, reading, writing
-from watchdog.store.tasks import Store
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.tasks import Tasks
 
 INSERT = sa.text("INSERT INTO zego_tasks (task_id, room_id) VALUES ('task', 'room')")
 
@@ -115,13 +116,13 @@ class TestSqlite:
             opened(sqlite_url, statement_timeout_seconds=0.1) as engine,
             closing(sqlite3.connect(file, isolation_level=None)) as application,
         ):
-            store = Store(engine, "host/1")
+            tasks = Tasks(engine, "host/1")
             application.execute("BEGIN IMMEDIATE")
             with pytest.raises(DatabaseUnavailable, match="locked"):
-                store.depart()
-            assert store.peek().wake_at is None, "reading goes on"
+                Heartbeats(engine).depart("host/1")
+            assert tasks.peek().wake_at is None, "reading goes on"
             application.execute("COMMIT")
-            store.depart()
+            Heartbeats(engine).depart("host/1")
 
     @pytest.mark.usefixtures("file")
     def test_a_connection_in_use_is_waited_for_and_no_longer(self, sqlite_url: str) -> None:
@@ -130,7 +131,7 @@ class TestSqlite:
 
             def another() -> None:
                 try:
-                    Store(engine, "host/1").peek()
+                    Tasks(engine, "host/1").peek()
                 except DatabaseUnavailable as error:
                     found.append(error)
 
@@ -154,35 +155,35 @@ class TestSqlite:
         with file.open("r+b") as stream:
             stream.truncate(8192)
         with opened(sqlite_url) as engine, pytest.raises(DatabaseError, match="malformed"):
-            Store(engine, "host/1").peek()
+            Tasks(engine, "host/1").peek()
 
     @pytest.mark.parametrize("to_bytes", [0, 8192])
     def test_a_file_cut_short_while_it_is_open(self, sqlite_url: str, file: Path, to_bytes: int) -> None:
         """What is in the log and in the connection's cache would hide it for as long as nobody else writes."""
         with opened(sqlite_url) as engine:
-            store = Store(engine, "host/1")
-            assert store.peek().wake_at is None
+            tasks = Tasks(engine, "host/1")
+            assert tasks.peek().wake_at is None
             with writing(engine) as connection:
                 connection.execute(INSERT)
-            assert store.peek().wake_at is None
+            assert tasks.peek().wake_at is None
             with file.open("r+b") as stream:
                 stream.truncate(to_bytes)
             with pytest.raises(DatabaseError):
-                store.peek()
+                tasks.peek()
 
     def test_a_file_that_a_vacuum_has_shortened(self, sqlite_url: str, file: Path) -> None:
         with opened(sqlite_url) as engine, closing(sqlite3.connect(file, isolation_level=None)) as application:
             application.execute("CREATE TABLE filler AS SELECT randomblob(1000000)")
             application.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            store = Store(engine, "host/1")
-            assert store.peek().wake_at is None
+            tasks = Tasks(engine, "host/1")
+            assert tasks.peek().wake_at is None
             before = file.stat().st_size
             application.execute("DROP TABLE filler")
             application.execute("VACUUM")
             application.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             assert file.stat().st_size < before
-            assert store.peek().wake_at is None
-            store.depart()
+            assert tasks.peek().wake_at is None
+            Heartbeats(engine).depart("host/1")
 
     @pytest.mark.usefixtures("file")
     def test_a_database_that_may_not_be_written(self, sqlite_url: str) -> None:
@@ -192,10 +193,10 @@ class TestSqlite:
             def read_only(connection: sqlite3.Connection, _record: object) -> None:
                 connection.execute("PRAGMA query_only = ON")
 
-            store = Store(engine, "host/1")
-            assert store.peek().wake_at is None
+            tasks = Tasks(engine, "host/1")
+            assert tasks.peek().wake_at is None
             with pytest.raises(DatabaseError, match="readonly") as caught:
-                store.depart()
+                Heartbeats(engine).depart("host/1")
             assert not isinstance(caught.value, DatabaseUnavailable)
 
     @pytest.mark.usefixtures("file")

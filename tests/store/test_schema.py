@@ -3,10 +3,8 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from tests.support.time_travel import START, World
 from watchdog import SCHEMA_VERSION
-from watchdog.core.model import Evidence, Outcome, Reason, Source, Status
+from watchdog.core.model import Status
 from watchdog.core.outcomes import TASK_BECOMES
-from watchdog.core.policy import Plan
 from watchdog.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from watchdog.shipped import shipped
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading, writing
 from watchdog.store.tables import VERSION_TABLE, metadata
-from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
 
 VIEW_COLUMNS = [
     *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),
@@ -155,7 +150,7 @@ class TestMigrate:
 
     def test_by_several_processes_at_once(self, database_url: str) -> None:
         program = (
-            "import sys; from watchdog import schema; from watchdog.store.engine import open_engine;"
+            "import sys; from watchdog.store import schema; from watchdog.store.engine import open_engine;"
             " sys.stdin.readline();"
             " print(*schema.migrate(open_engine(sys.argv[1], must_exist=False)))"
         )
@@ -312,7 +307,7 @@ def rows(engine: sa.Engine, name: str) -> list[dict[str, Any]]:
 
 class TestRequire:
     def test_missing_tables_name_the_command(self, engine: sa.Engine) -> None:
-        with pytest.raises(SchemaMismatch, match="not there; create them with: zego-watchdog migrate"):
+        with pytest.raises(SchemaMismatch, match="do not exist; create them with: zego-watchdog migrate"):
             schema.require(engine)
 
     def test_its_own_version_will_do(self, engine: sa.Engine) -> None:
@@ -337,244 +332,6 @@ class TestRequire:
         with pytest.raises(SchemaMismatch, match="newer"):
             schema.migrate(engine)
         assert schema.version(engine) == "9999"
-
-
-class TestHistory:
-    def test_a_stop_in_numbers(self, world: World) -> None:
-        self.attempt(world, 1, "retry", replied=3.0, code="410000001")
-        self.attempt(world, 2, "stopped", replied=12.345, code="0", request_id="42", message="Success", app_id=7)
-        row = dict(world.history("task"))
-        for name in ("empty_since", "due_at", "stopped_at", "auto_stop_at"):
-            row[name] = str(row[name])[:19]
-        assert row == {
-            "task_id": "task",
-            "room_id": "room",
-            "app_id": 7,
-            "kind": "asr",
-            "reason": "empty_room",
-            "outcome": "stopped",
-            "code": "0",
-            "message": "Success",
-            "request_id": "42",
-            "attempts": 2,
-            "empty_since": "2026-03-01 12:00:00",
-            "due_at": "2026-03-01 12:00:45",
-            "stopped_at": "2026-03-01 12:00:57",
-            "auto_stop_at": "2026-03-01 12:02:30",
-            "reaction_seconds": 12.345,
-            "seconds_before_auto_stop": 92.655,
-            "rejoined_after_seconds": None,
-        }
-
-    @pytest.mark.parametrize(("came_back", "seconds"), [(None, None), (0.0, 0.0), (33.25, 33.25)])
-    def test_people_who_came_back(self, world: World, came_back: float | None, seconds: float | None) -> None:
-        self.attempt(world, 1, "stopped", replied=1.0)
-        self.attempt(world, 1, "stopped", replied=1.0, task_id="another")
-        stopped = START + timedelta(seconds=46)
-        world.app.execute(
-            "INSERT INTO zego_rejoins (task_id, room_id, stopped_at, watch_until, rejoined_at) VALUES (?, ?, ?, ?, ?)",
-            *("task", "room", stopped, stopped + timedelta(seconds=600)),
-            None if came_back is None else stopped + timedelta(seconds=came_back),
-        )
-        assert world.history("task")["rejoined_after_seconds"] == seconds
-        assert world.history("another")["rejoined_after_seconds"] is None
-        assert len(world.app.rows("SELECT task_id FROM zego_stop_history")) == 2
-
-    @pytest.mark.parametrize("outcome", Outcome)
-    def test_only_a_stop_of_ours_has_a_time(self, world: World, outcome: Outcome) -> None:
-        self.attempt(world, 1, outcome, replied=1.0)
-        row = world.history("task")
-        stopped = outcome in {Outcome.STOPPED, Outcome.STOPPED_EARLIER}
-        assert (row["stopped_at"] is not None) == stopped
-        assert row["reaction_seconds"] == (1.0 if stopped else None)
-        assert row["seconds_before_auto_stop"] == (104.0 if stopped else None)
-        assert row["outcome"] == outcome
-
-    def test_a_stop_after_the_time_is_negative(self, world: World) -> None:
-        self.attempt(world, 1, "stopped", replied=110.0)
-        assert world.history("task")["seconds_before_auto_stop"] == -5.0
-
-    def test_one_row_per_task(self, world: World) -> None:
-        self.attempt(world, None, "withheld", replied=None)
-        for number in (1, 2):
-            self.attempt(world, number, "unknown", replied=None)
-        self.attempt(world, None, "spared", replied=None, task_id="spared")
-        rows = world.app.rows("SELECT task_id, outcome, attempts FROM zego_stop_history ORDER BY task_id")
-        assert [tuple(row.values()) for row in rows] == [("spared", "spared", 0), ("task", "unknown", 2)]
-
-    @staticmethod
-    def attempt(world: World, number: int | None, outcome: str, *, replied: float | None, **columns: Any) -> None:
-        """Write a row of the ledger; ``replied`` in seconds after it was due."""
-        due = START + timedelta(seconds=45)
-        row = {
-            "task_id": "task",
-            "kind": "asr",
-            "room_id": "room",
-            "attempt": number,
-            "reason": "empty_room",
-            "empty_since": START,
-            "due_at": due,
-            "auto_stop_at": START + timedelta(seconds=150),
-            "replied_at": None if replied is None else due + timedelta(seconds=replied),
-            "outcome": str(outcome),
-            "instance": "host/1",
-            **columns,
-        }
-        marks = ", ".join("?" * len(row))
-        world.app.execute(f"INSERT INTO zego_stop_attempts ({', '.join(row)}) VALUES ({marks})", *row.values())
-
-
-# --- a sweep costs the same however many tasks are active: no statement reads a whole table ---
-
-ACTIVE = 5000
-LEASE = 20.0
-BIG = {"zego_tasks", "zego_stop_attempts"}
-ALIASES = dict.fromkeys(("a", "n", "later"), "zego_stop_attempts")
-"""What SQLite calls the ledger within the view."""
-
-
-class TestPlans:
-    @pytest.fixture
-    def store(self, engine: sa.Engine) -> Store:
-        """A store with many tasks, a few of which are newly empty, due, or under way."""
-        schema.migrate(engine)
-        with writing(engine) as connection:
-            connection.execute(
-                sa.text("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (:task, :room, :number)"),
-                [
-                    {"task": f"task-{number}", "room": f"room-{number}", "number": 0 if number < 60 else 1}
-                    for number in range(ACTIVE)
-                ],
-            )
-            connection.execute(
-                sa.text(
-                    "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance)"
-                    " VALUES (:task, 'asr', 'room', 'empty_room', 'stopped', 'host/1')"
-                ),
-                [{"task": f"earlier-{number}"} for number in range(ACTIVE)],
-            )
-        store = Store(engine, "host/1")
-        now, found = store.newly_empty(40)
-        plans = [Plan(task.task_id, task.empty_since, now, now) for task in found if task.empty_since is not None]
-        assert store.save_plans(plans) == 40
-        with writing(engine) as connection:
-            connection.execute(sa.text("ANALYZE"))
-        return store
-
-    def test_no_statement_of_the_store_reads_a_whole_table(self, store: Store) -> None:
-        with recorded(store.engine) as statements:
-            self.everything(store)
-        assert len(statements) >= 15
-        for statement, parameters in statements:
-            assert not whole_tables(store.engine, statement, parameters), statement
-
-    @pytest.mark.parametrize(
-        "statement",
-        [
-            "UPDATE zego_tasks SET user_count = 0 WHERE room_id = 'room-7' AND status = 'active'",
-            "UPDATE zego_tasks SET status = 'released' WHERE task_id = 'task-7'",
-            "SELECT * FROM zego_stop_history WHERE task_id = 'earlier-7'",
-        ],
-    )
-    def test_nor_do_the_applications(self, store: Store, statement: str) -> None:
-        assert not whole_tables(store.engine, statement, ())
-
-    def test_the_least_recently_asked_are_found_by_their_index(self, store: Store) -> None:
-        """As polling asks, also right after the upgrade, when nobody has been asked about."""
-        statement = (
-            "SELECT task_id, room_id FROM zego_tasks WHERE status = 'active' AND asked_at < {}"
-            " ORDER BY asked_at LIMIT 100"
-        )
-        sqlite = store.engine.dialect.name == "sqlite"
-        limit = "'2026-03-01 12:00:00.000000'" if sqlite else "now()"
-        for _ in ("all at once", "one after the other"):
-            used, sorts = indexes_used(store.engine, statement.format(limit))
-            assert (used, sorts) == ({"zego_tasks_asked"}, False)
-            with writing(store.engine) as connection:
-                connection.execute(sa.text("UPDATE zego_tasks SET asked_at = started_at"))
-                connection.execute(sa.text("ANALYZE"))
-
-    def test_the_question_is_answered_at_all(self, store: Store) -> None:
-        assert whole_tables(store.engine, "SELECT * FROM zego_tasks WHERE kind = 'asr'", ()) == {"zego_tasks"}
-
-    @staticmethod
-    def everything(store: Store) -> None:
-        store.peek()
-        now, found = store.newly_empty(500)
-        plans = [Plan(task.task_id, task.empty_since, now, now) for task in found if task.empty_since is not None]
-        assert store.save_plans(plans) == 20
-        _, claims = store.claim("a", limit=8, lease_seconds=LEASE, default_app=1, except_apps={7})
-        assert len(claims) == 8
-        _, claims = store.claim("b", limit=30, lease_seconds=LEASE, default_app=1, only_app=1)
-        one = store.claim_one("task-4000", "c", lease_seconds=LEASE)
-        assert one is not None
-        evidence = Evidence(0, now, Source.API)
-
-        def intent(claim: Claim) -> Intent:
-            return Intent(claim, 1, Reason.EMPTY_ROOM, evidence, None)
-
-        sent = store.intend([intent(claim) for claim in claims[:2]])
-        for claim, one_sent, outcome in zip(claims, sent, (Outcome.STOPPED, Outcome.RETRY), strict=False):
-            assert one_sent is not None
-            store.record([Answer(claim, one_sent, outcome, now, None, None, TASK_BECOMES[outcome], 0.0)])
-        store.set_aside([SetAside(claims[3], 1, Outcome.SPARED, Reason.EMPTY_ROOM, "x", evidence, evidence, 0.0)])
-        # Once more: a task that was tried before.
-        store.claim("d", limit=1, lease_seconds=LEASE, default_app=1)
-        store.reap(LEASE)
-        store.pulse(Daemon("host/1", "host", 1, "0", "enforce"), 60.0, fresh=True)
-
-
-Statement = tuple[str, Any]
-
-
-@contextmanager
-def recorded(engine: sa.Engine) -> Iterator[list[Statement]]:
-    """Collect the statements that are run, each with the parameters of its first row."""
-    found: list[Statement] = []
-
-    def executed(
-        _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, _many: object
-    ) -> None:
-        if re.match("SELECT|UPDATE|INSERT|DELETE|WITH", statement):
-            found.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
-
-    sa.event.listen(engine, "before_cursor_execute", executed)
-    try:
-        yield found
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", executed)
-
-
-def whole_tables(engine: sa.Engine, statement: str, parameters: Any) -> set[str]:
-    """Return which of the big tables a statement reads from one end to the other."""
-    sqlite = engine.dialect.name == "sqlite"
-    explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN (FORMAT JSON)"
-    with reading(engine) as connection:
-        rows = connection.exec_driver_sql(f"{explain} {statement}", parameters).all()
-    found = _scanned_by_sqlite(rows) if sqlite else _scanned_by_postgresql(rows[0][0][0]["Plan"])
-    return found & BIG
-
-
-def indexes_used(engine: sa.Engine, statement: str) -> tuple[set[str], bool]:
-    """Return the indexes that a statement is answered from, and whether its rows had to be sorted."""
-    with reading(engine) as connection:
-        if engine.dialect.name == "sqlite":
-            plan = "\n".join(row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}"))
-            return set(re.findall(r"USING (?:COVERING )?INDEX (\w+)", plan)), "TEMP B-TREE" in plan
-        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}").scalars())
-        return set(re.findall(r"(?:Scan using|Index Scan on) (\w+)", plan)), "Sort" in plan
-
-
-def _scanned_by_sqlite(rows: Sequence[sa.Row[Any]]) -> set[str]:
-    # To read a small partial index is as good as a search.
-    small = "zego_tasks_newly_empty|zego_tasks_wake|zego_stop_attempts_in_flight"
-    scans = (re.match(rf"SCAN (\w+)(?! USING (COVERING )?INDEX ({small}))\b", row.detail) for row in rows)
-    return {ALIASES.get(scan[1], scan[1]) for scan in scans if scan}
-
-
-def _scanned_by_postgresql(plan: dict[str, Any]) -> set[str]:
-    found = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
-    return found.union(*(_scanned_by_postgresql(part) for part in plan.get("Plans", [])))
 
 
 class TestDocumentation:

@@ -530,7 +530,7 @@ class TestSpelling:
             with pytest.raises(REFUSED) if column != "user_count_at" else suppress(*REFUSED):
                 world.app.change("task", **{column: text})
         assert world.task("task")["started_at"] == world.now
-        assert len(world.store.newly_empty(10)[1]) == 1
+        assert len(world.tasks.newly_empty(10)[1]) == 1
 
 
 class TestReplan:
@@ -617,7 +617,7 @@ class TestEnd:
         world.app.release("task")
         world.app.change("task", user_count=0)
         assert world.task("task")["wake_at"] is None
-        assert not world.store.peek().newly_empty
+        assert not world.tasks.peek().newly_empty
 
     def test_a_task_may_be_deleted_and_its_ledger_stays(self, world: World) -> None:
         world.app.start("task")

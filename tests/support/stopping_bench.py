@@ -12,7 +12,6 @@ from tests.support.time_travel import World
 from watchdog.config.settings import Config
 from watchdog.daemon.metrics import PREFIX, Metrics
 from watchdog.observer import Observer
-from watchdog.wiring import parts as wiring
 from watchdog.wiring.parts import Parts
 
 SECRET = "planted-server-secret"
@@ -108,11 +107,11 @@ async def bench(
         }
     )
     vendor = Vendor(world)
-    parts = wiring.build(
+    parts = Parts(
         config,
         world.clock,
         world.engine,
-        world.store.now(),
+        world.tasks.now(),
         transport=httpx2.MockTransport(vendor),
         observer=observer,
         on_progress=on_progress,

@@ -19,7 +19,7 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 import pytest
@@ -27,9 +27,11 @@ import sqlalchemy as sa
 from psycopg.rows import dict_row
 
 from watchdog.store import schema
+from watchdog.store.attempts import Ledger
 from watchdog.store.engine import open_engine, reading
+from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.tables import attempts, metadata, tasks
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -199,6 +201,15 @@ class Application:
         return [value.isoformat(" ") if isinstance(value, datetime) else value for value in parameters]
 
 
+class Stores(NamedTuple):
+    """What one daemon has of the store."""
+
+    engine: sa.Engine
+    tasks: Tasks
+    ledger: Ledger
+    heartbeats: Heartbeats
+
+
 class World:
     """One database with the product's schema, everything in it in virtual time."""
 
@@ -209,14 +220,14 @@ class World:
         self._connect_application = connect_application
         self._open = ExitStack()
         self.clock = clock
-        self.store = self.another_store("host/1")
+        self.engine, self.tasks, self.ledger, self.heartbeats = self.another_store("host/1")
         self.app = self.connect()
 
-    def another_store(self, instance: str) -> Store:
+    def another_store(self, instance: str) -> Stores:
         """Return the store of one more daemon, with connections of its own."""
         engine = self._connect_engine()
         self._open.callback(engine.dispose)
-        return Store(engine, instance)
+        return Stores(engine, Tasks(engine, instance), Ledger(engine, instance), Heartbeats(engine))
 
     def connect(self) -> Application:
         """Return one more connection of the application's."""
@@ -226,10 +237,6 @@ class World:
 
     def close(self) -> None:
         self._open.close()
-
-    @property
-    def engine(self) -> sa.Engine:
-        return self.store.engine
 
     @property
     def dialect(self) -> str:

@@ -47,3 +47,16 @@ def run_virtual(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run ``coroutine`` to its end in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(coroutine)
+
+
+class LoopClock:
+    """The virtual loop's time as a Clock."""
+
+    def time(self) -> float:
+        return self.monotonic()
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)  # noqa: TID251 - virtual time

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,11 @@ EXODUS = """
 import asyncio, gc, json, os, resource, sqlite3, sys, threading
 import httpx2, sqlalchemy as sa
 from watchdog.store import schema
-from watchdog.wiring import parts as wiring
+from watchdog.wiring.parts import Parts
 from watchdog.clock import SystemClock
 from watchdog.store.engine import open_engine
 from watchdog.config.settings import Config
-from watchdog.store.tasks import Store
+from watchdog.store.tasks import Tasks
 
 ROOMS = int(sys.argv[2])
 url = f"sqlite:///{sys.argv[1]}"
@@ -61,8 +62,8 @@ async def main():
     })
     engine = open_engine(url)
     sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-    parts = wiring.build(
-        config, SystemClock(), engine, Store(engine, "").now(), transport=httpx2.MockTransport(vendor)
+    parts = Parts(
+        config, SystemClock(), engine, Tasks(engine, "").now(), transport=httpx2.MockTransport(vendor)
     )
     await parts.sweeper.run_once()
     gc.collect()
@@ -70,7 +71,7 @@ async def main():
     application.execute("UPDATE zego_tasks SET user_count = 0")
     swept = await parts.sweeper.run_once()
     while swept.claimed or swept.due or swept.planned:
-        seen["in_hand"] = max(seen["in_hand"], parts.stopper.in_hand)
+        seen["in_hand"] = max(seen["in_hand"], parts.workload.in_hand)
         seen["tasks"] = max(seen["tasks"], len(asyncio.all_tasks()))
         seen["descriptors"] = max(seen["descriptors"], len(os.listdir("/proc/self/fd")))
         seen["threads"] = max(seen["threads"], threading.active_count())
@@ -114,7 +115,7 @@ async def test_the_capacity_is_what_bounds_the_work_in_hand(world: World) -> Non
         world.advance(45)
         for _ in range(5):
             await it.parts.sweeper.run_once()
-        assert it.parts.stopper.in_hand == 8
+        assert it.parts.workload.in_hand == 8
         await it.vendor.reached.wait()
         assert len(it.vendor.stops) <= 2
         it.vendor.gate.set()
@@ -132,17 +133,18 @@ async def test_callbacks_that_wait_for_the_database_do_not_pile_up(world: World)
             asked += 1
             hold.wait(30)
 
-        waiting = [asyncio.create_task(it.parts.webhook._call(slow)) for _ in range(webhook.CALLS_AT_ONCE)]
+        call = partial(it.parts.storage.threads.call, slow)
+        waiting = [asyncio.create_task(it.parts.callbacks._call(call)) for _ in range(webhook.CALLS_AT_ONCE)]
         await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, not time
         for one in waiting:
             one.cancel()
         await asyncio.wait(waiting)
         with pytest.raises(DatabaseUnavailable, match="64 callbacks wait"):
-            await it.parts.webhook._call(slow)
-        assert it.parts.storage.pending == webhook.CALLS_AT_ONCE
+            await it.parts.callbacks._call(call)
+        assert it.parts.storage.threads.pending == webhook.CALLS_AT_ONCE
         hold.set()
-        while it.parts.webhook._calls:
-            await it.parts.storage.call(world.store.peek)
-        assert it.parts.storage.pending == 0
-        await it.parts.webhook._call(slow)
+        while it.parts.callbacks._calls:
+            await it.parts.storage.tasks.peek()
+        assert it.parts.storage.threads.pending == 0
+        await it.parts.callbacks._call(call)
         assert asked == webhook.CALLS_AT_ONCE + 1

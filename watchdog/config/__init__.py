@@ -1,6 +1,6 @@
-"""Settings: read once, validated, frozen; messages name the key.
+"""The configuration: read once, validated, frozen; error messages name the key.
 
-Nothing here decides about tasks, and nothing below imports it: ``wiring`` hands values on.
+Nothing here decides about tasks. Only the outer layers import it; ``wiring`` passes the values on.
 """
 
 from watchdog.config.loader import find, load

@@ -1,10 +1,10 @@
-"""What the operator decided: read once, validated, frozen.
+"""Reads the configuration once, from a file and the environment.
 
     --config  >  $ZEGO_WATCHDOG_CONFIG  >  ./config.yaml  >  /etc/zego-watchdog/config.yaml      which file
     ZEGO_WATCHDOG_<SECTION>__<KEY>  >  that file  >  the defaults in ``settings``                 which value
 
-In the file as in the environment every scalar is text, and the type of its key says how to read it. So ``verify: off``
-is a word and not YAML's false, and ``grace_seconds: yes`` is an error and not one second.
+In both places every scalar is text and is read by the type of its key. So ``verify: off`` is a word and not YAML's
+false, and ``grace_seconds: yes`` is an error and not one second.
 """
 
 import difflib
@@ -34,7 +34,7 @@ DEFAULT_PATHS: Final = (Path("config.yaml"), Path("/etc/zego-watchdog/config.yam
 def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the file that ``load`` would read.
 
-    Raises ConfigError that lists the places looked at, or names the one that was asked for and is not there.
+    Raises ConfigError with the places searched, or with the requested file that is missing.
     """
     if path is not None:
         asked, by = path, "--config"
@@ -46,16 +46,16 @@ def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> P
                 return candidate
         places = ", ".join(str(candidate) for candidate in DEFAULT_PATHS)
         raise ConfigError(
-            f"no configuration: neither --config nor ${PATH_VARIABLE} is given, and there is none of: {places}; "
+            f"no configuration: neither --config nor ${PATH_VARIABLE} is given, and none of these exists: {places}; "
             "copy the commented config.yaml of the distribution to one of these places"
         )
     if not asked.exists():
-        raise ConfigError(f"{asked}: there is no such file; it was asked for by {by}")
+        raise ConfigError(f"{asked}: there is no such file; it was requested by {by}; correct the path")
     return asked
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the configuration, with the environment's values over the file's.
+    """Read the configuration; values of the environment override those of the file.
 
     Raises ConfigError with every problem found, one line each.
     """
@@ -82,14 +82,14 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
 
 
 class _Loader(yaml.BaseLoader):
-    """YAML whose scalars all are text, and whose mappings have each key once."""
+    """YAML with text as the only scalar, and without duplicate keys."""
 
 
 def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
         seen.add(key.value)
     return loader.construct_mapping(node, deep=True)
 
@@ -106,7 +106,7 @@ def _parse(text: str, name: str) -> object:
         # Not chained: the exception quotes the line, which may hold a secret.
         raise ConfigError(f"{place}: {error.problem or 'not YAML'}; correct this line") from None
     except yaml.YAMLError:
-        raise ConfigError(f"{name}: holds characters that YAML does not allow; remove them") from None
+        raise ConfigError(f"{name}: contains characters that YAML does not allow; remove them") from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -120,12 +120,12 @@ def _read(file: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: must hold sections such as policy: and database:, see the commented example")
+        raise ConfigError(f"{file}: must have sections such as policy: and database:; see the commented example")
     return values
 
 
 def _keys() -> dict[tuple[str, str], str]:
-    """Every key there is, and the variable that overrides it."""
+    """Every key, and the variable that overrides it."""
     return {
         (section, key): f"{PREFIX}{section}__{key}".upper()
         for section, field in Config.model_fields.items()
@@ -135,7 +135,7 @@ def _keys() -> dict[tuple[str, str], str]:
 
 
 def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """Which keys the environment overrides, and a line for each variable that overrides nothing."""
+    """The keys that the environment overrides, and a line for each unknown variable."""
     keys = {variable: key for key, variable in _keys().items()}
     found: dict[tuple[str, str], str] = {}
     problems: list[str] = []
@@ -150,11 +150,11 @@ def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], 
 
 
 _UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "token", "apps"})
-"""Keys whose values may hold a secret."""
+"""Keys whose values may contain a secret."""
 
 
 def _explain(details: ErrorDetails, origin: Origin) -> list[str]:
-    """Put one of pydantic's findings into the operator's words: place, value, reason, next step."""
+    """Rewrite one of pydantic's findings for operators: place, value, reason, next step."""
     location = details["loc"]
     label = _label(location, origin)
     error = details.get("ctx", {}).get("error")
@@ -165,7 +165,7 @@ def _explain(details: ErrorDetails, origin: Origin) -> list[str]:
     if details["type"] == "missing":
         return [f"{label}: is missing; add it"]
     if details["type"] in {"model_type", "model_attributes_type"}:
-        return [f"{label}: must hold keys and values, indented below it"]
+        return [f"{label}: must have keys and values, indented below it"]
     reason = details["msg"].removeprefix("Input ")
     value = details["input"]
     if isinstance(value, str | int | float) and isinstance(location[-1], str) and location[-1] not in _UNSHOWN:
@@ -195,7 +195,7 @@ def _nearest(location: tuple[str | int, ...]) -> str:
     if near := difflib.get_close_matches(str(key), siblings, n=1):
         return f"did you mean {near[0]}?"
     elsewhere = [f"{section}.{name}" for section, name in _keys() if name == key]
-    return f"did you mean {elsewhere[0]}?" if elsewhere else f"known here: {', '.join(siblings)}"
+    return f"did you mean {elsewhere[0]}?" if elsewhere else f"the keys here are: {', '.join(siblings)}"
 
 
 def _default(location: tuple[str | int, ...]) -> str:
@@ -207,7 +207,7 @@ def _default(location: tuple[str | int, ...]) -> str:
 
 
 def _exposed_password(config: Config, origin: Origin) -> list[str]:
-    """Hold a file with a password in it to the rule for secret files."""
+    """Apply the rule for secret files to a configuration file that contains a password."""
     url = urlsplit(config.database.url.get_secret_value())
     mode = origin.file.stat().st_mode
     if ("database", "url") in origin.variables or not mode & OTHERS:
@@ -215,7 +215,7 @@ def _exposed_password(config: Config, origin: Origin) -> list[str]:
     if not url.password and "password" not in parse_qs(url.query):
         return []
     problem = (
-        f"{origin.file}: database.url: holds a password, and the file has mode {stat.S_IMODE(mode):o}, open to "
-        f"everybody on this machine; run: chmod 600 {origin.file}, or move the password to database.password_file"
+        f"{origin.file}: database.url: contains a password, and the file has mode {stat.S_IMODE(mode):o}, open to all "
+        f"users of this machine; run: chmod 600 {origin.file}, or use database.password_file"
     )
     return [problem]

@@ -1,4 +1,4 @@
-"""Secrets that stand in files of their own: a key ``…_file`` names one, and it is read when the configuration is."""
+"""Secrets in files of their own: a key ``…_file`` has the path, and the file is read with the configuration."""
 
 import os
 import stat
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
 from watchdog.logs.redaction import redact
 
 _SECRET_FILE_LIMIT: Final = 4096
 OTHERS: Final = 0o007
-"""The permission bits of everybody who is neither owner nor group."""
+"""The permission bits of users that are neither the owner nor in the group."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """A secret and where it was read from."""
+    """A secret and the file it was read from."""
 
     path: Path
     content: SecretStr
@@ -26,9 +26,9 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where values come from: what validation must know besides the values, passed as its context.
+    """Where the values come from; the context of the validation.
 
-    ``variables`` says which (section, key) came from which variable instead of ``file``.
+    ``variables`` maps each (section, key) that did not come from ``file`` to its environment variable.
     """
 
     file: Path
@@ -37,7 +37,7 @@ class Origin:
 
 
 def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
-    """Read the file that a ``…_file`` key names; errors name the file and never its content."""
+    """Read the file whose path a ``…_file`` key has; errors name the file and never show its content."""
     if isinstance(value, SecretFile):
         return value
     if not value:
@@ -53,7 +53,7 @@ def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
                 raise ValueError(f"{path} is not a regular file; put the secret into one")
             if status.st_mode & OTHERS:
                 mode = stat.S_IMODE(status.st_mode)
-                raise ValueError(f"{path} has mode {mode:o}, open to everybody on this machine; run: chmod 600 {path}")
+                raise ValueError(f"{path} has mode {mode:o}, open to all users of this machine; run: chmod 600 {path}")
             raw = file.read(_SECRET_FILE_LIMIT + 1)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; create it, or correct the path") from error
@@ -61,7 +61,7 @@ def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a pipe that nobody writes to without hanging for ever."""
+    """Open without blocking on a pipe that has no writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -70,7 +70,7 @@ def _secret_path(value: str, config: Path, environ: Mapping[str, str]) -> Path:
     if value.startswith(credentials):
         directory = environ.get("CREDENTIALS_DIRECTORY")
         if not directory:
-            # Whoever types a command has no credentials, but may be allowed to read what the unit makes them of.
+            # A command has no credentials, but its user may be allowed to read the files that the unit loads them from.
             folder = config.parent / "secrets" if config.name == "config.yaml" else config.with_suffix(".secrets")
             source = folder / value.removeprefix(credentials).removeprefix("/zego_")
             if os.access(source, os.R_OK):
@@ -82,17 +82,33 @@ def _secret_path(value: str, config: Path, environ: Mapping[str, str]) -> Path:
 
 def _decode_secret(raw: bytes, path: Path) -> str:
     if len(raw) > _SECRET_FILE_LIMIT:
-        raise ValueError(f"{path} is larger than {_SECRET_FILE_LIMIT} bytes; it must hold the secret and nothing else")
+        raise ValueError(f"{path} is larger than {_SECRET_FILE_LIMIT} bytes; it must contain only the secret")
     try:
         text = raw.decode()
     except UnicodeDecodeError:
         # Not chained: the exception carries the bytes.
-        raise ValueError(f"{path} is not UTF-8 text; it must hold the secret and nothing else") from None
+        raise ValueError(f"{path} is not UTF-8 text; it must contain only the secret") from None
     secret = text.removesuffix("\n").removesuffix("\r")
     if not secret:
         raise ValueError(f"{path} is empty; write the secret into it")
     redact(secret)
     return secret
+
+
+def from_environment_only(section: str, key: str) -> AfterValidator:
+    """Refuse a secret written into the configuration file itself; (``section``, ``key``) is where it stands."""
+
+    def check(value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if isinstance(info.context, Origin) and (section, key) not in info.context.variables:
+            raise ValueError(
+                "a secret does not belong in this file; put it into a file of its own with mode 600 "
+                f"and set {info.field_name}_file to its path"
+            )
+        if value is not None:
+            redact(value.get_secret_value())
+        return value
+
+    return AfterValidator(check)
 
 
 SecretFromFile = Annotated[SecretFile | None, BeforeValidator(_read_secret)]

@@ -1,15 +1,15 @@
-"""The guard against stopping many tasks at once that nobody has verified. No I/O, no clock.
+"""The guard against many unverified stops at once. No I/O, no clock.
 
-A thousand rooms that read empty at once are more often a broken feed than an exodus. So of the stops that rest on hints
-alone only so many a minute are let through; whoever asks for more trips the guard, and then none is.
+If a thousand rooms are reported empty at once, the feed is more likely broken than the rooms empty. So only a limited
+number of stops a minute may rest on hints alone. One more trips the guard, and then no such stop is allowed.
 
     asks: the distinct tasks that asked for an unverified stop within the last minute, allowed or not
 
-    closed ──► asks would exceed the limit ──► tripped ──► asks do not exceed it any more ──► closed
+    open ──► asks exceed the limit ──► tripped ──► asks are within the limit again ──► open
 
-A task that is held back asks again by and by, so as long as the rooms of too many tasks read empty the guard stays
-tripped; when they fill again, when ZEGO can be asked again (a verified stop does not come here), or when ZEGO's own
-auto-stop has ended the tasks, it opens by itself a minute later.
+A task that is held back asks again, so the guard stays tripped while too many rooms are reported empty. It opens a
+minute after these tasks stop asking: because their rooms have people again, because ZEGO can be asked again (verified
+stops do not ask the guard), or because ZEGO's auto-stop ended them.
 
 Times are seconds of the caller's monotonic clock.
 """
@@ -23,24 +23,24 @@ from typing import Final
 MINUTE_SECONDS: Final = 60.0
 
 ALWAYS_ALLOWED: Final = 5
-"""What ``unverified_share`` allows of a handful of tasks, of which every one is a large share."""
+"""The least that ``unverified_share`` allows: of a handful of tasks each one is a large share."""
 
 HELD_RECHECK_SECONDS: Final = 20.0
-"""How long a task that is held back may wait before it asks again: well within the minute that is looked at."""
+"""How long a held-back task waits before it asks again; several times within the minute that counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many unverified stops a minute there may be, and which share of the active tasks; 0 is no limit."""
+    """How many unverified stops are allowed in a minute, and which share of the active tasks; 0 is no limit."""
 
     unverified_per_minute: float = 60
     unverified_share: float = 0.25
 
     def allowed(self, active: int | None, fraction: float) -> float:
-        """For one daemon that does ``fraction`` of the work, so many a minute; infinite without a limit.
+        """Stops a minute for one daemon that does ``fraction`` of the work; infinite without a limit.
 
-        ``active`` None, because nobody has counted yet, leaves the share out. One is allowed to each daemon, lest many
-        daemons with few tasks could never stop any.
+        ``active`` is None until the active tasks are counted; then the share is ignored. Each daemon may always stop
+        one, or many daemons with few tasks could never stop any.
         """
         limits = [self.unverified_per_minute] if self.unverified_per_minute > 0 else []
         if self.unverified_share > 0 and active is not None:
@@ -49,21 +49,21 @@ class Limits:
 
 
 class News(StrEnum):
-    """What has just become of the guard."""
+    """A change of the guard."""
 
     TRIPPED = "tripped"
     OPENED = "opened"
 
 
 class Guard:
-    """One daemon's guard. ``news`` says what the last call has changed, if anything."""
+    """One daemon's guard."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.active: int | None = None
-        """How many tasks are active."""
+        """The number of active tasks; None until they are counted."""
         self.fraction = 1.0
-        """Which part of all work is this daemon's."""
+        """This daemon's share of the work of all daemons."""
         self.tripped_at: float | None = None
         self._asked: OrderedDict[str, float] = OrderedDict()
         self._held: OrderedDict[str, float] = OrderedDict()
@@ -71,21 +71,21 @@ class Guard:
 
     @property
     def allowed(self) -> float:
-        """How many distinct tasks may ask within a minute."""
+        """How many distinct tasks may ask in a minute."""
         return self.limits.allowed(self.active, self.fraction)
 
     @property
     def asks(self) -> int:
-        """How many have, as of the last call."""
+        """How many distinct tasks asked in the last minute, as of the last call."""
         return len(self._asked)
 
     @property
     def held(self) -> int:
-        """How many tasks were held back within the last minute, as of the last call."""
+        """How many tasks were held back in the last minute, as of the last call."""
         return len(self._held)
 
     def ask(self, task_id: str, now: float) -> tuple[bool, News | None]:
-        """Whether this task may be stopped unverified, and what that has changed."""
+        """Return whether this task may be stopped unverified, and the change of the guard, if any."""
         news = self.look(now)
         _put(self._asked, task_id, now)
         if now < self._released_until:
@@ -99,7 +99,7 @@ class Guard:
         return False, news
 
     def look(self, now: float) -> News | None:
-        """Time has passed, or the surroundings have changed: open the guard if it need not be tripped any more."""
+        """Forget what is older than a minute, and open the guard if the asks are within the limit again."""
         for tasks in (self._asked, self._held):
             while tasks and next(iter(tasks.values())) <= now - MINUTE_SECONDS:
                 tasks.popitem(last=False)
@@ -110,11 +110,8 @@ class Guard:
         return News.OPENED
 
     def release(self, until: float) -> None:
-        """An operator knows better: everything may pass until then; a moment that is over ends the release."""
+        """Allow every stop until then, by an operator's order; a past time ends the release."""
         self._released_until = until
-
-    def is_released(self, now: float) -> bool:
-        return now < self._released_until
 
 
 def _put(tasks: OrderedDict[str, float], task_id: str, now: float) -> None:

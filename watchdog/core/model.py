@@ -1,12 +1,16 @@
-"""The words of the domain as frozen values. No I/O, no clock, no SQL: everything else imports this."""
+"""The terms of the domain as frozen values. Every layer imports them."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
+
+ADMIN_ROLE: Final = 4
+"""The role of recorders, moderators and the like, which DescribeUserNum counts as AdminUserCount."""
 
 
 class Status(StrEnum):
-    """What has become of a task (``zego_tasks.status``)."""
+    """The state of a task (``zego_tasks.status``)."""
 
     ACTIVE = "active"
     STOPPED = "stopped"
@@ -17,7 +21,7 @@ class Status(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What came of an attempt (``zego_stop_attempts.outcome``)."""
+    """The result of an attempt (``zego_stop_attempts.outcome``)."""
 
     SENT = "sent"
     STOPPED = "stopped"
@@ -34,7 +38,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a task is to be stopped (``zego_stop_attempts.reason``)."""
+    """Why a task is stopped (``zego_stop_attempts.reason``)."""
 
     EMPTY_ROOM = "empty_room"
     NEVER_JOINED = "never_joined"
@@ -51,14 +55,14 @@ class Source(StrEnum):
 
 
 class Mode(StrEnum):
-    """``observe`` records what it would do and sends nothing."""
+    """``observe`` records what the daemon would do and sends nothing."""
 
     ENFORCE = "enforce"
     OBSERVE = "observe"
 
 
 class Verify(StrEnum):
-    """Whether the vendor is asked who is in the room right before a stop."""
+    """Whether the vendor is asked, right before a stop, who is in the room."""
 
     REQUIRED = "required"
     WHEN_POSSIBLE = "when_possible"
@@ -67,10 +71,9 @@ class Verify(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One statement of how many real people were in a room, and when; ``user_count`` None says nothing is known.
+    """How many people were in a room, when, and who said so; ``user_count`` None means unknown.
 
-    ``others`` counts users that the vendor sees and that are not people: admins and bots. While there are any, the
-    vendor does not end the task by itself.
+    ``others`` counts the admins and bots that the vendor sees; while there are any, it does not end the task.
     """
 
     user_count: int | None
@@ -81,7 +84,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row of ``zego_tasks``; the columns are explained in ``docs/schema.md``."""
+    """One row of ``zego_tasks``; ``docs/schema.md`` explains the columns."""
 
     task_id: str
     room_id: str
@@ -108,13 +111,13 @@ class Task:
 
     @property
     def evidence(self) -> Evidence:
-        """The hint that stands in the row."""
+        """The hint in the row."""
         return Evidence(self.user_count, self.user_count_at, self.user_count_source)
 
 
 @dataclass(frozen=True, slots=True)
 class RoomCount:
-    """DescribeUserNum's numbers for one room: all users, and how many of them the vendor calls admins."""
+    """DescribeUserNum's numbers for one room: all users, and how many of them are admins."""
 
     users: int
     admins: int
@@ -126,13 +129,22 @@ class RoomCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What the vendor answered to one request.
+class RoomUser:
+    """A user of a room as DescribeUserList has it; ``role`` is None if the vendor's number is unusable."""
 
-    ``code``, ``message`` and ``request_id`` hold the very characters of the reply, whether it had them as a number or
-    as a string; None where the reply had none. ``data`` is the parsed ``Data`` object. ``excerpt`` is the beginning of
-    the raw body, kept where the body could not be used. ``clock_offset_seconds`` is the vendor's clock minus ours as
-    the ``Date`` header has it (whole seconds), None without the header.
+    user_id: str
+    name: str
+    role: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The vendor's reply to one request.
+
+    ``code``, ``message`` and ``request_id`` have the characters of the reply, whether it sent a number or a string, and
+    are None if it sent none. ``data`` is the parsed ``Data`` object. ``excerpt`` is the beginning of the raw body, kept
+    if the body was unusable. ``clock_offset_seconds`` is the vendor's clock minus ours by the ``Date`` header (whole
+    seconds), None without the header.
     """
 
     http_status: int

@@ -1,4 +1,4 @@
-"""What a reply means, what an attempt comes to, what then becomes of the task, and when to try again. Pure.
+"""What a reply means, the outcome of an attempt, the final status of its task, and when to retry. Pure.
 
 Three steps, each one table or one function: return code → :class:`ReplyClass` → ``Outcome`` → ``Status``.
 """
@@ -12,13 +12,13 @@ from watchdog.core.model import Outcome, Reply, Status
 
 
 class ReplyClass(StrEnum):
-    """What a reply asks of us."""
+    """What to do after a reply."""
 
-    STOPPED = "stopped"  # success; for another action than Stop: it was done
-    GONE = "gone"  # no such task: stopped already, or ended by itself
-    TRANSIENT = "transient"  # try again
-    THROTTLED = "throttled"  # slow down, then try again
-    CLOCK = "clock"  # our timestamp is off: measure the offset, sign again
+    STOPPED = "stopped"  # success, also of an action other than Stop
+    GONE = "gone"  # no such task: already stopped, or ended by itself
+    TRANSIENT = "transient"  # retry
+    THROTTLED = "throttled"  # slow down, then retry
+    CLOCK = "clock"  # our timestamp is wrong: measure the offset, sign again
     CREDENTIALS = "credentials"  # concerns the whole AppId
     CONFIGURATION = "configuration"  # concerns the whole AppId
     REJECTED = "rejected"  # concerns this task only
@@ -30,7 +30,7 @@ _CODES: Final[Mapping[ReplyClass, tuple[int, ...]]] = {
     ReplyClass.TRANSIENT: (
         *(410000001, 410000009, 410000010, 410000011),  # system, internal call, no resources, concurrency control
         *(100000012, 100000015),  # gateway: HTTP body unreadable, internal error
-        410001003,  # start failed: not expected from Stop, so not a verdict on it either
+        410001003,  # start failed: not an answer to Stop
     ),
     ReplyClass.THROTTLED: (206, 207),  # too many requests, per AppId and per room
     ReplyClass.CLOCK: (100000004,),  # signature expired
@@ -46,15 +46,15 @@ _CODES: Final[Mapping[ReplyClass, tuple[int, ...]]] = {
 RETURN_CODES: Final[Mapping[str, ReplyClass]] = MappingProxyType(
     {str(code): reply_class for reply_class, codes in _CODES.items() for code in codes}
 )
-"""Every return code that has a meaning here, by its very characters (ZEGO, "Cloud Realtime ASR: return codes", and
-"Server APIs: global return codes"). Whatever is missing, "00" and "0.0" included, is transient."""
+"""The known return codes, as text (ZEGO, "Cloud Realtime ASR: return codes", and "Server APIs: global return codes").
+Every other one, also "00" and "0.0", is transient."""
 
 
 def classify(reply: Reply) -> ReplyClass:
-    """Tell what ``reply`` asks of us; what is not understood is transient.
+    """Classify ``reply``; an unknown one is transient.
 
-    The HTTP status outranks the code where it says that the vendor's application did not speak: behind a 5xx stands a
-    broken gateway, and a success is believed only in a 2xx.
+    The HTTP status overrides the code if the reply is not from the vendor's application: a 5xx is from a broken
+    gateway, and a success counts only with a 2xx.
     """
     if reply.http_status == 429:
         return ReplyClass.THROTTLED
@@ -69,20 +69,20 @@ def classify(reply: Reply) -> ReplyClass:
 def conclude(
     reply_class: ReplyClass, *, earlier_unknown: bool, at_or_after_auto_stop: bool, exhausted: bool
 ) -> Outcome:
-    """Name the outcome of an attempt that was answered (design §3).
+    """Return the outcome of an attempt that was answered (design §3).
 
-    ``earlier_unknown``: an earlier request for this task may have reached the vendor, and its answer is not known.
-    ``at_or_after_auto_stop``: the answer came when the vendor's own auto-stop was already to be expected.
+    ``earlier_unknown``: an earlier request for this task may have reached the vendor, and its answer is unknown.
+    ``at_or_after_auto_stop``: the answer came at or after the expected time of the vendor's auto-stop.
     ``exhausted``: see :func:`is_exhausted`.
 
-    A request that was never sent (``NotSent``) concludes as ``TRANSIENT`` does; one that may have been (``NoAnswer``)
-    is ``Outcome.UNKNOWN`` and needs no rule.
+    A request that was not sent (``NotSent``) is treated as ``TRANSIENT``. One that may have been sent (``NoAnswer``)
+    is ``Outcome.UNKNOWN`` without asking here.
     """
     match reply_class:
         case ReplyClass.STOPPED:
             return Outcome.STOPPED
         case ReplyClass.GONE if at_or_after_auto_stop:
-            # Even if an earlier request may have done it: in doubt the miss is counted against ourselves.
+            # Perhaps our earlier request stopped it; in doubt we count it as a miss.
             return Outcome.AUTO_STOPPED
         case ReplyClass.GONE:
             return Outcome.STOPPED_EARLIER if earlier_unknown else Outcome.GONE
@@ -112,7 +112,7 @@ TASK_BECOMES: Final[Mapping[Outcome, Status | None]] = MappingProxyType(
         Outcome.WOULD_STOP: None,
     }
 )
-"""The final status that an outcome gives its task; None leaves the task as it is."""
+"""The final status that an outcome gives its task; None leaves the task unchanged."""
 
 
 _LONGEST_BEFORE_AUTO_STOP_SECONDS: Final = 10.0
@@ -121,24 +121,24 @@ _JITTER_SHARE: Final = 0.2
 
 
 def backoff_seconds(attempts: int, seconds_to_auto_stop: float | None, jitter: float) -> float:
-    """How long to wait after the ``attempts``-th attempt (1, 2, …): 1, 2, 4, 8 … seconds, up to a ceiling.
+    """The exponential backoff after the ``attempts``-th attempt (1, 2, …): 1, 2, 4, 8 … seconds, up to a maximum.
 
-    The ceiling is 10 s while the vendor's auto-stop is ahead or unknown: with a request deadline of 8 s a try then
-    begins and ends within any 18 s, hence within the last 30 s of the window, as invariant I3 asks. Once the auto-stop
-    has passed nothing is left to win, and the ceiling is 60 s. ``jitter`` in [0, 1) shortens by up to a fifth, never
-    lengthens: daemons that failed together come back apart, and the ceiling stays one.
+    The maximum is 10 s before the vendor's auto-stop, or if its time is unknown. With a request deadline of 8 s an
+    attempt then begins and ends within any 18 s, so also within the last 30 s of the window (invariant I3). After the
+    auto-stop the maximum is 60 s. ``jitter`` in [0, 1) shortens the wait by up to a fifth and never extends it: daemons
+    that failed together retry at different times, and the maximum holds.
     """
     passed = seconds_to_auto_stop is not None and seconds_to_auto_stop <= 0
-    ceiling = _LONGEST_AFTER_AUTO_STOP_SECONDS if passed else _LONGEST_BEFORE_AUTO_STOP_SECONDS
-    # Beyond 2**6 the ceiling decides anyway, and a float would overflow in the end.
+    maximum = _LONGEST_AFTER_AUTO_STOP_SECONDS if passed else _LONGEST_BEFORE_AUTO_STOP_SECONDS
+    # From 2**6 on the maximum decides anyway, and a float would overflow at some point.
     doubled = 2.0 ** min(max(attempts, 1) - 1, 6)
-    return min(doubled, ceiling) * (1 - _JITTER_SHARE * jitter)
+    return min(doubled, maximum) * (1 - _JITTER_SHARE * jitter)
 
 
 def is_exhausted(attempts: int, max_attempts: int, *, past_auto_stop: bool) -> bool:
-    """Whether to give a task up after ``attempts`` attempts.
+    """Whether to give up a task after ``attempts`` attempts; never before the vendor's auto-stop.
 
-    Only once the vendor's own auto-stop has had its chance: with a MaxIdleTime of 1800 s an outage of four minutes
-    uses up twenty attempts and is no reason to leave the task running for half an hour.
+    An outage of four minutes uses up twenty attempts. With a MaxIdleTime of 1800 s it must not leave the task running
+    for half an hour.
     """
     return past_auto_stop and attempts >= max_attempts

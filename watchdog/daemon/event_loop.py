@@ -1,4 +1,4 @@
-"""An event loop that wakes when it is asked to, and not up to a millisecond later."""
+"""An event loop that wakes on time, not up to a millisecond late."""
 
 import asyncio
 import select
@@ -10,19 +10,19 @@ T = TypeVar("T")
 
 
 class FineSelector(selectors.EpollSelector):
-    """Waits to the microsecond. ``epoll_wait`` counts whole milliseconds, and a wait is rounded up to them."""
+    """Waits with microsecond precision; ``epoll_wait`` rounds up to whole milliseconds."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """See ``selectors.BaseSelector.select``."""
         if timeout is not None and timeout > 0:
-            # An epoll object is readable when one of its files is ready.
+            # An epoll object is readable as soon as one of its files is ready.
             select.select([self.fileno()], [], [], timeout)
             timeout = 0
         return super().select(timeout)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """As ``asyncio.run``, on such a loop."""
+    """Like ``asyncio.run``, on such a loop."""
     with asyncio.Runner(loop_factory=_loop) as runner:
         return runner.run(main)
 

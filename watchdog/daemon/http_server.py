@@ -1,13 +1,13 @@
-"""The daemon's HTTP server, inside its event loop: callbacks in, health out.
+"""The daemon's HTTP server, in its event loop: callbacks, health and metrics.
 
     POST /callbacks/zego   at most 64 KiB, read within 5 s, 64 at a time
-    GET  /healthz          200 while sweeps follow one another, else 503; asks the database nothing
-    GET  /readyz           200 once the daemon has started, else 503, and while the database is away
-    GET  /metrics          for Prometheus; made at most once a second, and without the database
+    GET  /healthz          200 while sweeps succeed, else 503; does not ask the database
+    GET  /readyz           200 once the daemon has started, 503 before that and while the database is away
+    GET  /metrics          for Prometheus; rendered at most once a second, does not ask the database
 
-Where there is a token, the last two are for those who have it.
+If there is a token, the last two need it.
 
-Whoever is slow, large or many gets an answer or is cut off, and costs nobody else anything.
+A client that is slow, sends too much or opens too many connections is answered or cut off; others are not affected.
 """
 
 import asyncio
@@ -25,33 +25,34 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from watchdog.core.callbacks import BODY_LIMIT_BYTES
+from watchdog.core.callback_body import BODY_LIMIT_BYTES
 from watchdog.daemon.metrics import Exposition
 from watchdog.errors import ConfigError
-from watchdog.services.callbacks import Answer, Webhook
+from watchdog.services import callbacks
+from watchdog.services.callbacks import CallbackIntake
 
 CALLBACK_PATH: Final = "/callbacks/zego"
 READ_SECONDS: Final = 5.0
 """For a callback's headers, and for its body."""
 
 ANSWER_SECONDS: Final = 5.0
-"""For the database to take a callback in. Then it is tried no less, but the vendor is told to come again."""
+"""For the database to store a callback. After that the vendor is told to repeat it; the call itself goes on."""
 
 CONCURRENT: Final = 64
 _CONNECTIONS: Final = 512
-_DRAIN_BYTES: Final = 1 << 20  # a sender that is cut off while it writes does not read why
+_DRAIN_BYTES: Final = 1 << 20  # read on that far: a sender that is cut off while it writes does not read the response
 _STOP_SECONDS: Final = 2
 
 
 class _Protocol(H11Protocol):
-    """Prints no request, and closes connections on which none has come within ``read_seconds``."""
+    """Logs no requests, and closes connections on which no request comes within ``read_seconds``."""
 
     read_seconds = READ_SECONDS
     _too_slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        # Query strings may hold anything. The setting of this name would yield to what the process's logging says.
+        # Query strings may hold secrets. The setting of this name depends on the process's logging.
         self.access_log = False
         self._expect_request()
 
@@ -61,7 +62,7 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        # Before the next request is looked for, which may be here already.
+        # First: the next request may be here already.
         self._expect_request()
         super().on_response_complete()
 
@@ -85,7 +86,7 @@ class _Server(uvicorn.Server):
         self._ended.set()
 
     async def main_loop(self) -> None:
-        """Wait, instead of looking ten times a second whether it is over; what else it looks after is off."""
+        """Wait, instead of polling ten times a second; what else uvicorn does here is switched off."""
         await self._ended.wait()
 
     @contextlib.contextmanager
@@ -95,12 +96,12 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """``bind``, ``start``, ``stop``. ``is_healthy`` says whether sweeps are fresh, ``is_ready`` whether all began."""
+    """Call ``bind``, ``start``, ``stop``. ``is_healthy``: sweeps succeed. ``is_ready``: the daemon has started."""
 
     def __init__(
         self,
         address: tuple[str, int] | None,
-        webhook: Webhook,
+        intake: CallbackIntake,
         *,
         is_healthy: Callable[[], bool],
         is_ready: Callable[[], bool],
@@ -113,7 +114,7 @@ class HttpServer:
         self._address = address
         self._passed = tuple(passed)
         self._read_seconds = read_seconds
-        self._webhook = webhook
+        self._intake = intake
         self._callbacks = 0
         self._listening: tuple[socket.socket, ...] = ()
         self._server: _Server | None = None
@@ -141,7 +142,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """Its address, without a slash at the end."""
         if not self._listening:
             raise RuntimeError("The server is not bound yet; call bind first.")
         if self._listening[0].family == socket.AF_UNIX:
@@ -150,13 +151,13 @@ class HttpServer:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def bind(self) -> None:
-        """Take the address; whoever comes before ``start`` waits. Raises ConfigError."""
+        """Listen; clients that connect before ``start`` wait. Raises ConfigError."""
         if self._passed or self._address is None:
             self._listening = self._passed
             return
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # With the protocol named, unlike in socket.create_server, asyncio turns Nagle's algorithm off: 40 ms an answer.
+        # asyncio turns off Nagle's algorithm (40 ms a response) only if the protocol is named; create_server does not.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -170,7 +171,7 @@ class HttpServer:
         self._listening = (listening,)
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Begin to serve."""
         if not self._listening:
             self.bind()
         config = uvicorn.Config(
@@ -191,7 +192,7 @@ class HttpServer:
         self._serving = asyncio.create_task(self._server.serve(sockets=list(self._listening)))
 
     async def stop(self) -> None:
-        """Take nothing new, finish what is being answered, within two seconds."""
+        """Accept nothing new, and finish requests in progress within two seconds."""
         listening, server, serving = self._listening, self._server, self._serving
         self._listening, self._server, self._serving = (), None, None
         if server is not None and serving is not None:
@@ -202,46 +203,46 @@ class HttpServer:
 
     async def _callback(self, request: Request) -> Response:
         if self._callbacks >= CONCURRENT:
-            answer = self._webhook.refuse(503, "busy", f"{CONCURRENT} callbacks are being answered already")
+            response = self._intake.refuse(503, "busy", f"{CONCURRENT} callbacks are being answered already")
         else:
             self._callbacks += 1
             try:
-                answer = await self._answer(request)
+                response = await self._receive(request)
             finally:
                 self._callbacks -= 1
-        headers = {"Retry-After": "2"} if answer.http_status == 503 else None
-        if answer.is_refusal:
-            # What is left of the body is not waited for.
+        headers = {"Retry-After": "2"} if response.http_status == 503 else None
+        if response.is_refusal:
+            # Do not wait for the rest of the body.
             headers = {"Connection": "close"} | (headers or {})
-        return PlainTextResponse(answer.kind + "\n", answer.http_status, headers)
+        return PlainTextResponse(response.kind + "\n", response.http_status, headers)
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _receive(self, request: Request) -> callbacks.Response:
         try:
             async with asyncio.timeout(self._read_seconds):
                 body = await _body(request)
         except TimeoutError:
-            return self._webhook.refuse(408, "too_slow", f"the body had not come after {self._read_seconds:g} s")
+            return self._intake.refuse(408, "too_slow", f"the body had not come after {self._read_seconds:g} s")
         except ClientDisconnect:
-            return self._webhook.refuse(400, "disconnected", "the sender left before the body had come")
+            return self._intake.refuse(400, "disconnected", "the sender left before the body had come")
         if body is None:
-            return self._webhook.refuse(413, "too_large", f"the body is longer than {BODY_LIMIT_BYTES} bytes")
+            return self._intake.refuse(413, "too_large", f"the body is longer than {BODY_LIMIT_BYTES} bytes")
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._webhook.receive(request.headers.get("Content-Type"), body)
+                return await self._intake.receive(request.headers.get("Content-Type"), body)
         except TimeoutError:
-            return self._webhook.refuse(503, "database_slow", f"not committed after {ANSWER_SECONDS:g} s")
+            return self._intake.refuse(503, "database_slow", f"not committed after {ANSWER_SECONDS:g} s")
 
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def _for_bearers(token: Callable[[], str | None], endpoint: _Endpoint) -> _Endpoint:
-    """``endpoint`` for those who show the token; without one, for everybody."""
+    """``endpoint`` for clients that send the token; for all if there is none."""
 
     async def guarded(request: Request) -> Response:
         wanted = token()
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        # Starlette reads headers as Latin-1, so these are the bytes that came.
+        # Starlette decodes headers as Latin-1: this restores the bytes.
         shown = given.strip().encode("latin-1")
         if wanted is None or (scheme.lower() == "bearer" and hmac.compare_digest(shown, wanted.encode())):
             return await endpoint(request)
@@ -259,7 +260,7 @@ def _health(is_well: bool, reason: str) -> Response:  # noqa: FBT001 - its only 
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body; None if it is too large, of which no more than ``BODY_LIMIT_BYTES`` are ever kept."""
+    """The body, or None if it is too large; at most ``BODY_LIMIT_BYTES`` are kept in memory."""
     declared = request.headers.get("Content-Length", "")
     if declared.isdecimal() and int(declared) > _DRAIN_BYTES:
         return None

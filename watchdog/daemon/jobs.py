@@ -1,11 +1,11 @@
-"""Recurring jobs on APScheduler that a jumping wall clock cannot stop.
+"""Recurring jobs on APScheduler that survive jumps of the wall clock.
 
-APScheduler goes by the wall clock: set back by an hour, it runs nothing for an hour; set forward by years, an interval
-trigger counts every run it missed. So each job is armed for one run at a time, and what the monotonic clock says is
-overdue is armed again.
+APScheduler uses the wall clock: set back by an hour, it runs nothing for an hour; set forward by years, an interval
+trigger counts every missed run. So each job is armed for one run at a time, and armed again if it is overdue by the
+monotonic clock.
 
-A process that is woken after seconds of sleep finds nothing in the processor's caches, and that costs it many times
-what it came to do. So a job whose time is near runs along with one whose time has come.
+A process that wakes after seconds of sleep finds the processor's caches cold, and that costs more than a short job. So
+a job that is due soon runs together with one that is due now.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from watchdog.clock import Clock
 log = structlog.get_logger(__name__)
 
 OVERDUE_SECONDS: Final = 1.0
-"""So late is wrong; and so often, while a job runs, ``on_look`` is called."""
+"""A run that is so late is overdue. While a job runs, ``on_look`` is called as often."""
 
 EARLY: Final = 0.2
 """The share of its wait by which a job may be early."""
@@ -30,13 +30,12 @@ _AFTER_FAILURE_SECONDS: Final = 1.0
 
 
 class Jobs:
-    """The jobs of one process. ``on_look`` is called when a run is overdue, and every second while one goes on."""
+    """The jobs of one process. ``on_look`` is called when a run is overdue, and every second during a run."""
 
     def __init__(self, clock: Clock, *, on_look: Callable[[], None] = lambda: None) -> None:
         self.clock = clock
-        # In memory, and a late run runs late rather than never. Two instances, because a run that arms the next one has
-        # not quite ended itself, and APScheduler would drop the next one in silence; that only one does anything is
-        # Recurring's business.
+        # A late run still runs. Two instances, because a run arms the next one before it has ended, and APScheduler
+        # would silently drop that; Recurring sees to it that only one works.
         self.scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 2, "misfire_grace_time": None}
         )
@@ -46,9 +45,9 @@ class Jobs:
         self._jobs: list[Recurring] = []
 
     def add(self, name: str, run: Callable[[], Awaitable[float]], *, may_be_early: bool = False) -> "Recurring":
-        """A job that runs when it is armed, or at the start. ``run`` returns the seconds until it wants to run again.
+        """Add a job that runs at the start and whenever it is armed. ``run`` returns the seconds until its next run.
 
-        One that ``may_be_early`` runs when another one has, if four fifths of its wait are over.
+        A job that ``may_be_early`` runs after another job if four fifths of its wait are over.
         """
         job = Recurring(self, name, run, may_be_early=may_be_early)
         self._jobs.append(job)
@@ -59,13 +58,13 @@ class Jobs:
         return bool(self.scheduler.running)
 
     def start(self) -> None:
-        """Run each of them now."""
+        """Run all jobs now."""
         self.scheduler.start()
         for job in self._jobs:
             job.arm(0.0)
 
     async def close(self) -> None:
-        """Run no more; returns when the runs that have begun are over."""
+        """Start no more runs, and wait for those that have begun."""
         for job in self._jobs:
             await job.close()
         if self._next_look is not None:
@@ -73,12 +72,12 @@ class Jobs:
         self.scheduler.shutdown(wait=False)
 
     def ran(self) -> None:
-        """One of them has; others may go along."""
+        """A job has run: run others that may be early."""
         for job in self._jobs:
             job.go_along()
 
     def watch(self) -> None:
-        """Look when the next run is overdue; while one goes on, as often as that."""
+        """Call ``look`` when the next run will be overdue, and every second during a run."""
         at = min((job.wanted_at for job in self._jobs if job.wanted_at is not None), default=self._looked_at)
         at += OVERDUE_SECONDS
         if any(job.is_running for job in self._jobs):
@@ -89,7 +88,7 @@ class Jobs:
         self._next_look = asyncio.get_running_loop().call_later(wait, self.look)
 
     def look(self) -> None:
-        """Arm again what is overdue."""
+        """Arm overdue jobs again."""
         self._looked_at = self.clock.monotonic()
         try:
             self._on_look()
@@ -120,11 +119,11 @@ class Recurring:
 
     @property
     def wanted_at(self) -> float | None:
-        """When it is to run next (monotonic); None where it is not, and while it runs."""
+        """When it runs next (monotonic); None if it is not armed, and during a run."""
         return None if self.is_running or self._closed else self._wanted
 
     def arm(self, seconds: float) -> None:
-        """Run that many seconds from now, or earlier if it is armed for earlier already."""
+        """Run that many seconds from now, or earlier if it is already armed for earlier."""
         at = self._clock.monotonic() + seconds
         if self._wanted is not None and self._wanted <= at:
             return
@@ -133,7 +132,7 @@ class Recurring:
             self._schedule()
 
     def go_along(self) -> None:
-        """Run now if it may."""
+        """Run now if it may be early and is due soon."""
         at = self.wanted_at
         if at is not None and 0 < at - self._clock.monotonic() <= self._early_seconds:
             self.arm(0.0)
@@ -146,7 +145,7 @@ class Recurring:
             self._schedule()
 
     async def close(self) -> None:
-        """Run no more; returns when a run that has begun is over."""
+        """Start no more runs, and wait for one that has begun."""
         self._closed = True
         await self._idle.wait()
 
@@ -172,7 +171,7 @@ class Recurring:
         try:
             again = await self._run()
         except Exception:
-            # Whatever it is, it must neither end the job nor pass in silence.
+            # An unexpected error must be logged, and must not end the job.
             log.exception("job_failed", job=self.name)
         finally:
             self.arm(again)

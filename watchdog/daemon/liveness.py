@@ -1,12 +1,12 @@
-"""Telling the service manager how we are: ready, alive, reloading, ending, and in one line what there is to know.
+"""Tells the service manager that the daemon is ready, alive, reloading or stopping, and its status in one line.
 
-    READY=1      when the first sweep has completed, and after each reload
-    WATCHDOG=1   after each completed sweep; one that ended because the database is away is complete
+    READY=1      after the first complete sweep, and after each reload
+    WATCHDOG=1   after each complete sweep; a sweep that ends because the database is away counts as complete
     STATUS=      every few seconds, if it has changed
 
-A ping of its own would hide a loop that hangs or a sweep that never ends. But a sweep may take long for a good reason:
-it waits for a database that is away, behind others that wait for it too, one time-out after the other. So a sweep that
-runs counts as alive while calls of the database are waited for, and come back, each within its time-outs.
+Pings by a timer would hide a loop that hangs or a sweep that never ends. But a sweep may take long for a good reason:
+its database calls wait behind other calls, and each of these may run into its time-out. So a running sweep counts as
+alive while database calls are pending and come back within their time-outs.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ from watchdog.errors import DatabaseError
 
 STATUS_SECONDS: Final = 5.0
 PING_SECONDS: Final = 1.0
-"""Sweeps may follow one another much faster than anybody wants to be told."""
+"""Sweeps may come much faster than that."""
 
 EXTEND_SECONDS: Final = 10.0
-"""How much more patience to ask for at a time while requests in flight finish."""
+"""By how much to extend the stop time-out at a time while requests in flight finish."""
 
 _LONGEST_SWEEP_SECONDS: Final = 600.0
 _IDLE_TICKS: Final = 2
@@ -30,19 +30,19 @@ _STATUS_LIMIT: Final = 300
 
 
 class Database(Protocol):
-    """What must be known of the calls to the database."""
+    """The state of the database calls."""
 
     @property
     def pending(self) -> int:
-        """How many have been made and have not come back."""
+        """How many are running or waiting."""
 
     @property
     def answered_at(self) -> float:
-        """When the last one came back, well or not (monotonic)."""
+        """When the last one came back, with or without an error (monotonic)."""
 
 
-class Supervision:
-    """One daemon's side of it. ``status`` composes the line that people read in ``systemctl status``."""
+class ServiceStatus:
+    """One daemon's reports to its service manager. ``status`` makes the line that ``systemctl status`` shows."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Supervision:
         call_seconds: float,
         status: Callable[[], str],
     ) -> None:
-        """``call_seconds`` is how long one call of the database may take at most, time-outs included."""
+        """``call_seconds`` is the longest time that one database call may take, time-outs included."""
         self._manager = manager
         self._clock = clock
         self._database = database
@@ -69,13 +69,13 @@ class Supervision:
 
     @property
     def sweep_seconds(self) -> float | None:
-        """How often to sweep, at least, for the service manager not to lose patience; None: as you like."""
+        """The longest time between two sweeps that the service manager accepts; None: it has no limit."""
         patience = self._manager.watchdog_seconds
         return None if patience is None else patience / 3
 
     @contextmanager
     def sweep(self) -> Iterator[None]:
-        """Around each sweep; one that ends by anything else than a DatabaseError is not complete."""
+        """Wrap each sweep in this. A sweep that ends with any error but a DatabaseError is not complete."""
         self._sweep_began, self._idle_ticks = self._clock.monotonic(), 0
         try:
             yield
@@ -87,22 +87,22 @@ class Supervision:
         self._ping()
         self._has_swept = True
         if not self._is_ready_said and not self._is_reloading:
-            # Lost, it is said again after the next sweep: whoever waits for it would end us otherwise.
+            # If it is lost, repeat it after the next sweep: without it the service manager would end the daemon.
             self._is_ready_said = self._say(READY=1)
 
     def tick(self) -> None:
-        """To be called once a second while a sweep runs."""
+        """Call this once a second while a sweep runs."""
         if self._sweep_began is not None and self._is_waiting(self._sweep_began, self._clock.monotonic()):
             self._ping()
         self.refresh()
 
     def refresh(self) -> None:
-        """To be called every few seconds: say how we are, if that has changed."""
+        """Call this every few seconds: it sends the status if that has changed."""
         if self._clock.monotonic() - self._said_at >= STATUS_SECONDS and self._line() != self._said:
             self._say()
 
     def reloading(self) -> None:
-        """The configuration is about to be read again; ``reloaded`` must follow, whatever comes of it."""
+        """Announce that the configuration is being read; ``reloaded`` must follow."""
         self._is_ready_said, self._is_reloading = False, True
         self._manager.notify(RELOADING=1, MONOTONIC_USEC=systemd_monotonic_usec())
 
@@ -115,11 +115,11 @@ class Supervision:
         self._manager.notify(STOPPING=1, STATUS="ending; requests in flight may finish")
 
     def extend(self, seconds: float = EXTEND_SECONDS) -> None:
-        """Ask for patience while ending: so much from now on."""
+        """Ask for that much time to stop, from now."""
         self._manager.notify(EXTEND_TIMEOUT_USEC=round(seconds * 1_000_000))
 
     def _is_waiting(self, began: float, now: float) -> bool:
-        """Whether what keeps the sweep is the database, and nothing else."""
+        """Whether the sweep waits for the database and nothing else."""
         self._idle_ticks += self._database.pending == 0
         alive_at = max(began, self._database.answered_at)
         return (

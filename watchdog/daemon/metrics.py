@@ -1,8 +1,7 @@
-"""Every metric there is, and the page that shows them. ``docs/metrics.md`` explains each to operators.
+"""All metrics, and the page that shows them. ``docs/metrics.md`` explains each to operators.
 
-What happens is counted as it happens: ``Metrics`` is the daemon's ``Observer``. What has a state of its own is read
-when somebody looks: ``SHOWN``. What stands in the database is neither: ``gauges`` reads it from time to time, so that
-no scrape ever touches the database.
+``Metrics`` is the daemon's ``Observer``: it counts events as they happen. The values of ``SHOWN`` are read at a scrape.
+Those that come from the database are read by ``services.figures`` from time to time, so no scrape uses the database.
 """
 
 import platform
@@ -33,7 +32,7 @@ from watchdog.store.engine import SQLITE_VERSION
 PREFIX: Final = "zego_watchdog_"
 
 RENDER_SECONDS: Final = 1.0
-"""How old a page may be: however many ask, it is made no more often than this."""
+"""How old a page may be: it is rendered at most this often."""
 
 _OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0"
 
@@ -43,12 +42,12 @@ _REQUEST: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15)
 _SWEEP: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 _DAEMONS_REASONS: Final = tuple(reason for reason in Reason if reason is not Reason.MANUAL)
-"""What the daemon stops for by itself; an operator's order is rare enough to appear when it comes."""
+"""The reasons for stops of the daemon's own; the series of manual stops appears with the first one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A metric that is read rather than counted; ``counts`` says that it only ever grows."""
+    """A metric that is read at a scrape; ``counts`` marks a counter, which only grows."""
 
     name: str
     explanation: str
@@ -86,7 +85,7 @@ class Metrics(Observer):
     """One process's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        # When each series began: as many series again, and nobody's question.
+        # The start time of each series would double the number of series.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
         self.registry = CollectorRegistry()
         self._shown: dict[str, Reading | Callable[[], Reading]] = {shown.name: None for shown in SHOWN}
@@ -118,7 +117,7 @@ class Metrics(Observer):
         Info(PREFIX + "build", "What is running.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version(), "sqlite": SQLITE_VERSION}
         )
-        # A rate needs a beginning: a series that appears with its first event has lost it.
+        # A rate needs the 0 before the first event.
         for outcome, reason in product(Outcome, _DAEMONS_REASONS):
             if outcome is not Outcome.SENT:
                 self._attempts.labels(outcome, reason)
@@ -151,18 +150,18 @@ class Metrics(Observer):
         self.show("last_sweep_timestamp_seconds", at)
 
     def reloaded(self, *, successful: bool) -> None:
-        """The configuration was read again, and taken or refused."""
+        """Count a reload."""
         self._reloads.labels("ok" if successful else "refused").inc()
         self.show("config_last_reload_successful", float(successful))
 
     def show(self, name: str, value: Reading | Callable[[], Reading]) -> None:
         if name not in self._shown:
-            raise KeyError(f"there is no metric {name} to be shown")
+            raise KeyError(f"there is no metric {name} to show")
         self._shown[name] = value
 
 
 class _Live(Collector):
-    """Reads what is shown at the moment of the scrape."""
+    """Reads the shown values at the scrape."""
 
     def __init__(self, shown: dict[str, Reading | Callable[[], Reading]]) -> None:
         self._shown = shown
@@ -191,7 +190,7 @@ class Page:
 
 
 class Exposition:
-    """The metrics as scrapers read them, in the format they ask for; the event loop's own work, and little of it."""
+    """The metrics in the format that a scraper asks for; rendered in the event loop, which takes little time."""
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self._registry = registry
@@ -200,7 +199,7 @@ class Exposition:
 
     def page(self, accept: str) -> Page:
         """The page for an Accept header, at most ``RENDER_SECONDS`` old: OpenMetrics, or the older text format."""
-        # Two formats and no more: what the asker writes there in detail would be echoed, and kept.
+        # Only two formats: the header's details would be echoed, and each variant kept.
         encode, content_type = choose_encoder(_OPEN_METRICS if _OPEN_METRICS.partition(";")[0] in accept else "")
         now = self._clock.monotonic()
         page = self._pages.get(content_type)

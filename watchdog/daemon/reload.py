@@ -1,17 +1,26 @@
-"""What a new configuration changes while the daemon runs, and what it changes only with a restart.
+"""Reload: what a new configuration changes while the daemon runs, and what needs a restart.
 
     applied       policy, guard, bot_user_ids, discover, paces, poll_seconds, log level, the apps' secrets, the token
     after restart everything else; until then the old values stay
 
-Secrets are read with the configuration: a file that holds another secret than before is a change of ``zego.apps``.
+Secrets are read with the configuration: a new secret in the same file is a change of ``zego.apps``.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
+from watchdog import logs
 from watchdog.config.settings import AppConfig, Config, Section
+from watchdog.daemon.liveness import ServiceStatus
+from watchdog.daemon.metrics import Metrics
 from watchdog.errors import ConfigError
+from watchdog.wiring.parts import Parts
+
+log = structlog.get_logger(__name__)
 
 APPLIED: Final = frozenset(
     {
@@ -28,33 +37,12 @@ APPLIED: Final = frozenset(
         ("log", "level"),
     }
 )
-"""The keys that take effect at once; ``zego.apps`` does as far as secrets go."""
-
-
-@dataclass(slots=True)
-class Reloads:
-    """How reloads went since the start; ``refused`` with the reason of the last one while that is what counts."""
-
-    ok: int = 0
-    refused: int = 0
-    problem: str | None = None
-
-    def succeeded(self) -> None:
-        self.ok += 1
-        self.problem = None
-
-    def failed(self, problem: str) -> None:
-        self.refused += 1
-        self.problem = problem
-
-    @property
-    def last_successful(self) -> bool:
-        return self.problem is None
+"""The keys that take effect at once; of ``zego.apps`` the secrets do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The configuration in force from now on, the keys that changed with it, and those that wait for a restart."""
+    """The current configuration from now on, the keys that changed, and those that need a restart."""
 
     config: Config
     applied: tuple[str, ...]
@@ -62,9 +50,9 @@ class Merged:
 
 
 def merge(old: Config, new: Config) -> Merged:
-    """Take over from ``new`` what can be taken over; the rest stays ``old``.
+    """Take from ``new`` what can be applied, and the rest from ``old``.
 
-    Raises ConfigError when the two parts do not go together: then a restart is the only way, or a correction.
+    Raises ConfigError if the two parts contradict each other: then only a restart or a correction helps.
     """
     applied: list[str] = []
     need_restart: list[str] = []
@@ -86,7 +74,7 @@ def merge(old: Config, new: Config) -> Merged:
                 need_restart.append(f"{name}.{key}")
         sections[name] = before.model_copy(update=taken)
     try:
-        # The sections' own rules held in both; those between sections are looked at again.
+        # Each section is valid by itself; the rules between sections are checked again.
         config = Config.model_validate(sections)
     except ValueError as error:
         raise ConfigError(
@@ -111,3 +99,50 @@ def _apps(before: tuple[AppConfig, ...], after: tuple[AppConfig, ...]) -> Iterat
     newest = {app.app_id: app for app in after}
     for app in before:
         yield newest.get(app.app_id, app)
+
+
+class Reloader:
+    """Applies new configurations to the parts of a running daemon. A configuration that is refused changes nothing."""
+
+    def __init__(
+        self, *, parts: Parts, metrics: Metrics, status: ServiceStatus, on_applied: Callable[[], None]
+    ) -> None:
+        self._parts = parts
+        self._metrics = metrics
+        self._status = status
+        self._on_applied = on_applied
+        self.problem: str | None = None
+        """Why the last configuration was refused; None if it was applied."""
+
+    async def reload(self, load: Callable[[], Config]) -> None:
+        """Read a configuration with ``load`` and apply what can be applied. Raises nothing."""
+        self._status.reloading()
+        try:
+            merged = merge(self._parts.config, await asyncio.to_thread(load))
+        except ConfigError as error:
+            self._refuse(str(error))
+        except Exception as error:
+            # An unexpected error in a file must not end a daemon that works.
+            log.exception("reload_failed")
+            self._refuse(f"{type(error).__name__}: {error}")
+        else:
+            self._apply(merged)
+        finally:
+            self._status.reloaded()
+
+    def _apply(self, merged: Merged) -> None:
+        self._parts.adopt(merged.config)
+        logs.set_level(merged.config.log.level)
+        self.problem = None
+        self._metrics.reloaded(successful=True)
+        log.info("reloaded", changed=list(merged.applied), mode=merged.config.policy.mode.value)
+        if merged.need_restart:
+            log.warning("needs_a_restart", keys=list(merged.need_restart), next_step="the old values stay until then")
+        for warning in merged.config.warnings:
+            log.warning("configuration", warning=warning)
+        self._on_applied()
+
+    def _refuse(self, problem: str) -> None:
+        self.problem = problem
+        self._metrics.reloaded(successful=False)
+        log.error("reload_refused", error=problem, next_step="correct it; until then the old configuration stays")

@@ -1,7 +1,7 @@
-"""What a service manager and its daemon say to each other: sd_notify(3), and the sockets it passes on.
+"""The service manager's protocol: sd_notify(3), and socket activation.
 
-Own code, because it is the daemon's own business and short: the libraries there are either bind libsystemd, which must
-then be there to build against, or know nothing of MONOTONIC_USEC.
+Own code, because it is short and the libraries do not fit: they either need libsystemd to build, or do not know
+MONOTONIC_USEC.
 """
 
 import contextlib
@@ -14,22 +14,22 @@ _FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 
 
 class ServiceManager:
-    """The one that has started this process; without one nothing here does anything. Never raises, never waits."""
+    """The service manager that started this process; without one all methods do nothing. Never raises or waits."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
         address = environ.get("NOTIFY_SOCKET", "")
-        # An address that begins with @ stands for a socket without a file, in Linux's abstract namespace.
+        # An address that begins with @ is a socket in Linux's abstract namespace.
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     @property
     def is_there(self) -> bool:
-        """Whether anybody wants to be told."""
+        """Whether there is a service manager to notify."""
         return self._address.startswith(("/", "\0"))
 
     @property
     def watchdog_seconds(self) -> float | None:
-        """How long it waits for the next ``WATCHDOG=1`` before it ends us; None: it does not."""
+        """How long it waits for the next ``WATCHDOG=1`` before it ends this process; None: no limit."""
         microseconds = self._environ.get("WATCHDOG_USEC", "")
         ours = self._environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         if not ours or not microseconds.isdecimal() or not int(microseconds):
@@ -37,7 +37,7 @@ class ServiceManager:
         return int(microseconds) / 1_000_000
 
     def notify(self, **fields: str | int) -> bool:
-        """Send one message, such as ``READY=1``; False where nobody is there or it could not be delivered."""
+        """Send one message, such as ``READY=1``; False if it could not be delivered."""
         if not self.is_there:
             return False
         message = "\n".join(f"{name}={_one_line(value)}" for name, value in fields.items())
@@ -50,7 +50,7 @@ class ServiceManager:
         return True
 
     def listening_sockets(self) -> Sequence[socket.socket]:
-        """The stream sockets that it listens on for us (LISTEN_FDS), by whatever name; usually none."""
+        """The listening stream sockets that it has passed to this process (LISTEN_FDS); usually none."""
         number = self._environ.get("LISTEN_FDS", "")
         if self._environ.get("LISTEN_PID") != str(os.getpid()) or not number.isdecimal():
             return ()

@@ -1,7 +1,7 @@
-"""The application's side, as a backend in any language has it: plain SQL on a connection of its own.
+"""The application's side: plain SQL on its own connection, as a backend in any language would use it.
 
-Three statements are all it takes; the hold is an operator's, and the looking is for the screen. Nothing of the
-watchdog's own code is used here on purpose.
+A backend needs only the first three statements; the hold is an operator's, and the queries are for the screen. This
+module does not use the watchdog's code, on purpose.
 """
 
 import sqlite3
@@ -29,7 +29,7 @@ SELECT room_id, reason, outcome, code, request_id, attempts AS tries,
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """What the two databases spell differently."""
+    """The differences in SQL between the two databases."""
 
     mark: str
     hold: str
@@ -49,7 +49,7 @@ _POSTGRESQL: Final = _Dialect(
 
 
 class Application:
-    """A backend's connection to the database at ``url``, spelt as in the configuration. Each statement is committed."""
+    """A backend's connection to the database at ``url``, in the configuration's format. Commits each statement."""
 
     def __init__(self, url: str) -> None:
         self._connection: sqlite3.Connection | psycopg.Connection[Any]
@@ -82,24 +82,24 @@ class Application:
         self._execute(self._dialect.hold, seconds, task_id)
 
     def now(self) -> datetime:
-        """The database's time."""
+        """Return the database's time."""
         [(now,)] = self._execute(self._dialect.now)[1]
         return as_time(now)
 
     def tasks(self) -> dict[str, Row]:
-        """Every task's row, by TaskId."""
+        """Return every task's row, by TaskId."""
         return {row["task_id"]: row for row in self.select("SELECT * FROM zego_tasks")}
 
     def attempts(self) -> list[Row]:
-        """The ledger, in the order it was begun."""
+        """Return the ledger, oldest attempt first."""
         return self.select("SELECT * FROM zego_stop_attempts ORDER BY id")
 
     def watched(self) -> bool:
-        """Whether a daemon has reported for duty."""
+        """Whether a daemon has registered."""
         return bool(self.select("SELECT 1 FROM zego_daemons"))
 
     def select(self, statement: str) -> list[Row]:
-        """Run a query as it stands."""
+        """Run a query."""
         names, rows = self._execute(statement)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -111,6 +111,6 @@ class Application:
 
 
 def as_time(value: str | datetime) -> datetime:
-    """A stored time of either database, aware."""
+    """A stored time of either database, with its time zone."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -1,4 +1,4 @@
-"""What is shown, drawn from a snapshot. Pure: the same snapshot gives the same picture, on 80 columns and more."""
+"""Draws a snapshot, on 80 columns or more. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from watchdog.demo.snapshot import Line, Snapshot, State
 WIDTH: Final = 80
 _WIDE: Final = 100
 _OTHER_LINES: Final = 6
-"""Besides rooms and captions: title, headings, a blank, two lines of footing, and one for the cursor."""
+"""Lines besides rooms and captions: title, header, blank, two lines of footing, cursor."""
 _MOST_CAPTIONS: Final = 12
-_LEGEND: Final = "said: by the backend; real: who is there; due: our stop; auto-stop: ZEGO's own"
+_LEGEND: Final = "hint: from the backend; real: in the room; due: our stop; auto-stop: ZEGO's own"
 
 _COLUMNS: Final[Sequence[tuple[str, int, JustifyMethod]]] = (
     ("room", 7, "left"),
-    ("said", 4, "right"),
+    ("hint", 4, "right"),
     ("real", 4, "right"),
     ("state", 20, "left"),
     ("due", 4, "right"),
@@ -29,17 +29,17 @@ _COLUMNS: Final[Sequence[tuple[str, int, JustifyMethod]]] = (
     ("outcome and Code", 25, "left"),
     ("RequestId", 19, "left"),
 )
-"""The last one is for wide screens."""
+"""The last one is shown on wide screens only."""
 
 _STYLE: Final[Mapping[State, str]] = {
     State.NOT_STARTED: "bright_black",
     State.IN_USE: "green",
-    State.UNSAID: "magenta",
+    State.UNKNOWN: "magenta",
     State.EMPTY: "yellow",
     State.HELD: "blue",
     State.ASKING: "cyan",
     State.SENT: "bold cyan",
-    State.AGAIN: "bold yellow",
+    State.RETRY: "bold yellow",
     State.STOPPED: "bold",
     State.RELEASED: "bright_black",
     State.AUTO_STOPPED: "magenta",
@@ -56,7 +56,7 @@ _SOON_SECONDS: Final = 10
 
 
 def draw(snapshot: Snapshot, *, width: int = WIDTH, height: int = 24) -> RenderableType:
-    """The whole screen; captions take what the rooms leave of ``height``."""
+    """The whole screen; captions use the rows of ``height`` that the rooms leave free."""
     table = _table()
     columns = _COLUMNS if width >= _WIDE else _COLUMNS[:-1]
     for name, columns_width, justify in columns:
@@ -91,13 +91,13 @@ def _dim(text: str) -> Text:
 def _cells(line: Line) -> tuple[Text, ...]:
     style = _STYLE[line.state]
     started = line.state is not State.NOT_STARTED
-    said = "" if not started else "?" if line.hint is None else str(line.hint)
+    hint = "" if not started else "?" if line.hint is None else str(line.hint)
     real = "" if not started else f"{line.people}+{line.admins}" if line.admins else str(line.people)
-    # What the application says and what is so: where they differ lies the danger.
+    # Highlight a hint that contradicts the real state: it is the dangerous case.
     differ = started and line.hint is not None and (line.hint > 0) != (line.people > 0)
     return (
         Text(line.room, style=style),
-        Text(said, style="bold red" if differ else style),
+        Text(hint, style="bold red" if differ else style),
         Text(real, style="bold red" if differ else style),
         Text(line.state, style=style),
         Text(_countdown(line.due), style=style),
@@ -109,9 +109,9 @@ def _cells(line: Line) -> tuple[Text, ...]:
 
 def _auto_stop(line: Line) -> Text:
     if line.auto_stop is None:
-        # Users that are not people keep a room from ever being empty to ZEGO.
-        nobody = line.admins and not line.people and line.state in {State.EMPTY, State.ASKING, State.SENT, State.AGAIN}
-        return Text("never" if nobody else "", style="bold red")
+        # For ZEGO a room with users that are not people never becomes empty.
+        never = line.admins and not line.people and line.state in {State.EMPTY, State.ASKING, State.SENT, State.RETRY}
+        return Text("never" if never else "", style="bold red")
     return Text(_countdown(line.auto_stop), style="bold red" if line.auto_stop < _SOON_SECONDS else "")
 
 
@@ -120,16 +120,9 @@ def _countdown(seconds: float | None) -> str:
 
 
 def outcome_words(line: Line) -> str:
-    """The last attempt's outcome, and the Code that ZEGO answered, or the HTTP status where it gave none."""
-    match line:
-        case Line(outcome=None):
-            return ""
-        case Line(outcome=str(outcome), code=str(code)):
-            return f"{outcome} {code}"
-        case Line(outcome=str(outcome), http_status=int(status)):
-            return f"{outcome} HTTP {status}"
-        case _:
-            return line.outcome or ""
+    """The last attempt's outcome, with ZEGO's Code, or the HTTP status without one."""
+    answer = line.code or (f"HTTP {line.http_status}" if line.http_status else "")
+    return " ".join(filter(None, (line.outcome, answer)))
 
 
 def _caption(at: float, text: str) -> Text:
@@ -144,14 +137,14 @@ def plain_caption(at: float, text: str) -> str:
     return f"{at:3.0f} s  {text}"
 
 
-def tally(lines: Sequence[Line]) -> str:
-    """How many rooms are in which state, for those who see no table."""
+def summary(lines: Sequence[Line]) -> str:
+    """The number of rooms in each state, for output without a table."""
     counts = Counter(line.state.partition(",")[0] for line in lines if line.state is not State.NOT_STARTED)
     return "; ".join(f"{count} {state}" for state, count in counts.most_common())
 
 
 def rows_as_table(rows: Sequence[Row]) -> Table:
-    """The result of a query, as any SQL shell shows it."""
+    """The result of a query as a table."""
     table = _table()
     for name in rows[0] if rows else ():
         number = any(isinstance(row[name], int | float) for row in rows)
@@ -162,23 +155,23 @@ def rows_as_table(rows: Sequence[Row]) -> Table:
 
 
 def attempt_words(attempt: Row) -> str:
-    """What an attempt in the ledger came to, said of its room."""
+    """The result of an attempt in words."""
     code = attempt["code"]
     match Outcome(attempt["outcome"]):
         case Outcome.STOPPED:
-            said = f"stopped, Code {code}"
+            text = f"stopped, Code {code}"
         case Outcome.STOPPED_EARLIER:
-            said = f"Code {code}, no such task: the lost answer was a yes"
+            text = f"Code {code}, no such task: an earlier request stopped it"
         case Outcome.RETRY if code is None:
-            said = f"ZEGO answers HTTP {attempt['http_status']}; another attempt soon"
+            text = f"ZEGO answers HTTP {attempt['http_status']}; will retry"
         case Outcome.RETRY:
-            said = f"ZEGO answers Code {code}, too fast; another attempt soon"
+            text = f"ZEGO answers Code {code}, rate limit; will retry"
         case Outcome.UNKNOWN:
-            said = "no answer: it may be stopped or not; another attempt soon"
+            text = "no answer, so it may be stopped or not; will retry"
         case Outcome.SPARED:
-            said = "ZEGO says there are people, so no stop is sent"
+            text = "ZEGO reports people, so no stop is sent"
         case Outcome.WITHHELD:
-            said = "ZEGO cannot say who is there, so no stop is sent yet"
+            text = "ZEGO cannot report who is there, so no stop is sent yet"
         case outcome:
-            said = f"{outcome}, Code {code}"
-    return f"{attempt['room_id']}: {said}"
+            text = f"{outcome}, Code {code}"
+    return f"{attempt['room_id']}: {text}"

@@ -1,4 +1,4 @@
-"""One look at everything at once: what the database says of each room, and what is really so. Pure."""
+"""A snapshot: what the database has for each room, and what is really there. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from watchdog.demo.application import Row, as_time
 
 
 class State(StrEnum):
-    """What is going on with a room's task, in the words of the screen."""
+    """The state of a room's task, as shown on the screen."""
 
     NOT_STARTED = "not started"
     IN_USE = "in use"
-    UNSAID = "unknown, left alone"
+    UNKNOWN = "unknown, left alone"
     EMPTY = "empty, grace runs"
     HELD = "empty, on hold"
     ASKING = "asking who is there"
     SENT = "stop sent"
-    AGAIN = "to be tried again"
+    RETRY = "waits for a retry"
     STOPPED = "stopped"
     RELEASED = "ended by its backend"
     AUTO_STOPPED = "ended by ZEGO"
@@ -35,16 +35,17 @@ _ENDED = {
     Status.FAILED: State.FAILED,
 }
 ENDED = frozenset(_ENDED.values())
-"""The states that nothing follows."""
+"""The final states."""
 
-_TO_BE_REPEATED = {Outcome.RETRY, Outcome.UNKNOWN, Outcome.WITHHELD, Outcome.BLOCKED}
+_ANSWER = ("outcome", "code", "http_status", "request_id")
+_RETRIED = {Outcome.RETRY, Outcome.UNKNOWN, Outcome.WITHHELD, Outcome.BLOCKED}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One room. ``hint`` is what was said of it, ``people`` and ``admins`` who is really there.
+    """One room. ``hint`` is the reported number of people, ``people`` and ``admins`` are really there.
 
-    Countdowns are in seconds; ``auto_stop`` is the vendor's own, None while it does not run.
+    Countdowns are in seconds; ``auto_stop`` is the vendor's, None while the room is occupied.
     """
 
     room: str
@@ -62,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``at`` is in seconds since the beginning; ``captions`` are the last ones, oldest first, with their times."""
+    """``at`` is in seconds since the start; ``captions`` have their times, oldest first."""
 
     at: float
     seconds: float
@@ -74,49 +75,34 @@ class Snapshot:
 def look(
     rooms: Iterable[str], tasks: Mapping[str, Row], attempts: Iterable[Row], world: Mapping[str, Any], now: datetime
 ) -> list[Line]:
-    """Put together each room's line.
+    """Return each room's line.
 
-    ``tasks`` has the row of every room whose task was started, at ``now``, the database's time; ``attempts`` is the
-    ledger, ``world`` the sandbox's ``state``.
+    ``tasks`` has the row of each started room at ``now``, the database's time; ``attempts`` is the ledger, ``world``
+    the sandbox's ``state``.
     """
     last = {attempt["task_id"]: attempt for attempt in attempts}
     users = {room["room_id"]: room for room in world["rooms"]}
     running = {task["task_id"]: task for task in world["tasks"]}
 
-    def line(room: str) -> Line:
-        if room not in tasks:
-            return Line(room)
-        task = tasks[room]
-        return _line(task, last.get(task["task_id"]), users.get(room), running.get(task["task_id"]), world["now"], now)
+    def line(task: Row) -> Line:
+        attempt, room, run = last.get(task["task_id"]), users.get(task["room_id"]), running.get(task["task_id"])
+        state = _state(task, attempt, now, runs=run is not None)
+        people = 0 if room is None else room["people"]
+        wake_at = task["wake_at"] if state in {State.EMPTY, State.HELD, State.RETRY} else None
+        auto_stop_at = None if run is None else run["auto_stop_at"]
+        answer = {} if attempt is None else {name: attempt[name] for name in _ANSWER}
+        return Line(
+            room=task["room_id"],
+            state=state,
+            hint=task["user_count"],
+            people=people,
+            admins=0 if room is None else len(room["users"]) - people,
+            due=None if wake_at is None else (as_time(wake_at) - now).total_seconds(),
+            auto_stop=None if auto_stop_at is None else auto_stop_at - world["now"],
+            **answer,
+        )
 
-    return [line(room) for room in rooms]
-
-
-def _line(
-    task: Row,
-    attempt: Row | None,
-    room: Mapping[str, Any] | None,
-    running: Mapping[str, Any] | None,
-    vendor_now: float,
-    now: datetime,
-) -> Line:
-    state = _state(task, attempt, now, runs=running is not None)
-    people = 0 if room is None else room["people"]
-    wake_at = task["wake_at"] if state in {State.EMPTY, State.HELD, State.AGAIN} else None
-    auto_stop_at = None if running is None else running["auto_stop_at"]
-    return Line(
-        room=task["room_id"],
-        state=state,
-        hint=task["user_count"],
-        people=people,
-        admins=0 if room is None else len(room["users"]) - people,
-        due=None if wake_at is None else (as_time(wake_at) - now).total_seconds(),
-        auto_stop=None if auto_stop_at is None else auto_stop_at - vendor_now,
-        **{
-            name: None if attempt is None else attempt[name]
-            for name in ("outcome", "code", "http_status", "request_id")
-        },
-    )
+    return [line(tasks[room]) if room in tasks else Line(room) for room in rooms]
 
 
 def _state(task: Row, attempt: Row | None, now: datetime, *, runs: bool) -> State:
@@ -128,13 +114,13 @@ def _state(task: Row, attempt: Row | None, now: datetime, *, runs: bool) -> Stat
         return State.SENT
     if task["claimed_by"] is not None:
         return State.ASKING
-    if outcome in _TO_BE_REPEATED:
-        return State.AGAIN
+    if outcome in _RETRIED:
+        return State.RETRY
     if not runs:
-        # The database is not told, for nobody asks: nothing is known that would make it worth asking.
+        # The database does not know: without evidence the daemon does not ask ZEGO about the room.
         return State.AUTO_STOPPED
     if task["user_count"] is None:
-        return State.UNSAID
+        return State.UNKNOWN
     if task["user_count"] > 0:
         return State.IN_USE
     return State.HELD if task["hold_until"] is not None and as_time(task["hold_until"]) > now else State.EMPTY

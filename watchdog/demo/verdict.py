@@ -1,4 +1,4 @@
-"""Whether the daemon did its job: the referee's word on the ledger, and each room's fate as the story has it. Pure."""
+"""Whether the daemon worked correctly: the referee's verdict, and each room against its expected end. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -7,13 +7,13 @@ from typing import Any
 
 from watchdog.core.model import Outcome
 from watchdog.demo.application import Row
-from watchdog.demo.story import Fate
+from watchdog.demo.scenario import Expected
 from watchdog.sandbox import referee
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``complaints`` are sentences; without any the demo has shown what it promises."""
+    """``complaints`` are sentences; the demo passed if there are none."""
 
     found: referee.Verdict
     complaints: tuple[str, ...]
@@ -22,26 +22,17 @@ class Verdict:
     def passed(self) -> bool:
         return not self.complaints
 
-    def summary(self) -> str:
-        """The verdict in one line."""
-        found = self.found
-        return (
-            f"{found.stopped_in_time} stopped in time, {found.spared} spared, {len(found.missed)} missed, "
-            f"{len(found.wrong_stops)} wrong stops; "
-            f"{found.attempts_recorded} attempts, {found.requests_received} requests"
-        )
-
 
 def judge(
-    fates: Mapping[str, Fate],
+    expected: Mapping[str, Expected],
     task_ids: Mapping[str, str],
     log: Iterable[Mapping[str, Any]],
     ledger: Sequence[Row],
 ) -> Verdict:
-    """Compare the sandbox's ``log``, the rows of the ``ledger``, and what was to become of each room."""
+    """Compare the sandbox's ``log``, the rows of the ``ledger``, and each room's expected end."""
     events = list(log)
     rooms = {task_id: room for room, task_id in task_ids.items()}
-    watched = [task_id for task_id, room in rooms.items() if fates[room] is Fate.STOPPED]
+    watched = [task_id for task_id, room in rooms.items() if expected[room] is Expected.STOPPED]
     found = referee.judge(events, ledger, watched=watched)
     stopped = {event["task_id"] for event in events if event["event"] == "task_stopped" and event["via"] == "api"}
     spared = {row["task_id"] for row in ledger if row["outcome"] == Outcome.SPARED}
@@ -50,29 +41,29 @@ def judge(
         (
             *found.disagreements,
             *(f"{rooms[task_id]}: ZEGO's auto-stop came first." for task_id in found.missed),
-            *(f"{rooms[task_id]}: stopped while there were people in it." for task_id in found.wrong_stops),
-            *_unlike_their_fate(fates, task_ids, stopped, spared, reported={*found.missed, *found.wrong_stops}),
+            *(f"{rooms[task_id]}: stopped with people in the room." for task_id in found.wrong_stops),
+            *_unexpected(expected, task_ids, stopped, spared, reported={*found.missed, *found.wrong_stops}),
         ),
     )
 
 
-def _unlike_their_fate(
-    fates: Mapping[str, Fate],
+def _unexpected(
+    expected: Mapping[str, Expected],
     task_ids: Mapping[str, str],
     stopped: AbstractSet[str],
     spared: AbstractSet[str],
     *,
     reported: AbstractSet[str],
 ) -> Iterable[str]:
-    for room, fate in fates.items():
+    for room, end in expected.items():
         task_id = task_ids.get(room)
         if task_id is None:
             yield f"{room}: its task was never started."
         elif task_id in reported:
             continue
-        elif fate is Fate.STOPPED and task_id not in stopped:
-            yield f"{room}: not stopped by the time the curtain fell."
-        elif fate is not Fate.STOPPED and task_id in stopped:
-            yield f"{room}: stopped, though it was to be {fate}."
-        elif fate is Fate.SPARED and task_id not in spared:
-            yield f"{room}: no row says that it was spared."
+        elif end is Expected.STOPPED and task_id not in stopped:
+            yield f"{room}: not stopped before the end of the demo."
+        elif end is not Expected.STOPPED and task_id in stopped:
+            yield f"{room}: stopped, but expected: {end}."
+        elif end is Expected.SPARED and task_id not in spared:
+            yield f"{room}: no row has outcome spared."

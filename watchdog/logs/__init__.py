@@ -1,6 +1,6 @@
-"""Log lines: one event a line, redacted, bounded, to stderr or the journal.
+"""Writes log events to stderr or the journal: one line each, without secrets, never blocking the daemon.
 
-What is logged is said where it happens; this package only writes it.
+What is logged is decided where it happens, not here.
 """
 
 from watchdog.logs.setup import close, configure, set_level

@@ -1,8 +1,8 @@
-"""The system's journal, in its own protocol: one datagram per event, with its fields kept apart.
+"""The system's journal, in its native protocol: one datagram per event, with separate fields.
 
-Lines on stderr reach the journal as text only; here ``journalctl ZEGO_TASK_ID=…`` finds them. The protocol is that of
-https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. What does not fit into a datagram is not sent as a file, but refused: no
-event of ours is that long.
+Lines on stderr reach the journal as text only; with fields ``journalctl ZEGO_TASK_ID=…`` finds them. Protocol:
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. An entry that does not fit into a datagram is not sent as a file: none of
+our events is that long.
 """
 
 import json
@@ -10,11 +10,12 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self, TextIO
 
 from watchdog.logs.redaction import scrub
+from watchdog.logs.writer import Sink
 
 __all__ = ["SOCKET", "Entry", "Journal", "is_connected_to"]
 
@@ -25,20 +26,20 @@ _IDENTIFIER: Final = "zego-watchdog"
 _PREFIX: Final = "ZEGO_"
 _NAME_CHARACTERS: Final = 64
 _VALUE_CHARACTERS: Final = 16_384
-# Whatever else is in an event becomes a field of its own. The journal knows the time itself.
+# Everything else in an event becomes a field. The journal adds the time itself.
 _NOT_FIELDS: Final = frozenset({"event", "level", "timestamp", "exception"})
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 
 
 class Entry(str):
-    """An event as a line of text with its priority, ``<4>retry code=206``, which also knows its ``datagram``."""
+    """An event as a line of text with its priority, ``<4>retry code=206``, and as a ``datagram``."""
 
     __slots__ = ("datagram",)
     datagram: bytes
 
     @classmethod
     def of(cls, event: Mapping[str, object]) -> Self:
-        """``event`` as structlog's processors leave it: name, level, fields. Nothing secret comes through."""
+        """Make an entry of an event as structlog's processors return it; secrets are masked."""
         priority = _PRIORITIES.get(str(event.get("level")), _PRIORITIES["info"])
         name = str(event.get("event", ""))
         fields = {key: _text(value) for key, value in event.items() if key not in _NOT_FIELDS and value is not None}
@@ -60,51 +61,30 @@ class Entry(str):
 
 
 class Journal:
-    """A connection to the journal. ``send`` may block, while the journal takes nothing: call it in a thread."""
+    """Sends entries to the journal; what the journal does not take goes to ``otherwise``."""
 
-    def __init__(self, path: Path = SOCKET) -> None:
-        """Raises OSError when nobody listens at ``path``."""
-        self._path = path
-        self._socket: socket.socket | None = self._connect()
+    def __init__(self, path: Path, otherwise: Sink) -> None:
+        self._path = str(path)
+        self._otherwise = otherwise
+        # Not connected: with the path in every call the socket also reaches a journal that was restarted.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
-    def send(self, entry: Entry) -> bool:
-        """Whether the journal has it; False when it is gone, or the entry is too long."""
-        for connection in self._connections():
-            try:
-                connection.send(entry.datagram)
-            except OSError:
-                continue
-            return True
-        return False
+    def put(self, line: str) -> None:
+        """Send an :class:`Entry`; blocks while the journal reads nothing, so call it in a thread."""
+        try:
+            if isinstance(line, Entry):
+                self._socket.sendto(line.datagram, self._path)
+                return
+        except OSError:  # there is no journal, or the entry is too long for it
+            pass
+        self._otherwise.put(line)
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _connections(self) -> Iterator[socket.socket]:
-        """The connection there is; then, for the journal may have been started anew, another."""
-        if self._socket is not None:
-            yield self._socket
-        self.close()
-        try:
-            self._socket = self._connect()
-        except OSError:
-            return
-        yield self._socket
-
-    def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            connection.connect(str(self._path))
-        except OSError:
-            connection.close()
-            raise
-        return connection
+        self._socket.close()
 
 
 def is_connected_to(stream: TextIO, journal_stream: str | None) -> bool:
-    """Whether ``stream`` is what ``$JOURNAL_STREAM`` (device:inode) says: then it ends in the journal."""
+    """Whether ``stream`` leads to the journal: whether it is the file that ``$JOURNAL_STREAM`` (device:inode) names."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -131,7 +111,7 @@ def _name(key: str) -> str:
 
 
 def _scrubbed_field(name: str, value: str) -> bytes:
-    # Together with its name, which may be what tells that the value is a secret.
+    # Together with its name, because the name may show that the value is a secret.
     return _field(name, scrub(f"{name}={value}").partition("=")[2])
 
 

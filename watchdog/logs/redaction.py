@@ -1,7 +1,7 @@
-"""What must never be read by anybody, taken out of text. No I/O: used by error messages and by every log line.
+"""Removes secrets from text. No I/O; used by error messages and by every log line.
 
-Nothing here is a licence to log a secret. It is the last line of defence, for texts that others compose: an exception
-of a library, a URL in a vendor's reply.
+Secrets must not be logged at all. This is the last line of defence, for text from elsewhere: an exception of a library,
+a URL in a vendor's reply.
 """
 
 import json
@@ -12,9 +12,9 @@ from urllib.parse import quote
 MASK: Final = "***"
 
 _WRAPPING: Final = r"(?:[\"'\\\s]|\x1b\[[\d;]*m)*"
-"""What else stands between a name and its value: quotes, blanks, a terminal's colours."""
+"""What may stand between a name and its value: quotes, blanks, a terminal's colours."""
 
-# ``name=value`` anywhere, ``"name": value`` as JSON and repr write it; prose such as "secret: use a file" stays.
+# ``name=value`` anywhere, ``"name": value`` as in JSON and repr; prose such as "secret: use a file" stays.
 _NAMED_VALUE: Final = re.compile(
     rf"(?P<name>(?:signature|password|secret)(?:{_WRAPPING}=|\\?[\"']\s*:){_WRAPPING})[^\s\"'\\&,;}}\x1b]+",
     re.IGNORECASE,
@@ -26,9 +26,9 @@ _known: set[str] = set()
 
 
 def redact(secret: str) -> None:
-    """Have ``secret`` masked in every text from now on, also as JSON, ``repr`` and URLs spell it.
+    """Mask ``secret`` in every text from now on, also as JSON, ``repr`` and URLs write it.
 
-    Anything shorter than six characters is left alone: masking it would only garble what is unrelated.
+    A secret of fewer than six characters is not masked, because it would also match unrelated text.
     """
     if len(secret) >= _SHORTEST:
         spellings = {secret, repr(secret)[1:-1], quote(secret, safe="")}
@@ -36,7 +36,7 @@ def redact(secret: str) -> None:
 
 
 def scrub(text: str) -> str:
-    """``text`` without signatures, passwords (in URLs or by name), and the secrets that ``redact`` was told of."""
+    """Return ``text`` without signatures, passwords (in URLs or by name) and the secrets passed to ``redact``."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MASK)
     text = _URL_PASSWORD.sub(rf"\g<name>{MASK}", text)

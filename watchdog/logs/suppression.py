@@ -1,9 +1,9 @@
-"""The same warning again and again is written a few times and then counted, so that an outage does not bury its cause.
+"""A repeated warning is written a few times and then counted, so that an outage does not hide its cause.
 
-    10 lines, then silence … and after a minute: {"event": "retry", "app_id": 1234567890, "suppressed": 5321}
+    10 lines, then none … and after a minute: {"event": "retry", "app_id": 1234567890, "suppressed": 5321}
 
-The same means: the same event, of the same AppId, with the same code. Only warnings and errors are held back. What was
-done to one task, which is INFO, is always written, and so is DEBUG, which is there to be read in full.
+Repeated means: the same event, AppId and code. Only warnings and errors are suppressed. INFO, which says what was done
+to a task, and DEBUG are always written.
 """
 
 import threading
@@ -17,7 +17,7 @@ PERIOD_SECONDS: Final = 60.0
 
 _LEVELS: Final = frozenset({"warning", "error", "critical"})
 _KEY_FIELDS: Final = ("logger", "app_id", "code", "http_status", "reply_class", "kind", "job")
-# What the vendor or a sender of callbacks makes up must not fill the memory.
+# The vendor or a sender of callbacks must not be able to fill the memory with new values.
 _MOST_KEYS: Final = 500
 
 _Key = tuple[tuple[str, object], ...]
@@ -30,7 +30,7 @@ class _Window:
 
 
 class Repeats:
-    """``admit`` each event; ``ended`` tells how many were held back. Any thread may call."""
+    """``admit`` decides on each event; ``ended`` returns how many were suppressed. Thread-safe."""
 
     def __init__(
         self, monotonic: Callable[[], float], *, limit: int = LIMIT, period_seconds: float = PERIOD_SECONDS
@@ -38,13 +38,13 @@ class Repeats:
         self._monotonic = monotonic
         self._limit = limit
         self._period_seconds = period_seconds
-        # In the order in which they end.
+        # Ordered by their ends.
         self._windows: dict[_Key, _Window] = {}
-        self._untold: list[tuple[_Key, int]] = []
+        self._unreported: list[tuple[_Key, int]] = []
         self._lock = threading.Lock()
 
     def admit(self, event: Mapping[str, object]) -> bool:
-        """Whether to write ``event``, which has its ``level``. A summary passes, and counts for nothing."""
+        """Whether to write ``event``, which includes its ``level``; a summary is always written and not counted."""
         if event.get("level") not in _LEVELS or "suppressed" in event:
             return True
         with self._lock:
@@ -58,18 +58,18 @@ class Repeats:
             return window.seen <= self._limit
 
     def ended(self, *, all_of_them: bool = False) -> list[dict[str, object]]:
-        """Close the windows whose minute is over (or all); an event with its ``suppressed`` for each that held back."""
+        """Close the windows that ended (or all); return an event with ``suppressed`` for each that suppressed some."""
         with self._lock:
             now = self._monotonic()
             for key in list(takewhile(lambda key: all_of_them or now >= self._windows[key].ends_at, self._windows)):
                 self._close(key)
-            untold, self._untold = self._untold, []
-        return [{**dict(key), "suppressed": held_back} for key, held_back in untold]
+            unreported, self._unreported = self._unreported, []
+        return [{**dict(key), "suppressed": number} for key, number in unreported]
 
     def next_end(self) -> float | None:
-        """In how many seconds ``ended`` will have something to say; None if there is nothing to wait for."""
+        """In how many seconds ``ended`` will return something; None if there is nothing to wait for."""
         with self._lock:
-            if self._untold:
+            if self._unreported:
                 return 0.0
             first = next(iter(self._windows.values()), None)
             return None if first is None else max(0.0, first.ends_at - self._monotonic())
@@ -77,7 +77,7 @@ class Repeats:
     def _close(self, key: _Key) -> None:
         window = self._windows.pop(key, None)
         if window is not None and window.seen > self._limit:
-            self._untold.append((key, window.seen - self._limit))
+            self._unreported.append((key, window.seen - self._limit))
 
     def _key(self, event: Mapping[str, object]) -> _Key:
         name: _Key = (("level", event.get("level")), ("event", str(event.get("event"))))

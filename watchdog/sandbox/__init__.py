@@ -1,8 +1,7 @@
-"""A fake ZEGO good enough to bet on: see docs/sandbox.md.
+"""A fake ZEGO for tests and demos: see docs/sandbox.md.
 
-``world`` and ``vendor`` are what the vendor does, ``callbacks`` and ``outbox`` what it tells by itself,
-``misbehaviour`` what goes wrong; ``application``, ``sender`` and ``server`` put all of it on the network. ``script``
-moves people about, ``referee`` compares what happened with what was recorded.
+``world`` and ``vendor`` implement the vendor, ``callbacks`` and ``outbox`` its callbacks, ``misbehaviour`` its faults;
+``application``, ``control``, ``sender`` and ``server`` are the network. ``referee`` compares the log with the ledger.
 """
 
 from watchdog.sandbox.callbacks import CallbackEncoding
@@ -11,24 +10,6 @@ from watchdog.sandbox.operations import Behave, Crash, Join, Leave, Operation, S
 from watchdog.sandbox.server import Sandbox
 from watchdog.sandbox.vendor import Action, Code, Limits
 
-__all__ = [
-    "Action",
-    "Behave",
-    "Body",
-    "CallbackBehaviour",
-    "CallbackEncoding",
-    "Code",
-    "Crash",
-    "Drop",
-    "Join",
-    "Leave",
-    "Limits",
-    "Misbehaviour",
-    "Operation",
-    "RequestIdStyle",
-    "Sandbox",
-    "SendCallbacks",
-    "Speak",
-    "Start",
-    "Stop",
-]
+__all__ = ["Action", "Behave", "Body", "CallbackBehaviour", "CallbackEncoding", "Code", "Crash", "Drop", "Join"]
+__all__ += ["Leave", "Limits", "Misbehaviour", "Operation", "RequestIdStyle", "Sandbox"]
+__all__ += ["SendCallbacks", "Speak", "Start", "Stop"]

@@ -1,9 +1,9 @@
-"""What the vendor tells by callback: an entry of the truth log in, the bodies that it sends out. Pure.
+"""The vendor's callbacks: from a log entry to the bodies that it sends. Pure.
 
 Fields, types and spelling follow the vendor's pages: "Room created", "Room destroyed", "User logged in" and "User
 logged out callback" of the RTC server API, "Receiving callbacks" of cloud real-time ASR. Room events have numbers where
-user events have strings, and ASR events count in milliseconds. The vendor leaves open how a nonce looks (its examples
-have six digits) and how the objects in an ASR event are written as form fields (here: as JSON).
+user events have strings, and ASR events use milliseconds. The vendor does not specify the format of a nonce (its
+examples have six digits), nor how objects in an ASR event become form fields (here: JSON).
 """
 
 import json
@@ -18,13 +18,13 @@ from watchdog.sandbox.world import Event
 
 EXAMPLE_CALLBACK_SECRET: Final = "secret"  # noqa: S105  # the vendor's published example
 IDLE_AUTO_STOP: Final = 1202
-"""The ``Code`` of the ``Exception`` that tells of a task ended in an idle room."""
+"""The ``Code`` of the ``Exception`` for a task that ended in an idle room."""
 
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class CallbackEncoding(StrEnum):
-    """How a body is written; the vendor's pages disagree, and form fields are had on request."""
+    """The encoding of a body; the vendor's pages disagree, and form fields are optional."""
 
     JSON = "json"
     URLENCODED_JSON = "urlencoded_json"
@@ -32,13 +32,13 @@ class CallbackEncoding(StrEnum):
 
     @property
     def content_type(self) -> str:
-        """The header that goes with it."""
+        """The Content-Type header."""
         return "application/x-www-form-urlencoded" if self is CallbackEncoding.FORM else "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One event, before it is signed. ``timestamp`` is in the unit that the vendor uses for its kind."""
+    """One event before signing. ``timestamp`` is in seconds, for ASR events in milliseconds."""
 
     name: str
     app_id: int
@@ -47,31 +47,20 @@ class Callback:
     fields: Mapping[str, Any]
 
     def signed(self, secret: str, nonce: str) -> dict[str, Any]:
-        """Return all of the body."""
+        """Return the complete body."""
         signature = callback_signature(secret, str(self.timestamp), nonce)
         if self.name in {"ASRResult", "Exception"}:
-            return {
-                "AppId": self.app_id,
-                "Event": self.name,
-                "Nonce": nonce,
-                "Timestamp": self.timestamp,
-                "Signature": signature,
-                **self.fields,
-            }
+            head = {"AppId": self.app_id, "Event": self.name, "Nonce": nonce, "Timestamp": self.timestamp}
+            return {**head, "Signature": signature, **self.fields}
         is_text = self.name in {"room_login", "room_logout"}
-        return {
-            "event": self.name,
-            "appid": str(self.app_id) if is_text else self.app_id,
-            "timestamp": str(self.timestamp) if is_text else self.timestamp,
-            "nonce": nonce,
-            "signature": signature,
-            "room_id": self.room_id,
-            **self.fields,
-        }
+        app_id = str(self.app_id) if is_text else self.app_id
+        timestamp = str(self.timestamp) if is_text else self.timestamp
+        head = {"event": self.name, "appid": app_id, "timestamp": timestamp, "nonce": nonce, "signature": signature}
+        return {**head, "room_id": self.room_id, **self.fields}
 
 
 def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator[Callback]:
-    """Say what the vendor tells of one entry of the log, in the order it happened in; nothing of most.
+    """Yield the callbacks for one log entry, in order; most entries have none.
 
     ``clock_offset_seconds`` is how far the vendor's clock is ahead of the log's.
     """
@@ -79,13 +68,8 @@ def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator
     match event["event"]:
         case "join":
             if event["user_update_seq"] == 1:
-                yield _room_event(
-                    "room_create",
-                    event,
-                    now,
-                    room_create_time=_milliseconds(now),
-                    id_name=event["user_id"],
-                )
+                created = {"room_create_time": _milliseconds(now), "id_name": event["user_id"]}
+                yield _room_event("room_create", event, now, created)
             yield _user_event(
                 "room_login",
                 event,
@@ -106,13 +90,8 @@ def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator
                 user_update_seq=str(event["user_update_seq"]),
             )
             if not event["users"]:
-                yield _room_event(
-                    "room_close",
-                    event,
-                    now,
-                    close_reason=int(event["reason"]),
-                    room_close_time=_milliseconds(now),
-                )
+                closed = {"close_reason": int(event["reason"]), "room_close_time": _milliseconds(now)}
+                yield _room_event("room_close", event, now, closed)
         case "speech":
             for task in event["heard_by"]:
                 user_id = event["user_id"]
@@ -122,12 +101,12 @@ def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator
             message = f"RTC room has been idle for over {event['max_idle_seconds']} seconds."
             yield _task_event("Exception", event, event["task_id"], now, {"Code": IDLE_AUTO_STOP, "Message": message})
         case _:
-            # A deliberate stop, too, is something that the vendor does not tell.
+            # The vendor sends no callback for a deliberate stop either.
             return
 
 
 def encode(body: Mapping[str, Any], encoding: CallbackEncoding) -> bytes:
-    """Write a body for the wire."""
+    """Encode a body."""
     match encoding:
         case CallbackEncoding.JSON:
             return _to_json(body).encode()
@@ -140,17 +119,14 @@ def encode(body: Mapping[str, Any], encoding: CallbackEncoding) -> bytes:
             assert_never(encoding)
 
 
-def _room_event(name: str, event: Event, now: float, **fields: Any) -> Callback:
+def _room_event(name: str, event: Event, now: float, fields: Mapping[str, Any]) -> Callback:
     session = {"room_session_id": int(event["room_session_id"])}
-    return Callback(name, event["app_id"], event["room_id"], int(now), session | fields)
+    return Callback(name, event["app_id"], event["room_id"], int(now), {**session, **fields})
 
 
 def _user_event(name: str, event: Event, now: float, **fields: str) -> Callback:
-    session = {
-        "room_seq": event["room_session_id"],
-        "user_account": event["user_id"],
-        "session_id": event["session_id"],
-    }
+    user = {"user_account": event["user_id"], "session_id": event["session_id"]}
+    session = {"room_seq": event["room_session_id"], **user}
     return Callback(name, event["app_id"], event["room_id"], int(now), session | fields)
 
 

@@ -1,4 +1,4 @@
-"""What one can do to the sandbox from outside its API: the same operations for scripts, the control API and Python."""
+"""Operations on the sandbox, the same for scripts, the control API and Python."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -19,7 +19,7 @@ AppId = Annotated[int, Field(ge=1, lt=1 << 32)]
 
 def _web_address(url: str) -> str:
     parts = urlsplit(url)
-    # Reading the port raises ValueError where it is none.
+    # Reading an invalid port raises ValueError.
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("expected an address such as http://127.0.0.1:8765/callbacks/zego")
     return url
@@ -31,47 +31,42 @@ _STRICT: Final = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Join:
-    """Somebody enters a room; role 4 is an admin such as a recorder. ``app_id`` None is the first app."""
+class _OfUser:
+    """An operation on one user in a room; ``app_id`` None is the first app."""
 
     room: RoomId
     user: UserId
+    app_id: AppId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Join(_OfUser):
+    """A user enters a room; role 4 is an admin, such as a recorder."""
+
     role: int = 1
     name: str | None = None
-    app_id: AppId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Leave:
-    """Somebody leaves a room."""
-
-    room: RoomId
-    user: UserId
-    app_id: AppId | None = None
+class Leave(_OfUser):
+    """A user leaves a room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Crash:
-    """Somebody's client dies without a word: the vendor notices later, unless the user has come back by then."""
-
-    room: RoomId
-    user: UserId
-    app_id: AppId | None = None
+class Crash(_OfUser):
+    """A client dies silently: the vendor notices later, unless the user has logged in again by then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Speak:
-    """Somebody in a room says something, and the tasks that run there recognise it."""
+class Speak(_OfUser):
+    """A user says something, and the tasks in the room recognise it."""
 
-    room: RoomId
-    user: UserId
     text: str
-    app_id: AppId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Start:
-    """A task is started in a room, as if the application had called the API."""
+    """Start a task in a room, as if the application had called the API."""
 
     room: RoomId
     max_idle_seconds: Annotated[int, Field(ge=MAX_IDLE_SECONDS.start, lt=MAX_IDLE_SECONDS.stop)] | None = None
@@ -80,7 +75,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Stop:
-    """The application stops its own task; no Stop request appears in the log."""
+    """Stop a task, as if the application had done it; the log has no Stop request for it."""
 
     task_id: str
     app_id: AppId | None = None
@@ -88,12 +83,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Behave:
-    """Every misbehaviour ends, that of the callbacks too."""
+    """End all misbehaviours, including those of callbacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class SendCallbacks:
-    """Whatever happens from now on is told to ``url``."""
+    """Send callbacks for all events from now on to ``url``."""
 
     url: Url
     encoding: CallbackEncoding = CallbackEncoding.JSON
@@ -116,7 +111,7 @@ OPERATIONS: Final[Mapping[str, TypeAdapter[Operation]]] = {
 
 
 def parse_operation(name: str, body: object) -> Operation:
-    """Build the operation called ``name`` from the fields in ``body``; ConfigError names the key that is wrong."""
+    """Build the operation ``name`` from the fields in ``body``. Raises ConfigError, which names the wrong key."""
     adapter = OPERATIONS.get(name)
     if adapter is None:
         raise ConfigError(f"{name}: no such operation; there are {', '.join(OPERATIONS)}")

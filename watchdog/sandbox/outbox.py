@@ -1,12 +1,12 @@
-"""When which callback is sent: the vendor's retries, and what goes wrong on the way. Pure: no network, no clock.
+"""The schedule of callbacks: the vendor's retries, and delivery faults. Pure: no network, no clock.
 
     entry in the log ──► waiting ──due()──► under way ──settle(2xx)──► done
              │              ▲                   │
              │              └─ 2 4 8 16 32 s ───┴─settle(other)─► lost, after the sixth attempt
-             └─► lost, where told to
+             └─► lost, by a misbehaviour
 
-Whoever sends asks ``due(now)``, sends, and says what came of it; a simulation does the same without a network. A retry
-has the same bytes as the first attempt, nonce and timestamp included, and so has a copy: the vendor does not say.
+The sender asks ``due(now)``, sends, and reports the result; a simulation does the same without a network. Retries and
+copies have the same bytes as the first attempt, with nonce and timestamp; the vendor does not specify this.
 """
 
 import heapq
@@ -19,12 +19,12 @@ from watchdog.sandbox.misbehaviour import FAITHFUL, CallbackBehaviour, between
 from watchdog.sandbox.world import World, stream
 
 RETRY_SECONDS: Final = (2.0, 4.0, 8.0, 16.0, 32.0)
-"""From one request to the next, as the vendor has it: an attempt that took longer is followed by the next at once."""
+"""From the start of one attempt to the next, by the vendor's page; after a longer attempt the next starts at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One callback as it goes over the wire; ``cause`` is the number of the log entry that it tells of."""
+    """One encoded callback; ``cause`` is the ``seq`` of its log entry."""
 
     callback: str
     app_id: int
@@ -36,20 +36,14 @@ class Letter:
     is_copy: bool = False
 
     def as_fields(self) -> dict[str, Any]:
-        """Return what tells it from others, for the log."""
-        return {
-            "callback": self.callback,
-            "app_id": self.app_id,
-            "room_id": self.room_id,
-            "nonce": self.nonce,
-            "cause": self.cause,
-            "is_copy": self.is_copy,
-        }
+        """Return the identifying fields for the log."""
+        names = ("callback", "app_id", "room_id", "nonce", "cause", "is_copy")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One attempt, from 1 to 6, to deliver a letter; ``sent_at`` in Unix seconds."""
+    """Attempt 1 to 6 to deliver a letter; ``sent_at`` in Unix seconds."""
 
     letter: Letter
     attempt: int
@@ -57,10 +51,10 @@ class Delivery:
 
 
 class Outbox:
-    """The callbacks that the vendor has to send, taken from a world's log, where it notes what became of them.
+    """The callbacks to send. It reads the world's log, and adds the results of the deliveries to it.
 
-    ``secrets`` maps AppIds to callback secrets; an app that is not there has the vendor's example. ``behaviour`` and
-    ``encoding`` may be changed at any time, and hold for what has not been collected yet.
+    ``secrets`` maps AppIds to callback secrets; the default is the vendor's example. Changes of ``behaviour`` and
+    ``encoding`` apply to events that have not been collected yet.
     """
 
     def __init__(
@@ -79,16 +73,16 @@ class Outbox:
         self._clock_offset_seconds = clock_offset_seconds
         self._chance = stream(seed, "callbacks")
         self._collected = 0
-        # When, a number that keeps what is due at one moment in order, which attempt it will be, and of what.
+        # Due time, a counter that keeps equal times in order, attempt number, letter.
         self._waiting: list[tuple[float, int, int, Letter]] = []
         self._queued = 0
 
     def skip(self) -> None:
-        """Tell nothing of what has happened so far and is not collected yet."""
+        """Send nothing for events that are not collected yet."""
         self._collected = len(self._world.log)
 
     def collect(self) -> None:
-        """Take up what has happened; ``due`` and ``next_at`` begin with it."""
+        """Queue the callbacks for new events; ``due`` and ``next_at`` call this first."""
         log = self._world.log
         if self._collected == len(log):
             return
@@ -99,7 +93,7 @@ class Outbox:
                 self._post(callback, event["at"], event["seq"])
 
     def due(self, now: float) -> list[Delivery]:
-        """Return what is to be sent now, in this order; ``settle`` each. Brings the world to ``now``."""
+        """Return the deliveries to send now, in order; call ``settle`` for each. Advances the world to ``now``."""
         now = self._world.advance(now)
         self.collect()
         deliveries = []
@@ -109,14 +103,14 @@ class Outbox:
         return deliveries
 
     def next_at(self) -> float | None:
-        """Return when to ask again even if nobody does anything until then, Unix seconds; None for never."""
+        """Return the latest time for the next call of ``due``, Unix seconds; None for never."""
         self.collect()
         times = [self._waiting[0][0]] if self._waiting else []
         deadline = self._world.next_deadline
         return min(times if deadline is None else [*times, deadline], default=None)
 
     def settle(self, delivery: Delivery, status: int | None, now: float) -> None:
-        """Say that an attempt was answered with an HTTP status by ``now``, or (None) not at all."""
+        """Report that an attempt was answered with an HTTP status at ``now``, or (None) not answered."""
         now = self._world.advance(now)
         letter, attempt = delivery.letter, delivery.attempt
         fields = letter.as_fields() | {"attempt": attempt, "status": status}

@@ -1,14 +1,14 @@
-"""Compares what happened, as the sandbox knows it, with what the ledger says. Pure.
+"""Compares the sandbox's log with the daemon's ledger. Pure.
 
-Each Stop request that the sandbox received has to have one row of ``zego_stop_attempts``:
+Each Stop request that the sandbox received must have one row of ``zego_stop_attempts``:
 
-- The client could read the answer: a row with exactly its RequestId, and with its TaskId, Code and HTTP status.
+- The client could read the answer: a row with its RequestId, TaskId, Code and HTTP status.
 - The answer was lost (connection closed, client gone): that row, or one ``unknown`` row of its TaskId without a
   RequestId.
-- The answer held no readable RequestId (a gateway's page, cut JSON): that row, or one settled row of its TaskId
+- The answer had no readable RequestId (a gateway's page, cut JSON): that row, or one settled row of its TaskId
   without a RequestId.
 
-Rows without a RequestId cannot be told apart, so they are counted for each task. Such a row without a request is no
+Rows without a RequestId cannot be told apart, so they are counted per task. Such a row without a request is no
 disagreement: its request never arrived.
 """
 
@@ -30,11 +30,11 @@ _WITHOUT_AN_ANSWER = frozenset({Outcome.UNKNOWN, Outcome.RETRY, Outcome.REJECTED
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the referee found.
+    """The result.
 
-    ``missed`` and ``wrong_stops`` hold TaskIds: tasks that the vendor's auto-stop ended, and tasks that a Stop request
-    ended while there were people in the room. ``stopped_in_time`` counts tasks ended by a Stop request with nobody
-    there, ``spared`` the rows that say so. ``disagreements`` are sentences.
+    ``missed`` and ``wrong_stops`` have TaskIds: tasks that the vendor's auto-stop ended, and tasks that a Stop request
+    ended with people in the room. ``stopped_in_time`` counts tasks that a Stop request ended in an empty room,
+    ``spared`` the rows with that outcome. ``disagreements`` are sentences.
     """
 
     stopped_in_time: int
@@ -47,15 +47,14 @@ class Verdict:
 
     @property
     def agrees(self) -> bool:
-        """Whether the ledger says what happened; wrong stops and misses may be recorded faithfully, too."""
+        """Whether the ledger is correct; it may correctly record wrong stops and misses."""
         return not self.disagreements
 
     def summary(self) -> str:
-        """Return the verdict in one line."""
+        """Return the result in one line."""
         return (
-            f"{self.stopped_in_time} stopped in time, {len(self.missed)} missed, {self.spared} spared, "
-            f"{len(self.wrong_stops)} wrong stops; {self.requests_received} requests received, "
-            f"{self.attempts_recorded} attempts recorded, {len(self.disagreements)} disagreements"
+            f"{self.stopped_in_time} stopped in time, {self.spared} spared, {len(self.missed)} missed, "
+            f"{len(self.wrong_stops)} wrong stops; {self.attempts_recorded} attempts, {self.requests_received} requests"
         )
 
 
@@ -69,9 +68,9 @@ def judge(
 ) -> Verdict:
     """Judge a run from the sandbox's log and the ledger's rows.
 
-    ``watched`` are the TaskIds that were to be stopped, None for all: only these can be missed. ``bot_user_ids`` are
-    patterns (``fnmatch``) of users that are not people, besides admins. ``daemon_killed`` says that the writer of the
-    ledger was killed during the run: it may have lost any answer, however well that was delivered.
+    ``watched`` are the TaskIds that should be stopped, None for all: only these can be missed. ``bot_user_ids`` are
+    ``fnmatch`` patterns of users that are not people, besides admins. ``daemon_killed`` tells that the daemon was
+    killed during the run, so it may have lost any answer.
     """
     events = list(log)
     requests = [event for event in events if event["event"] == "stop_requested"]
@@ -114,11 +113,11 @@ def _name(row: Row) -> str:
 def _unsettled(sent: Sequence[Row]) -> Iterable[str]:
     for row in sent:
         if row["outcome"] == Outcome.SENT:
-            yield f"{_name(row)} was left in outcome sent: nobody found out what came of it."
+            yield f"{_name(row)} was left in outcome sent: its result was never determined."
 
 
 def _compare_named(requests: Sequence[Event], sent: Sequence[Row]) -> Iterable[str]:
-    """Check the rows that name a RequestId against the request that was answered with it."""
+    """Compare the rows with a RequestId with the request that was answered with it."""
     answered = {event["request_id"]: event for event in requests if event["request_id"] is not None}
     seen: set[str] = set()
     for row in sent:
@@ -127,10 +126,10 @@ def _compare_named(requests: Sequence[Event], sent: Sequence[Row]) -> Iterable[s
         request_id = str(row["request_id"])
         event = answered.get(request_id)
         if event is None:
-            yield f"{_name(row)} has RequestId {request_id}, which no Stop request was answered with."
+            yield f"{_name(row)} has RequestId {request_id}, but no Stop request was answered with it."
             continue
         if request_id in seen:
-            yield f"{_name(row)} has RequestId {request_id}, as an earlier row has: one request, two rows."
+            yield f"{_name(row)} has RequestId {request_id}, like an earlier row: one request, two rows."
         seen.add(request_id)
         for column, field in (("task_id", "task_id"), ("code", "code"), ("http_status", "http_status")):
             if column in row and str(row[column]) != str(event[field]):
@@ -138,7 +137,7 @@ def _compare_named(requests: Sequence[Event], sent: Sequence[Row]) -> Iterable[s
 
 
 def _compare_counted(requests: Sequence[Event], sent: Sequence[Row], *, daemon_killed: bool) -> Iterable[str]:
-    """Check that each request without a row of its RequestId is accounted for by one without a RequestId."""
+    """Check that each request without a row of its RequestId has a row without a RequestId."""
     named = {str(row["request_id"]) for row in sent if row["request_id"] is not None}
     lost: Counter[str | None] = Counter()
     unreadable: Counter[str | None] = Counter()
@@ -160,16 +159,16 @@ def _compare_counted(requests: Sequence[Event], sent: Sequence[Row], *, daemon_k
     for task_id, count in lost.items():
         if count > unknown[task_id]:
             yield (
-                f"Task {task_id}: the answers to {count} Stop requests were lost on the way, "
+                f"Task {task_id}: the answers to {count} Stop requests were lost, "
                 f"but only {unknown[task_id]} rows have outcome unknown and no RequestId."
             )
     for task_id, count in unreadable.items():
-        # The lost ones come first: only unknown rows are good for them, any of these rows is good for the rest.
+        # Lost answers come first: they need unknown rows; the other requests can use any row.
         left = max(0, settled[task_id] - lost[task_id])
         if count > left:
             yield (
                 f"Task {task_id}: {count} Stop requests got an answer without a readable RequestId, "
-                f"but only {left} rows without a RequestId are left for them."
+                f"but only {left} rows without a RequestId are left."
             )
 
 

@@ -1,12 +1,12 @@
-"""Room scripts: who comes and goes when, in YAML or in Python.
+"""Scripts of joins, leaves, tasks and faults, in YAML or in Python.
 
     steps:
       - {at: 0, start: {room: lecture, max_idle_seconds: 120}}
       - {at: 0, join: {room: lecture, user: alice}}
       - {at: 30, leave: {room: lecture, user: alice}}
 
-``at`` is in seconds from the start of the play; each step has it and one operation (see ``operations``). Steps are
-played in the order of ``at``, those of the same moment in the order they are written in.
+Each step has ``at``, in seconds from the start, and one operation (see ``operations``). Steps run in the order of
+``at``; steps of the same time run in file order.
 """
 
 import math
@@ -24,7 +24,7 @@ from watchdog.sandbox.operations import OPERATIONS, Operation, parse_operation
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation, ``at`` seconds after the start; ``number`` is its place in the script as written, from 1."""
+    """One operation, ``at`` seconds after the start; ``number`` is its position in the file, from 1."""
 
     at: float
     operation: Operation
@@ -36,30 +36,30 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Steps in the order they are played in."""
+    """Steps in the order of their times."""
 
     steps: tuple[Step, ...]
 
     @classmethod
     def of(cls, *steps: tuple[float, Operation]) -> Self:
-        """Build a script from pairs of seconds and operation."""
+        """Build a script from pairs of time (seconds) and operation."""
         numbered = (Step(at, operation, number) for number, (at, operation) in enumerate(steps, 1))
         return cls(tuple(sorted(numbered, key=lambda step: step.at)))
 
     @classmethod
     def parse(cls, document: object) -> Self:
-        """Build a script from what YAML or JSON gave; ConfigError names the step and the key."""
+        """Build a script from parsed YAML or JSON. Raises ConfigError, which names the step and the key."""
         match document:
             case {"steps": [*steps], **rest}:
                 if rest:
-                    raise ConfigError(f"script: unknown key {', '.join(map(repr, rest))}; it has only steps")
+                    raise ConfigError(f"script: unknown key {', '.join(map(repr, rest))}; the only key is steps")
                 return cls.of(*(_parse_step(number, step) for number, step in enumerate(steps, 1)))
             case _:
                 raise ConfigError("script: expected a mapping with a list called steps")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a YAML file; ConfigError names the file too."""
+        """Read a YAML file. Raises ConfigError, which names the file too."""
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -88,10 +88,10 @@ def _parse_step(number: int, step: object) -> tuple[float, Operation]:
 async def play(
     script: Script, perform: Callable[[Operation], dict[str, Any]], clock: Clock
 ) -> AsyncIterator[tuple[Step, dict[str, Any]]]:
-    """Perform each step at its time and yield it with what came of it, such as a new task's ``task_id``.
+    """Perform each step at its time, and yield it with its result, such as a new task's ``task_id``.
 
-    Times count from the first iteration, so a slow step or consumer delays nothing but itself. ConfigError names a step
-    that the world does not allow, such as a leave of somebody who is not there.
+    Times count from the first iteration, so a slow step does not delay later ones. Raises ConfigError, which names the
+    step, if the world does not allow it, such as a leave of an absent user.
     """
     began = clock.monotonic()
     for step in script.steps:

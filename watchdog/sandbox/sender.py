@@ -1,4 +1,4 @@
-"""Sends what an outbox has due, over HTTP, for as long as it runs."""
+"""Sends the callbacks of an outbox over HTTP."""
 
 import asyncio
 import contextlib
@@ -10,47 +10,47 @@ from watchdog.clock import Clock
 from watchdog.sandbox.outbox import Delivery, Outbox
 
 TIMEOUT_SECONDS: Final = 5.0
-"""For a whole exchange. The vendor does not say how long it waits."""
+"""For a whole exchange. The vendor does not document its own time-out."""
 _READ_BYTES: Final = 1 << 16
-# Shorter than servers keep an idle connection: a callback that meets the closing of one would count as a failure.
+# Shorter than the keep-alive of servers: a callback on a connection that just closed would count as failed.
 _LIMITS: Final = httpx2.Limits(max_connections=None, keepalive_expiry=2.0)
 
 
 class Sender:
-    """Posts callbacks to ``url``, as many at a time as are due; does nothing, and costs nothing, until there is one.
+    """Posts due callbacks to ``url``, concurrently; idle until ``url`` is set.
 
-    ``wake`` it when something may have happened: it finds out by itself only what time brings.
+    Call ``wake`` after each change of the world; the sender itself only waits for deadlines.
     """
 
     def __init__(self, outbox: Outbox, clock: Clock) -> None:
         self.url: str | None = None
         self._outbox = outbox
         self._clock = clock
-        self._stirred = asyncio.Event()
+        self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Look at the outbox now."""
+        """Make ``run`` look at the outbox now."""
         if self.url is not None:
-            self._stirred.set()
+            self._woken.set()
 
     async def run(self) -> None:
-        """Send until cancelled; what is under way then is given up."""
+        """Send until cancelled; deliveries in flight are then aborted."""
         while self.url is None:
-            await self._stirred.wait()
-            self._stirred.clear()
+            await self._woken.wait()
+            self._woken.clear()
         async with (
             httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, limits=_LIMITS, trust_env=False) as http,
             asyncio.TaskGroup() as sending,
         ):
             while True:
-                self._stirred.clear()
+                self._woken.clear()
                 for delivery in self._outbox.due(self._clock.time()):
                     sending.create_task(self._send(http, self.url, delivery))
                 await self._idle()
 
     async def _idle(self) -> None:
-        """Return when it is time for the next delivery, or when woken."""
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._stirred.wait())]
+        """Wait for the next delivery time, or ``wake``."""
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._woken.wait())]
         next_at = self._outbox.next_at()
         if next_at is not None:
             ahead = max(0.0, next_at - self._clock.time())
@@ -64,7 +64,7 @@ class Sender:
     async def _send(self, http: httpx2.AsyncClient, url: str, delivery: Delivery) -> None:
         status = None
         headers = {"Content-Type": delivery.letter.content_type}
-        # Whatever a receiver does, and wherever the address leads, is an attempt that failed.
+        # Every error of the receiver or the address is a failed attempt.
         with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError):
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 async with http.stream("POST", url, content=delivery.letter.body, headers=headers) as reply:

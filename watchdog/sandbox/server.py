@@ -14,33 +14,35 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from watchdog.clock import Clock, SystemClock
 from watchdog.errors import ConfigError
 from watchdog.sandbox.application import Application
+from watchdog.sandbox.control import Control
+from watchdog.sandbox.misbehaviour import Misbehaviours
 from watchdog.sandbox.operations import Operation, parse_operation
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.sender import Sender
-from watchdog.sandbox.vendor import Limits
-from watchdog.sandbox.world import Event, World
+from watchdog.sandbox.vendor import Limits, Vendor
+from watchdog.sandbox.world import Event, World, stream
 
 
 class _Protocol(H11Protocol):
-    """Lets the application see the connection: some misbehaviours consist in closing it. Prints no request."""
+    """Shows the connection to the application, because some misbehaviours close it. Logs no requests."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
-        # Query strings hold signatures. The setting of this name would yield to whatever the process's logging says.
+        # Query strings contain signatures. uvicorn's setting of this name depends on the logging configuration.
         self.access_log = False
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the process that the sandbox is a guest in."""
+        """Leave signals to the surrounding process."""
         yield
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, unlike in socket.create_server, asyncio turns Nagle's algorithm off: 40 ms a reply.
+    # asyncio turns off Nagle's algorithm (40 ms per reply) only if the protocol is given; create_server gives none.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -53,13 +55,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class Sandbox:
-    """A fake ZEGO on a port of this machine, for as long as the context lasts.
+    """A fake ZEGO on a port of this machine, running inside ``async with``.
 
-    ``secrets_by_app`` maps AppIds to ServerSecrets. Port 0 takes a free one; ``url`` has it. ``seed`` None takes a
-    random one, so that two runs never give the same TaskIds; ``seed`` tells which. Callbacks go to ``callback_url``,
-    None for nowhere, signed with the app's secret in ``callback_secrets``, the vendor's example where it has none; see
-    also the operations ``SendCallbacks`` and ``CallbackBehaviour``. The rest is explained in ``Application``, ``World``
-    and ``Limits``. Entering raises ConfigError where the port cannot be had.
+    ``secrets_by_app`` maps AppIds to ServerSecrets; the first AppId is the default of every operation. Port 0 takes a
+    free port; ``url`` has it. ``seed`` None takes a random one, so two runs never have the same TaskIds. Callbacks go
+    to ``callback_url``, None for nowhere, signed with the app's secret in ``callback_secrets``, by default the vendor's
+    example; see also the operations ``SendCallbacks`` and ``CallbackBehaviour``. ``Application``, ``World`` and
+    ``Limits`` explain the rest. Entering raises ConfigError if the port cannot be opened.
     """
 
     def __init__(  # noqa: PLR0913  # an argument is a setting
@@ -78,7 +80,11 @@ class Sandbox:
         callback_url: str | None = None,
         callback_secrets: Mapping[int, str] | None = None,
     ) -> None:
+        if not secrets_by_app:
+            raise ConfigError("the sandbox needs at least one app: an AppId and its ServerSecret")
         clock = SystemClock() if clock is None else clock
+        self.app_ids = tuple(secrets_by_app)
+        self.callback_url = callback_url
         self.seed = secrets.randbits(32) if seed is None else seed
         world = World(
             seed=self.seed,
@@ -88,18 +94,20 @@ class Sandbox:
         )
         outbox = Outbox(world, seed=self.seed, secrets=callback_secrets, clock_offset_seconds=clock_offset_seconds)
         self._sender = Sender(outbox, clock)
-        self.app = Application(
-            secrets_by_app,
-            world=world,
-            outbox=outbox,
+        misbehaviours = Misbehaviours(stream(self.seed, "misbehaviour"))
+        self._control = Control(
+            self.app_ids, world=world, outbox=outbox, sender=self._sender, misbehaviours=misbehaviours, clock=clock
+        )
+        self._app = Application(
+            Vendor(world, secrets_by_app, Limits() if limits is None else limits),
+            self._control,
+            misbehaviours=misbehaviours,
             sender=self._sender,
             clock=clock,
-            seed=self.seed,
-            limits=Limits() if limits is None else limits,
             clock_offset_seconds=clock_offset_seconds,
         )
         if callback_url is not None:
-            self.app.perform(parse_operation("send_callbacks", {"url": callback_url}))
+            self.perform(parse_operation("send_callbacks", {"url": callback_url}))
         self._address = host, port
         self._url: str | None = None
         self._server: _Server | None = None
@@ -108,18 +116,22 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Where it listens, with a slash at the end, as the configuration wants ``asr_url`` and ``rtc_url``."""
+        """Its address with a final slash, for ``asr_url`` and ``rtc_url``. Raises RuntimeError unless running."""
         if self._url is None:
             raise RuntimeError("The sandbox is not running; enter its context first.")
         return self._url
 
     def perform(self, operation: Operation) -> dict[str, Any]:
-        """Do something to the rooms or the behaviour; see ``Application.perform``."""
-        return self.app.perform(operation)
+        """Change the rooms or the behaviour; see ``Control.perform``."""
+        return self._control.perform(operation)
 
     def events(self, since: int = 0) -> list[Event]:
-        """Return the truth log after entry ``since``."""
-        return self.app.events(since)
+        """Return the log after entry ``since``."""
+        return self._control.events(since)
+
+    def state(self) -> dict[str, Any]:
+        """Return the rooms and running tasks of this moment, JSON-compatible."""
+        return self._control.state()
 
     async def __aenter__(self) -> Self:
         host, port = self._address
@@ -127,7 +139,7 @@ class Sandbox:
         bound = listening.getsockname()[1]
         self._url = f"http://[{host}]:{bound}/" if ":" in host else f"http://{host}:{bound}/"
         config = uvicorn.Config(
-            self.app,
+            self._app,
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -140,7 +152,7 @@ class Sandbox:
             timeout_graceful_shutdown=1,
         )
         self._server = _Server(config)
-        # The socket listens already: a client that comes before the task has run waits in the backlog.
+        # The socket already listens, so a client that connects before the task runs waits in the backlog.
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
         self._sending = asyncio.create_task(self._sender.run())
         return self
@@ -152,7 +164,7 @@ class Sandbox:
         if server is None or serving is None or sending is None:
             return
         self._url = self._server = self._serving = self._sending = None
-        self.app.break_off()
+        self._app.break_off()
         server.should_exit = True
         await serving
         sending.cancel()

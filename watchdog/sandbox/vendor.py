@@ -1,8 +1,8 @@
-"""ZEGO's server API as a pure function of the request, the world and the time: no HTTP here.
+"""ZEGO's server API as a pure function of the request, the world and the time, without HTTP.
 
 Codes come from the vendor's return-code pages: https://www.zegocloud.com/docs/cloud-realtime-asr/api-reference/return-codes
-and https://www.zegocloud.com/docs/real-time-voice-server/api-reference/return-codes. The vendor does not say in which
-order it checks a request; here it is: AppId, Timestamp, Action, nonce, signature version, age, signature, rate, body.
+and https://www.zegocloud.com/docs/real-time-voice-server/api-reference/return-codes. The vendor does not document
+the order of its checks; here it is AppId, Timestamp, Action, nonce, signature version, age, signature, rate, body.
 """
 
 import hmac
@@ -21,13 +21,13 @@ from watchdog.sandbox.world import ADMIN_ROLE, World
 TIMESTAMP_TOLERANCE_SECONDS: Final = 600
 ROOM_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 MAX_IDLE_SECONDS: Final = range(30, 1801)
-"""What ``AdvancedConfig.MaxIdleTime`` may be."""
+"""The valid values of ``AdvancedConfig.MaxIdleTime``, seconds."""
 
 Query = Mapping[str, Sequence[str]]
 
 
 class Action(StrEnum):
-    """The actions of the vendor that the sandbox knows."""
+    """The vendor's actions that the sandbox implements."""
 
     START = "StartRealtimeASRTask"
     STOP = "StopRealtimeASRTask"
@@ -41,59 +41,44 @@ _METHOD: Final = {Action.START: "POST", Action.STOP: "POST", Action.USER_NUM: "G
 
 
 class Code(IntEnum):
-    """The return codes that the sandbox gives by itself; a misbehaviour may give any other."""
+    """The return codes of the sandbox; a misbehaviour may return any other."""
 
-    SUCCESS = 0
-    INPUT_INVALID = 2
-    APP_RATE = 206
-    ROOM_RATE = 207
-    APP_ID_FORMAT = 100000001
-    TIMESTAMP_EMPTY = 100000002
-    TIMESTAMP_FORMAT = 100000003
-    SIGNATURE_EXPIRED = 100000004
-    SIGNATURE_WRONG = 100000005
-    ACTION_EMPTY = 100000006
-    ACTION_UNSUPPORTED = 100000007
-    NONCE_EMPTY = 100000008
-    SIGNATURE_EMPTY = 100000009
-    NO_SERVER_SECRET = 100000010
-    SIGNATURE_VERSION_EMPTY = 100000013
-    SIGNATURE_VERSION_UNSUPPORTED = 100000014
-    PARAMETER_INVALID = 410000003
-    JSON_INVALID = 410000004
-    CONCURRENCY = 410000011
-    TASK_NOT_FOUND = 410001002
+    message: str
 
+    def __new__(cls, value: int, message: str) -> Self:
+        """Make a code with the vendor's text for it."""
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.message = message
+        return code
 
-_MESSAGE: Final = {
-    Code.SUCCESS: "Success",
-    Code.INPUT_INVALID: "Incorrect input parameter.",
-    Code.APP_RATE: "Too many requests of this app.",
-    Code.ROOM_RATE: "Too many requests for this room.",
-    Code.APP_ID_FORMAT: "AppId format error.",
-    Code.TIMESTAMP_EMPTY: "Timestamp is empty.",
-    Code.TIMESTAMP_FORMAT: "Timestamp format error.",
-    Code.SIGNATURE_EXPIRED: "Signature expired.",
-    Code.SIGNATURE_WRONG: "Signature error.",
-    Code.ACTION_EMPTY: "Action is empty.",
-    Code.ACTION_UNSUPPORTED: "Unsupported Action.",
-    Code.NONCE_EMPTY: "SignatureNonce is empty.",
-    Code.SIGNATURE_EMPTY: "Signature is empty.",
-    Code.NO_SERVER_SECRET: "Failed to get ServerSecret.",
-    Code.SIGNATURE_VERSION_EMPTY: "SignatureVersion is empty.",
-    Code.SIGNATURE_VERSION_UNSUPPORTED: "Unsupported SignatureVersion.",
-    Code.PARAMETER_INVALID: "Parameter invalid.",
-    Code.JSON_INVALID: "JSON invalid.",
-    Code.CONCURRENCY: "Concurrency control exceeded.",
-    Code.TASK_NOT_FOUND: "Task not found.",
-}
+    SUCCESS = 0, "Success"
+    INPUT_INVALID = 2, "Incorrect input parameter."
+    APP_RATE = 206, "Too many requests of this app."
+    ROOM_RATE = 207, "Too many requests for this room."
+    APP_ID_FORMAT = 100000001, "AppId format error."
+    TIMESTAMP_EMPTY = 100000002, "Timestamp is empty."
+    TIMESTAMP_FORMAT = 100000003, "Timestamp format error."
+    SIGNATURE_EXPIRED = 100000004, "Signature expired."
+    SIGNATURE_WRONG = 100000005, "Signature error."
+    ACTION_EMPTY = 100000006, "Action is empty."
+    ACTION_UNSUPPORTED = 100000007, "Unsupported Action."
+    NONCE_EMPTY = 100000008, "SignatureNonce is empty."
+    SIGNATURE_EMPTY = 100000009, "Signature is empty."
+    NO_SERVER_SECRET = 100000010, "Failed to get ServerSecret."
+    SIGNATURE_VERSION_EMPTY = 100000013, "SignatureVersion is empty."
+    SIGNATURE_VERSION_UNSUPPORTED = 100000014, "Unsupported SignatureVersion."
+    PARAMETER_INVALID = 410000003, "Parameter invalid."
+    JSON_INVALID = 410000004, "JSON invalid."
+    CONCURRENCY = 410000011, "Concurrency control exceeded."
+    TASK_NOT_FOUND = 410001002, "Task not found."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Requests a second for each AppId, in a sliding window; 0 is unlimited. A refused request does not count.
+    """Requests per second and AppId, in a sliding window; 0 is unlimited. Rejected requests do not count.
 
-    The room API's numbers are the vendor's (docs/zego.md §2); for ASR it states none, 10 is a sibling product's.
+    The room API's limits are the vendor's (docs/zego.md §2); it documents none for ASR, 10 is a related product's.
     """
 
     start: int = 10
@@ -118,14 +103,14 @@ class Limits:
 
 
 class SlidingSecond:
-    """Counts what was admitted for each key in the second up to now; forgets keys by itself."""
+    """Counts the admitted requests per key in the last second; old keys are dropped."""
 
     def __init__(self) -> None:
         self._admitted: deque[tuple[float, Hashable]] = deque()
         self._counts: Counter[Hashable] = Counter()
 
     def has_room(self, key: Hashable, limit: int, now: float) -> bool:
-        """Whether one more would stay within ``limit`` a second; 0 is unlimited."""
+        """Whether one more stays within ``limit`` per second; 0 is unlimited."""
         while self._admitted and self._admitted[0][0] <= now - 1:
             _, old = self._admitted.popleft()
             self._counts[old] -= 1
@@ -134,22 +119,22 @@ class SlidingSecond:
         return limit == 0 or self._counts[key] < limit
 
     def admit(self, key: Hashable, now: float) -> None:
-        """Count one."""
+        """Count one request."""
         self._admitted.append((now, key))
         self._counts[key] += 1
 
 
 def _app_id(text: str) -> int | None:
-    # uint32; len first: Python refuses to read thousands of digits.
+    # uint32; the length check comes first, because int() refuses thousands of digits.
     number = int(text) if len(text) <= 10 and text.isascii() and text.isdigit() else None
     return number if number is not None and number < 1 << 32 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came over the wire; only the query is signed.
+    """One HTTP request; only the query is signed.
 
-    ``action`` and ``app_id`` are None where the query has none that the sandbox can make sense of.
+    ``action`` and ``app_id`` are None if they are missing or invalid.
     """
 
     method: str
@@ -160,18 +145,18 @@ class Request:
 
     @classmethod
     def read(cls, method: str, query_string: str, body: bytes) -> Self:
-        """Take a request apart; nothing in it is an error yet."""
+        """Parse a request; faults in it are reported later."""
         query = parse_qs(query_string, keep_blank_values=True)
         action = _ACTIONS.get(query.get("Action", _MISSING)[0])
         return cls(method, query, body, action, _app_id(query.get("AppId", _MISSING)[0]))
 
     def parameter(self, name: str) -> str:
-        """Return a query parameter, empty where it is missing."""
+        """Return a query parameter, empty if missing."""
         return self.query.get(name, _MISSING)[0]
 
     @property
     def json(self) -> dict[str, Any] | None:
-        """The body, None where it is not a JSON object."""
+        """The body, None if it is not a JSON object."""
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -180,14 +165,14 @@ class Request:
 
     @property
     def task_id(self) -> str | None:
-        """The TaskId that a Stop names, None where it names none."""
+        """The TaskId of a Stop request, None if it has none."""
         task_id = (self.json or {}).get("TaskId")
         return task_id if isinstance(task_id, str) and task_id else None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the vendor says to one request."""
+    """The vendor's answer to one request."""
 
     code: int
     message: str
@@ -196,7 +181,7 @@ class Answer:
 
 
 class Vendor:
-    """Answers requests: who asks, how often, and then the world."""
+    """Answers requests: checks the signature, then the rate, then reads or changes the world."""
 
     def __init__(self, world: World, secrets: Mapping[int, str], limits: Limits) -> None:
         self.world = world
@@ -206,11 +191,11 @@ class Vendor:
         self._per_room = SlidingSecond()
 
     def answer(self, request: Request, now: float, *, clock_offset_seconds: float = 0.0) -> Answer:
-        """Do what the request asks, or say why not; ``clock_offset_seconds`` is how far the vendor's clock is ahead."""
+        """Process the request; ``clock_offset_seconds`` is how far the vendor's clock is ahead."""
         now = self.world.advance(now)
         request_id = self.world.new_id()
         code, data = self._process(request, request_id, now, clock_offset_seconds)
-        return Answer(code, _MESSAGE[code], request_id, data)
+        return Answer(code, code.message, request_id, data)
 
     def _process(
         self, request: Request, request_id: str, now: float, clock_offset_seconds: float
@@ -243,7 +228,7 @@ class Vendor:
         version = request.parameter("SignatureVersion")
         given = request.parameter("Signature")
         app_id, action = request.app_id, request.action
-        # One row a rule, the first that holds answers: a table to be compared with the vendor's.
+        # One row per rule; the first that holds decides.
         for holds, code in (
             (app_id is None, Code.APP_ID_FORMAT),
             (not timestamp, Code.TIMESTAMP_EMPTY),
@@ -277,15 +262,9 @@ class Vendor:
         return None
 
     def _log_refusal(self, event: str, request: Request, code: Code, request_id: str, now: float) -> None:
-        self.world.log.append(
-            now,
-            event,
-            app_id=request.app_id,
-            action=request.parameter("Action"),
-            nonce=request.parameter("SignatureNonce"),
-            code=int(code),
-            request_id=request_id,
-        )
+        action, nonce = request.parameter("Action"), request.parameter("SignatureNonce")
+        fields = {"app_id": request.app_id, "action": action, "nonce": nonce, "code": int(code)}
+        self.world.log.append(now, event, **fields, request_id=request_id)
 
     def _start(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
         body = request.json
@@ -296,7 +275,7 @@ class Vendor:
         if not (isinstance(room_id, str) and ROOM_ID.fullmatch(room_id) and isinstance(advanced, dict)):
             return Code.PARAMETER_INVALID, None
         max_idle = advanced.get("MaxIdleTime", self.world.max_idle_seconds)
-        # A bool is an int in Python and not in JSON.
+        # In Python, unlike in JSON, a bool is an int.
         if isinstance(max_idle, bool) or not isinstance(max_idle, int):
             return Code.PARAMETER_INVALID, None
         if "MaxIdleTime" in advanced and max_idle not in MAX_IDLE_SECONDS:
@@ -340,7 +319,7 @@ class Vendor:
         newest_first = mode == "1"
         users = sorted(self.world.users(app_id, room_id, now), key=lambda user: user.number, reverse=newest_first)
         if marker:
-            # The marker is a login's number, so a page neither skips nor repeats anybody when others come and go.
+            # The marker is a login number, so joins and leaves between two pages neither skip nor repeat a user.
             after = int(marker)
             users = [user for user in users if (user.number < after if newest_first else user.number > after)]
         page = users[: int(limit)]

@@ -1,148 +1,59 @@
-"""Who is in the rooms: DescribeUserNum, ten rooms a call, within the AppId's pace; people, not heads.
+"""How many people are in the rooms: DescribeUserNum, ten rooms a call, within the AppId's pace.
 
     people = UserCount - AdminUserCount - users whose id matches ``zego.bot_user_ids``
 
-The vendor counts the admins itself. Bots are found in DescribeUserList, which is read only where so few users remain
-that all of them could be bots. What cannot be found out counts as people.
+The vendor counts admins itself; ``bots`` finds the bots.
 
-Two kinds of callers share one pace. A verification, right before a stop, waits for the pace alone. Asking in the
-background (``poller``) takes four fifths of it, and at most one of its calls at a time stands in the queue that
-verifications stand in.
+Two kinds of callers share one pace. A verification, right before a stop, waits for the pace only. A background call
+(``poller``) may use four fifths of the pace, and only one at a time waits in the queue of the verifications.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Final
 
 import structlog
 
-from watchdog.clock import Clock
 from watchdog.core.model import Evidence, Reply, RoomCount, Source
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
-from watchdog.store.aio.threads import Storage
-from watchdog.zego.client import ADMIN_ROLE, ROOMS_PER_CALL, RoomUser, ZegoClient
+from watchdog.services.bots import Bots
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
 from watchdog.zego.pacing import Pace
 
 log = structlog.get_logger(__name__)
 
-BOTS_AT_MOST: Final = 20
-"""Where more users remain than this, they are taken to be people without looking."""
-
 BACKGROUND_SHARE: Final = 0.8
-"""The part of the pace that asking in the background may use."""
+"""The part of the pace that background calls may use."""
 
 BACKGROUND_CALLS: Final = 16
-"""Background calls on the wire at once: a vendor that hangs must leave connections to those who stop tasks."""
-
-_ROOM_SECONDS: Final = 1.0
-"""DescribeUserList allows one request a second for each room."""
-
-_ROOMS_REMEMBERED: Final = 10_000
+"""Background calls in flight at once: if the vendor hangs, stop requests still get connections."""
 
 _INPUT_INVALID: Final = "2"
-"""A RoomId that the vendor does not allow, among others."""
+"""InputInvalid, for example for a RoomId that the vendor does not allow."""
 
 _ONE_ROOM_MAY_BE_TO_BLAME: Final = {ReplyClass.REJECTED, ReplyClass.CONFIGURATION}
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """One user and what it counts as: an admin, a bot by ``pattern``, or, without either, a person."""
-
-    user: RoomUser
-    pattern: str | None
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether the vendor has subtracted this one already."""
-        return self.user.role == ADMIN_ROLE
-
-    @property
-    def is_person(self) -> bool:
-        return not self.is_admin and self.pattern is None
-
-
-def count_as(user: RoomUser, patterns: Sequence[str]) -> Counted:
-    """Match a user against the patterns, the first that fits."""
-    return Counted(user, next((pattern for pattern in patterns if fnmatchcase(user.user_id, pattern)), None))
-
-
-def people(count: RoomCount, counted: Sequence[Counted]) -> int:
-    """How many people there are, by the vendor's numbers and its complete list of users.
-
-    Two replies are two moments, and they may disagree; the higher number is taken. A bot that is an admin has been
-    subtracted already.
-    """
-    bots = sum(one.pattern is not None and not one.is_admin for one in counted)
-    return max(0, count.people - bots, sum(one.is_person for one in counted))
-
-
-class Bots:
-    """Looks into the lists of users for those that only look like people."""
-
-    def __init__(self, patterns: Sequence[str], zego: ZegoClient, pace: Pace, clock: Clock) -> None:
-        """``pace`` is DescribeUserList's own."""
-        self._patterns = tuple(patterns)
-        self._zego = zego
-        self._pace = pace
-        self._clock = clock
-        self._next: dict[tuple[int, str], float] = {}
-
-    def set_patterns(self, patterns: Sequence[str]) -> None:
-        """Whom to take for a bot from now on."""
-        self._patterns = tuple(patterns)
-
-    async def people_among(self, app_id: int, room_id: str, count: RoomCount) -> int:
-        """Return how many of the users are people; in doubt all of them that are not admins."""
-        if not self._patterns or not 1 <= count.people <= BOTS_AT_MOST:
-            return count.people
-        await self._rooms_turn(app_id, room_id)
-        await self._pace.acquire(app_id)
-        try:
-            listed = await self._zego.user_list(app_id, room_id)
-        except RequestError as error:
-            log.debug("user_list_unreachable", app_id=app_id, room_id=room_id, error=str(error))
-            return count.people
-        if classify(listed.reply) is ReplyClass.THROTTLED:
-            self._pace.throttled(app_id)
-        else:
-            self._pace.answered(app_id)
-        if listed.users is None or listed.marker:
-            log.debug("user_list_unusable", app_id=app_id, room_id=room_id, code=listed.reply.code)
-            return count.people
-        return people(count, [count_as(user, self._patterns) for user in listed.users])
-
-    async def _rooms_turn(self, app_id: int, room_id: str) -> None:
-        now = self._clock.monotonic()
-        if len(self._next) > _ROOMS_REMEMBERED:
-            self._next = {room: at for room, at in self._next.items() if at > now}
-        at = max(now, self._next.get((app_id, room_id), now))
-        self._next[app_id, room_id] = at + _ROOM_SECONDS
-        if at > now:
-            await self._clock.sleep(at - now)
-
-
 class Occupancy:
-    """Asks the RTC API; that it gives no answer is logged here."""
+    """Asks the RTC API, and logs when it gives no answer."""
 
     def __init__(
         self,
         zego: ZegoClient,
-        pace: Pace,
-        storage: Storage,
+        pace: Pace[int],
+        database_clock: DatabaseClock,
         *,
         bots: Bots | None = None,
-        background: Pace | None = None,
+        background: Pace[int] | None = None,
     ) -> None:
-        """Without ``bots`` everybody who is no admin is a person. ``background`` slows down background calls."""
+        """Without ``bots`` all users but the admins count as people. ``background`` is the pace of background calls."""
         self._zego = zego
         self._pace = pace
-        self._storage = storage
+        self._database_clock = database_clock
         self._bots = bots
         self._background = background
         self._background_calls = asyncio.Semaphore(BACKGROUND_CALLS)
@@ -150,19 +61,19 @@ class Occupancy:
         self._refusals: dict[int, Reply] = {}
 
     def background_rate(self, app_id: int) -> float:
-        """Return how many calls a second may be made in the background at present; infinite without a limit."""
+        """How many background calls a second are allowed now; infinite without a limit."""
         rate = self._pace.rate(app_id)
         return rate if self._background is None else min(rate, self._background.rate(app_id))
 
     def refusal(self, app_id: int) -> Reply | None:
-        """Return the reply that refused this AppId's credentials, unless it has been served since."""
+        """The reply that refused this AppId's credentials; None if the last answer accepted them."""
         return self._refusals.get(app_id)
 
     async def ask(self, app_id: int, room_ids: Sequence[str], *, in_background: bool = False) -> Mapping[str, Evidence]:
-        """Return what the vendor said of any number of rooms; an observation is dated before its request left.
+        """Return the vendor's evidence for each room, dated before its request was sent.
 
-        A room is missing when its call got no answer. A room that an answer passed over is there with a ``user_count``
-        of None: absence is not emptiness.
+        A room is missing if its call got no answer. A room that the answer leaves out has the ``user_count`` None:
+        unknown, not empty.
         """
         rooms = sorted(set(room_ids))
         calls = [rooms[start : start + ROOMS_PER_CALL] for start in range(0, len(rooms), ROOMS_PER_CALL)]
@@ -173,30 +84,30 @@ class Occupancy:
             async with self._background_calls:
                 async with self._background_turn[app_id]:
                     if self._background is not None:
-                        await self._background.acquire(app_id)
-                    await self._pace.acquire(app_id)
+                        await self._background.depart(app_id)
+                    await self._pace.depart(app_id)
                 reply_class, answer = await self._request(app_id, rooms, in_background=True)
         else:
-            await self._pace.acquire(app_id)
+            await self._pace.depart(app_id)
             reply_class, answer = await self._request(app_id, rooms, in_background=False)
         if reply_class in _ONE_ROOM_MAY_BE_TO_BLAME and len(rooms) > 1:
-            # An odd room id must not cost nine others their answer.
+            # One bad RoomId must not cost nine other rooms their answer.
             return _merged([await self._call(app_id, [room], in_background=in_background) for room in rooms])
         return answer
 
     async def _request(
         self, app_id: int, rooms: Sequence[str], *, in_background: bool
     ) -> tuple[ReplyClass | None, Mapping[str, Evidence]]:
-        # In the background it is the poller that says so, once: eight times a second helps nobody.
+        # For background calls the poller logs it, once.
         complain = log.debug if in_background else log.warning
-        observed_at = self._storage.now()
+        observed_at = self._database_clock.now()
         try:
             counts = await self._zego.user_counts(app_id, rooms)
         except RequestError as error:
             complain("occupancy_unreachable", app_id=app_id, rooms=len(rooms), error=str(error))
             return None, {}
         paces = [pace for pace in (self._pace, self._background) if pace is not None]
-        # To the ASR API, whose codes ``classify`` knows, this one means nothing; it is the room API's own.
+        # ``classify`` knows the codes of the ASR API; this code is the room API's own.
         reply_class = ReplyClass.REJECTED if counts.reply.code == _INPUT_INVALID else classify(counts.reply)
         match reply_class:
             case ReplyClass.STOPPED:

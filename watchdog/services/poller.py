@@ -1,16 +1,15 @@
-"""Asks ZEGO about every active room, all the time, so that nobody's hint is needed; and about those we left.
+"""Polls ZEGO for the occupancy of every active room, and of rooms whose task was stopped lately.
 
     begin:  take rooms, least recently asked first ──► ask, ten a call, behind verifications ──► store as hints
 
-A room is asked about every ``schedule.occupancy_poll_seconds`` at most. Where there are more rooms than the pace
-allows, all of them wait longer, evenly.
+A room is asked about at most every ``schedule.occupancy_poll_seconds``. If the pace does not allow that, all rooms wait
+equally longer.
 """
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, ParamSpec, TypeVar
 
 import structlog
@@ -19,8 +18,9 @@ from watchdog.clock import Clock
 from watchdog.core.model import Evidence
 from watchdog.errors import DatabaseError
 from watchdog.services.occupancy import Occupancy
-from watchdog.store.aio.threads import GroupCommit, Storage
-from watchdog.store.polling import NOTHING, Observed, PollStore
+from watchdog.store.aio.calls import AsyncPolling
+from watchdog.store.aio.group_commit import GroupCommit
+from watchdog.store.polling import NOTHING, Observed
 from watchdog.zego.client import ROOMS_PER_CALL
 
 P = ParamSpec("P")
@@ -29,13 +29,13 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
-"""How often the daemon takes rooms; each time as many as can be asked about until the next time."""
+"""How often the daemon takes rooms: as many as it can ask about until the next time."""
 
 _LONGEST_TICK_SECONDS: Final = 5.0
-"""The same while it is no room's turn."""
+"""The same while no room is due."""
 
 CALLS_WITHOUT_LIMIT: Final = 50
-"""Calls a tick where there is no limit to the pace."""
+"""Calls per tick if the pace has no limit."""
 
 _CALLS_TAKEN_AT_A_TIME: Final = 5
 _ANSWERS_AT_A_TIME: Final = 2
@@ -43,20 +43,10 @@ _LONGEST_REST_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 _ROOMS_NAMED: Final = 10_000
 
-COUNT_SECONDS: Final = 15.0
-"""How often the active tasks are counted, as long as there are any."""
-
-LOOKS: Final = 12
-"""How many times within the silence that means death the feed is looked for newer hints."""
-
-
-_Answers = tuple[int, Mapping[str, Evidence]]
-"""An AppId, and what ZEGO has said of its rooms."""
-
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What came of some questions: rooms asked about and answered, tasks whose count changed or was contradicted."""
+    """Counts: rooms asked about and answered, tasks whose count changed or was contradicted."""
 
     asked: int = 0
     answered: int = 0
@@ -74,7 +64,7 @@ class Polled:
 
 @dataclass(slots=True)
 class _App:
-    """What is under way for one AppId, and for how long it is left alone after silence."""
+    """One AppId: calls in flight, calls without an answer in a row, and when to call again."""
 
     calls: int = 0
     silent: int = 0
@@ -83,7 +73,7 @@ class _App:
 
 @dataclass(slots=True)
 class _Named:
-    """Rooms whose contradiction has been said."""
+    """Rooms whose contradiction has been logged."""
 
     rooms: set[tuple[int, str]] = field(default_factory=set)
 
@@ -97,21 +87,19 @@ class _Named:
 
 
 class Poller:
-    """``run_once`` asks and waits for the answers; a daemon calls ``begin`` every second and does not wait."""
+    """``run_once`` asks and waits for the answers; the daemon calls ``begin``, which does not wait."""
 
     def __init__(
         self,
         *,
-        storage: Storage,
-        store: PollStore,
+        polling: AsyncPolling,
         occupancy: Occupancy,
         apps: Sequence[int],
         every_seconds: float,
         clock: Clock,
     ) -> None:
-        """``apps`` begins with the default one. ``every_seconds`` is how often one room is asked about, at most."""
-        self._storage = storage
-        self._store = store
+        """``apps`` begins with the default AppId. One room is asked about at most every ``every_seconds``."""
+        self._polling = polling
         self._occupancy = occupancy
         self._apps = {app_id: _App() for app_id in apps}
         self._default_app = next(iter(apps), None)
@@ -119,33 +107,31 @@ class Poller:
         self._clock = clock
         self._running: set[asyncio.Task[Polled]] = set()
         self._named = _Named()
-        # One after the other: hundreds of answers come at once, and a stop must not wait behind them for the database.
-        self._answers: GroupCommit[_Answers, Observed] = GroupCommit(self._observe, most=_ANSWERS_AT_A_TIME)
+        # A few at a time: hundreds of answers come at once, and a stop must not wait behind them for the database.
+        self._answers = GroupCommit(self._observe, most=_ANSWERS_AT_A_TIME)
         self.answered_at = -math.inf
-        """When ZEGO last said anything of a room, on the monotonic clock."""
+        """When ZEGO last answered about any room (monotonic)."""
 
     @property
     def idle_seconds(self) -> float:
-        """How long to wait when it was no room's turn: short beside the time after which a room's turn comes again."""
+        """How long to wait if no room was due: short compared with ``every_seconds``."""
         if self._every_seconds <= 0:
             return _LONGEST_TICK_SECONDS
         return min(_LONGEST_TICK_SECONDS, max(TICK_SECONDS, self._every_seconds / 5))
 
     async def run_once(self) -> Polled:
-        """Ask about the rooms whose turn it is, within what the pace allows in a tick. Raises DatabaseError."""
+        """Ask about the rooms that are due, as many as the pace allows in a tick. Raises DatabaseError."""
         return sum(await asyncio.gather(*await self.begin()), Polled())
 
     async def begin(self) -> Sequence[asyncio.Task[Polled]]:
-        """Take the rooms whose turn it is, and begin to ask about them. Raises DatabaseError."""
+        """Take the rooms that are due, and begin to ask about them. Raises DatabaseError."""
         begun: list[asyncio.Task[Polled]] = []
         for app_id, app in self._apps.items():
             calls = self._calls(app_id, app)
             while calls > 0:
-                # Some at a time: so long a transaction would keep everybody else from the database.
+                # In parts: one long transaction would block all others.
                 most = min(calls, _CALLS_TAKEN_AT_A_TIME) * ROOMS_PER_CALL
-                rooms = await self._considerately(
-                    self._store.take, most, self._every_seconds, app_id, self._default_app
-                )
+                rooms = await self._with_pause(self._polling.take, most, self._every_seconds, app_id, self._default_app)
                 begun += [
                     self._spawn(app_id, app, rooms[start : start + ROOMS_PER_CALL])
                     for start in range(0, len(rooms), ROOMS_PER_CALL)
@@ -154,7 +140,7 @@ class Poller:
         return begun
 
     async def close(self) -> None:
-        """Ask no more, and forget what was asked: it has stopped nothing."""
+        """Cancel all calls: their answers are not needed any more."""
         for task in self._running:
             task.cancel()
         if self._running:
@@ -167,8 +153,8 @@ class Poller:
             return 1 - app.calls
         rate = self._occupancy.background_rate(app_id)
         tick = CALLS_WITHOUT_LIMIT if rate == math.inf else max(1, round(rate * TICK_SECONDS))
-        # Twice as many under way, so that answers that take a while slow nothing down, and no more, so that a room
-        # does not wait in line after it was taken.
+        # At most two ticks' calls in flight: slow answers do not slow the poller down, and no room that was taken waits
+        # long for its call.
         return min(tick, 2 * tick - app.calls)
 
     def _spawn(self, app_id: int, app: _App, rooms: Sequence[str]) -> asyncio.Task[Polled]:
@@ -187,39 +173,39 @@ class Poller:
 
     async def _ask(self, app_id: int, app: _App, rooms: Sequence[str]) -> Polled:
         answers = await self._occupancy.ask(app_id, rooms, in_background=True)
-        self._heard(app_id, app, answers)
+        self._note_silence(app_id, app, answers)
         try:
             observed = await self._answers.submit((app_id, answers))
         except DatabaseError as error:
-            # The sweep says loudly that the database is away; the rooms' turn comes again.
+            # The jobs log that the database is away; the rooms come up again.
             log.debug("observations_lost", app_id=app_id, rooms=len(rooms), error=str(error))
             return Polled(len(rooms), len(answers))
         self._announce(app_id, observed)
         return Polled(len(rooms), len(answers), observed.changed, len(observed.contradicted))
 
-    async def _observe(self, group: Sequence["_Answers"]) -> Sequence[Observed]:
-        """Store some answers together; what came of all of an AppId's is told to the first of them."""
+    async def _observe(self, group: Sequence[tuple[int, Mapping[str, Evidence]]]) -> Sequence[Observed]:
+        """Store some answers together; the first answer of each AppId gets the result for all of that AppId's."""
         told = [NOTHING] * len(group)
         for app_id in dict(group):
             of_app = [number for number, (whose, _) in enumerate(group) if whose == app_id]
             answers = {room: seen for number in of_app for room, seen in group[number][1].items()}
-            told[of_app[0]] = await self._considerately(self._store.observe, app_id, self._default_app, answers)
+            told[of_app[0]] = await self._with_pause(self._polling.observe, app_id, self._default_app, answers)
         return told
 
-    async def _considerately(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the store, and then leave the database to others for as long.
+    async def _with_pause(self, method: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the store, then pause for as long as the call took.
 
-        SQLite has no queue for its lock: in an unbroken row of transactions the application would hardly find a gap.
+        SQLite's lock has no queue: without pauses between transactions the application might never get it.
         """
         began = self._clock.monotonic()
         try:
-            return await self._storage.call(method, *args, **kwargs)
+            return await method(*args, **kwargs)
         finally:
             if (took := self._clock.monotonic() - began) > 0:
                 await self._clock.sleep(min(took, _LONGEST_REST_SECONDS))
 
-    def _heard(self, app_id: int, app: _App, answers: Mapping[str, Evidence]) -> None:
-        """Leave an AppId alone for longer and longer while it gives no answer; say so once."""
+    def _note_silence(self, app_id: int, app: _App, answers: Mapping[str, Evidence]) -> None:
+        """Back off while an AppId gives no answer; log that once."""
         now = self._clock.monotonic()
         if answers:
             self.answered_at = now
@@ -228,13 +214,13 @@ class Poller:
             app.silent, app.again_at = 0, -math.inf
             return
         if now < app.again_at:
-            # Asked before the silence was noticed.
+            # This call was sent before the silence was noticed.
             return
         if not app.silent:
             log.warning(
                 "polling_unanswered",
                 app_id=app_id,
-                next_step="active rooms are not looked after until ZEGO answers: zego-watchdog check",
+                next_step="active rooms are not polled until ZEGO answers: zego-watchdog check",
             )
         app.silent += 1
         app.again_at = now + min(_LONGEST_PAUSE_SECONDS, 2.0 ** (app.silent - 1))
@@ -258,55 +244,3 @@ class Poller:
                 app_id=app_id,
                 after_seconds=round(returned.after_seconds, 3),
             )
-
-
-class Feed:
-    """Whether hints still come, of whatever source; while they do not, ``check`` says since when none is trusted."""
-
-    def __init__(self, store: PollStore, storage: Storage, clock: Clock, *, silence_seconds: float) -> None:
-        self._store = store
-        self._storage = storage
-        self._clock = clock
-        self.silence_seconds = silence_seconds
-        self._alive_at = clock.monotonic()
-        self._looked_at = self._counted_at = -math.inf
-        self._newest: datetime | None = None
-        self.is_dead = False
-        self.active: int | None = None
-        """How many tasks were active when we last looked."""
-
-    async def check(self, answered_at: float = -math.inf) -> bool:
-        """Look for a newer hint than last time. ``answered_at`` is when ZEGO last answered (monotonic).
-
-        Returns whether the feed is dead: tasks are active, and for ``silence_seconds`` nobody has said anything of any
-        room. Raises DatabaseError.
-        """
-        now = self._clock.monotonic()
-
-        def silence() -> float:
-            return now - max(self._alive_at, answered_at)
-
-        # To count, and to look, is to walk through ten thousand rows. Before a verdict both are done.
-        is_silent = silence() > self.silence_seconds
-        if is_silent or not self.active or now - self._counted_at >= COUNT_SECONDS:
-            self.active, self._counted_at = await self._storage.call(self._store.active), now
-        if not self.active:
-            self._alive_at = now
-        elif is_silent or now - max(self._looked_at, answered_at) >= self.silence_seconds / LOOKS:
-            newest = await self._storage.call(self._store.newest_hint)
-            if newest != self._newest:
-                self._alive_at = now
-            self._newest, self._looked_at = newest, now
-        dead = silence() > self.silence_seconds
-        if dead and not self.is_dead:
-            log.error(
-                "hints_have_died",
-                active_tasks=self.active,
-                silent_seconds=round(silence()),
-                newest_hint=None if self._newest is None else self._newest.isoformat(),
-                next_step="nothing is stopped that ZEGO has not confirmed: zego-watchdog check",
-            )
-        elif self.is_dead and not dead:
-            log.info("hints_are_back")
-        self.is_dead = dead
-        return dead

@@ -1,10 +1,11 @@
-"""Forgetting in time: rows whose age is over are removed in short batches, by one daemon, beside the real work.
+"""Retention: removes old rows in short batches; the daemon that has run longest does it for all.
 
-A pass goes through the tables once, a batch at a time. A batch is small enough not to hold a sweep up, and is followed
-by a pause nine times as long, so that retention takes a tenth of the database's time at most.
+Each minute it removes what lives for a short time: callbacks, watches of stopped tasks' rooms, daemons that ended.
+Every six hours it also goes through tasks and attempts. A batch is too short to delay a sweep, and the pause after it
+is nine times as long, so that retention takes at most a tenth of the database's time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,43 +14,50 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.errors import DatabaseError
-from watchdog.store.aio.threads import Storage
+from watchdog.store.aio.calls import AsyncRetention
 from watchdog.store.retention import RetentionStore
 
 log = structlog.get_logger(__name__)
 
 FIRST_PASS_SECONDS: Final = 600.0
-"""After a start there is more urgent work, and the clock of a machine that has just booted may still be wrong."""
+"""After a start there is more urgent work, and the clock of a machine that has just booted may be wrong."""
 
-PASS_SECONDS: Final = 6 * 3600.0
+PASS_SECONDS: Final = 60.0
+"""The wait between two passes."""
+
+TABLES_SECONDS: Final = 6 * 3600.0
+"""How often a pass goes through tasks and attempts."""
+
 ASK_AGAIN_SECONDS: Final = 600.0
-"""How often a daemon looks whether the one whose turn it is still lives."""
+"""How often a daemon checks whether it has become the one that does this."""
 
 BATCH_SECONDS: Final = 0.05
 PAUSE_SECONDS: Final = 0.1
 MOST_ROWS: Final = 300
 LEAST_ROWS: Final = 10
 
-_PAUSES: Final = 9
+_PAUSES: Final = 12
+"""The pause after a batch, as a multiple of its time: nine and more if the job runs a fifth early."""
+
 _CLOCK_JUMP: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """For how long rows are kept: tasks from their end, attempts from a task's last one. None is for ever."""
+    """How long rows are kept: tasks from their end, attempts from a task's last one. None: for ever."""
 
     tasks: timedelta | None
     attempts: timedelta | None
 
     @classmethod
     def of_days(cls, tasks: int, attempts: int) -> "Keep":
-        """0 is for ever."""
+        """0 days: for ever."""
         return cls(timedelta(days=tasks) or None, timedelta(days=attempts) or None)
 
 
 @dataclass(slots=True)
 class Pruned:
-    """What a pass has removed so far, in rows; ``callbacks`` is what room callbacks had told."""
+    """Rows removed since the last log line; ``callbacks`` are what room callbacks left behind."""
 
     tasks: int = 0
     attempts: int = 0
@@ -62,41 +70,39 @@ class Pruned:
 
 
 class Retention:
-    """``run_once`` does one batch."""
+    """``run_once`` removes one batch."""
 
     def __init__(
         self,
         *,
-        storage: Storage,
-        store: RetentionStore,
+        retention: AsyncRetention,
         keep: Keep,
-        prune_callbacks: Callable[[], int],
         instance: str,
         clock: Clock,
     ) -> None:
-        """``prune_callbacks`` removes one batch of what callbacks left behind, and returns how many rows it was."""
-        self._storage = storage
-        self._store = store
+        self._retention = retention
         self._keep = keep
-        self._prune_callbacks = prune_callbacks
         self._instance = instance
         self._clock = clock
         self._rows = MOST_ROWS
         self._pass: Iterator[None] | None = None
         self._pruned = Pruned()
+        self._tables_at = clock.monotonic() + FIRST_PASS_SECONDS
+        """When to go through tasks and attempts next (monotonic)."""
+        self._is_through_tables = False
         self._began = clock.monotonic()
-        self._reckoned: tuple[datetime, float] | None = None
+        self._first_time: tuple[datetime, float] | None = None
 
     async def run_once(self) -> float:
-        """Remove one batch, where it is this daemon's turn; returns after how many seconds to come back."""
+        """Remove one batch, if this daemon is the one that does so; returns the seconds to wait."""
         if (early := self._began + FIRST_PASS_SECONDS - self._clock.monotonic()) > 0:
             return early
         try:
             if self._pass is None and not await self._begin():
                 return ASK_AGAIN_SECONDS
-            is_over, took = await self._storage.call(self._batch)
+            is_over, took = await self._retention.together(self._batch)
         except DatabaseError as error:
-            # Nothing is lost by waiting. That the database is away is said elsewhere; that a right is missing, here.
+            # Nothing is lost by waiting. This is the only log line if a privilege is missing.
             log.warning("not_pruned", error=str(error), next_step="zego-watchdog check")
             self._pass = None
             return ASK_AGAIN_SECONDS
@@ -106,19 +112,19 @@ class Retention:
         return max(PAUSE_SECONDS, _PAUSES * took)
 
     async def _begin(self) -> bool:
-        now, is_ours = await self._storage.call(self._store.turn, self._instance)
+        now, is_ours = await self._retention.turn(self._instance)
         if not is_ours or self._clock_jumped(now):
             return False
-        self._pruned = Pruned()
-        self._pass = self._through_the_tables(now)
+        self._is_through_tables = self._clock.monotonic() >= self._tables_at
+        self._pass = self._batches(self._retention.store, now)
         return True
 
     def _clock_jumped(self, now: datetime) -> bool:
-        """Whether the database's clock has gone otherwise than time since we first looked: then no age is certain."""
+        """Whether the database's clock has jumped since it was first read: then no age is certain."""
         monotonic = self._clock.monotonic()
-        if self._reckoned is None:
-            self._reckoned = (now, monotonic)
-        then, began = self._reckoned
+        if self._first_time is None:
+            self._first_time = (now, monotonic)
+        then, began = self._first_time
         expected = then + timedelta(seconds=monotonic - began)
         if abs(now - expected) <= _CLOCK_JUMP:
             return False
@@ -129,40 +135,46 @@ class Retention:
         )
         return True
 
-    def _batch(self) -> tuple[bool, float]:
+    def _batch(self, _: RetentionStore) -> tuple[bool, float]:
         if self._pass is None:
-            raise RuntimeError("a batch belongs to a pass")
+            raise RuntimeError("there is no pass: call run_once")
         began = self._clock.monotonic()
         is_over = next(self._pass, True) is True
         took = self._clock.monotonic() - began
         self._rows = max(LEAST_ROWS, self._rows // 2) if took > BATCH_SECONDS else min(MOST_ROWS, self._rows + 10)
         return is_over, took
 
-    def _through_the_tables(self, now: datetime) -> Iterator[None]:
-        """Stop after each transaction that writes. Ages are reckoned from ``now``, wherever the clock goes."""
+    def _batches(self, store: RetentionStore, now: datetime) -> Iterator[None]:
+        """Yield after each batch. Ages are counted from ``now``, even if the clock jumps."""
         pruned = self._pruned
+        while gone := store.prune_callbacks():
+            pruned.callbacks += gone
+            yield
+        store.prune_gone()
+        if not self._is_through_tables:
+            return
         if self._keep.tasks is not None:
             task_id: str | None = ""
             while task_id is not None:
-                tasks = self._store.prune_tasks(task_id, self._rows, now - self._keep.tasks)
+                tasks = store.prune_tasks(task_id, self._rows, now - self._keep.tasks)
                 task_id = tasks.after
                 pruned.tasks += tasks.tasks
                 yield
         if self._keep.attempts is not None:
             attempt_id: int | None = 0
             while attempt_id is not None:
-                attempts = self._store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts)
+                attempts = store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts)
                 attempt_id = attempts.after
                 pruned.attempts += attempts.attempts
                 pruned.rejoins += attempts.rejoins
                 yield
-        while gone := self._prune_callbacks():
-            pruned.callbacks += gone
-            yield
 
     def _end(self) -> None:
         self._pass = None
-        pruned = self._pruned
+        if not self._is_through_tables:
+            return
+        self._tables_at = self._clock.monotonic() + TABLES_SECONDS
+        pruned, self._pruned = self._pruned, Pruned()
         if pruned.total:
             log.info(
                 "pruned",

@@ -1,86 +1,263 @@
-"""How an attempt is closed, in SQL: the ledger always, the task only for those who may.
+"""The SQL of the ledger ``zego_stop_attempts``: commit an attempt before its request, close it with its answer.
 
-An outcome is final, with one exception. ``unknown`` without a word of ZEGO's says that nobody knows the answer, which
-is over when that very answer turns up late: from a process that was slower than its lease, or from a journal.
+An outcome is final, with one exception. An attempt that is ``unknown`` because no answer was recorded is completed if
+its answer arrives later: from a process that was slower than its lease, or from a journal.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
-from watchdog.core.model import Outcome, Reason, Status
-from watchdog.store import statements as sql
-from watchdog.store.aio.answer_journal import Closing
-from watchdog.store.tables import attempts
+from watchdog.core.model import Outcome, Reason, Source, Status
+from watchdog.core.timing import leaves_at
+from watchdog.store.engine import writing
+from watchdog.store.records import DETAIL_LEASE_EXPIRED, Answer, Attempt, Claim, Intent
+from watchdog.store.tables import ACTIVE, attempts, rejoins, tasks, utcnow
+from watchdog.store.tasks import circumstances, give_back
+
+# On the pair alone, SQLite would read the whole table.
+_OWNED = sa.and_(
+    tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
+    sa.tuple_(tasks.c.task_id, tasks.c.claimed_by).in_(sa.bindparam("owned", expanding=True)),
+    ACTIVE,
+)
+# One statement for many rows: one statement for each row would hold the interpreter's lock for longer.
+_CONFIRM_EMPTY = (
+    sa.update(tasks)
+    .where(
+        _OWNED,
+        # Another hint that the application has given since the claim is kept.
+        sa.or_(
+            tasks.c.user_count == 0,
+            tasks.c.user_count.is_not_distinct_from(sa.bindparam("count_claimed", type_=sa.Integer)),
+        ),
+    )
+    .values(user_count=sa.bindparam("b_count"), user_count_at=sa.bindparam("b_at"), user_count_source=Source.API)
+)
+_COUNT_ATTEMPT = (
+    sa.update(tasks)
+    .where(
+        _OWNED,
+        tasks.c.user_count == 0,
+        # If the plan is gone since the claim, people came and left, or the limits changed.
+        sa.or_(tasks.c.due_at.is_not(None), tasks.c.task_id.in_(sa.bindparam("unplanned", expanding=True))),
+        sa.or_(tasks.c.hold_until.is_(None), tasks.c.hold_until <= utcnow()),
+    )
+    .values(attempts=tasks.c.attempts + 1)
+    .returning(tasks.c.task_id, tasks.c.attempts, utcnow().label("now"))
+)
+_INSERT_ATTEMPT = sa.insert(attempts).returning(
+    attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
+)
+_UNANSWERED = sa.or_(
+    attempts.c.outcome == sa.literal_column("'sent'"),
+    sa.and_(
+        attempts.c.outcome == sa.literal_column("'unknown'"),
+        *(column.is_(None) for column in (attempts.c.replied_at, attempts.c.http_status, attempts.c.code)),
+    ),
+)
+_CLOSE_ATTEMPT = sa.update(attempts).where(attempts.c.id == sa.bindparam("b_id"), _UNANSWERED)
+_END_TASKS = sa.update(tasks).where(_OWNED).values(status=sa.bindparam("b_status"))
+_END_FREE_TASK = (
+    sa.update(tasks)
+    .where(
+        tasks.c.task_id == sa.bindparam("b_task_id"),
+        sa.or_(tasks.c.claimed_by.is_(None), tasks.c.claimed_by == sa.bindparam("b_token")),
+        ACTIVE,
+    )
+    .values(status=sa.bindparam("b_status"))
+)
+_WATCHED = sa.select(
+    attempts.c.task_id,
+    attempts.c.app_id,
+    attempts.c.room_id,
+    sa.func.coalesce(attempts.c.replied_at, utcnow()),
+    utcnow(sa.bindparam("seconds", type_=sa.Float)),
+).where(attempts.c.id.in_(sa.bindparam("attempt_ids", expanding=True)))
+_WATCH_ROOMS = {
+    name: dialect.insert(rejoins)
+    .from_select(["task_id", "app_id", "room_id", "stopped_at", "watch_until"], _WATCHED)
+    .on_conflict_do_nothing()
+    for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
+}
+_REAP = (
+    sa.update(attempts)
+    .where(
+        attempts.c.outcome == sa.literal_column("'sent'"),
+        attempts.c.sent_at < utcnow(sa.bindparam("not_within", type_=sa.Float)),
+        ~sa.select(tasks.c.task_id)
+        .where(
+            tasks.c.task_id == attempts.c.task_id,
+            ACTIVE,
+            tasks.c.claimed_by.is_not(None),
+            tasks.c.wake_at > utcnow(),
+        )
+        .exists(),
+    )
+    .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
+    .returning(attempts.c.reason)
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """An attempt that was changed. ``was_open`` is False where it had been closed as ``unknown``, and so counted."""
+class Ledger:
+    def __init__(self, engine: sa.Engine, instance: str, *, rejoin_watch_seconds: float = 0.0) -> None:
+        """After a stop, people who return to its room are noted for ``rejoin_watch_seconds``."""
+        self.engine = engine
+        self.instance = instance
+        self.rejoin_watch_seconds = rejoin_watch_seconds
 
-    reason: Reason
-    was_open: bool
+    def intend(self, intents: Sequence[Intent]) -> list[Attempt | None]:
+        """Commit the attempts as ``sent``, before any request is sent.
+
+        None means that the request must not be sent. Since the claim, the row has got another owner, other limits, a
+        hold or an end; or a hint said that people were there, even if they have left again.
+        """
+        with writing(self.engine) as connection:
+            _confirm_empty(connection, [intent for intent in intents if intent.evidence.source == Source.API])
+            unplanned = [intent.claim.task.task_id for intent in intents if intent.claim.task.due_at is None]
+            ours = {
+                row.task_id: row
+                for row in connection.execute(
+                    _COUNT_ATTEMPT, {**_owned([intent.claim for intent in intents]), "unplanned": unplanned}
+                )
+            }
+            allowed = {intent.claim.task.task_id: intent for intent in intents if intent.claim.task.task_id in ours}
+            committed: dict[str, Attempt] = {}
+            if allowed:
+                rows = connection.execute(
+                    _INSERT_ATTEMPT,
+                    [
+                        self._row(intent, ours[task_id].attempts, ours[task_id].now)
+                        for task_id, intent in allowed.items()
+                    ],
+                )
+                committed = {
+                    row.task_id: Attempt(allowed[row.task_id], row.id, row.attempt, row.sent_at, self.instance)
+                    for row in rows
+                }
+        return [committed.get(intent.claim.task.task_id) for intent in intents]
+
+    def _row(self, intent: Intent, number: int, now: datetime) -> Mapping[str, Any]:
+        return {
+            **circumstances(intent.claim.task, intent.evidence),
+            "app_id": intent.app_id,
+            "attempt": number,
+            "reason": intent.reason,
+            "auto_stop_at": intent.auto_stop_at,
+            "sent_at": leaves_at(intent.claim.task, intent.reason, now),
+            "outcome": Outcome.SENT,
+            "instance": self.instance,
+        }
+
+    def record(self, answers: Sequence[Answer]) -> list[bool]:
+        """Close attempts: the ledger always, the task only under the claim that sent the request.
+
+        False for an attempt that was closed before, because its lease expired. If it is ``unknown`` and without an
+        answer, this answer completes it.
+        """
+        with writing(self.engine) as connection:
+            before = self._close(connection, answers, posthumous=False)
+        return [answer.attempt_id in before and before[answer.attempt_id].outcome == Outcome.SENT for answer in answers]
+
+    def replay(self, answers: Sequence[Answer]) -> tuple[int, list[tuple[Outcome, Reason]]]:
+        """Record answers that a dead process left behind; repeating changes nothing.
+
+        Returns how many attempts changed, and outcome and reason of those that were still open.
+        """
+        with writing(self.engine) as connection:
+            before = self._close(connection, answers, posthumous=True)
+        outcomes = {answer.attempt_id: answer.outcome for answer in answers}
+        return len(before), [
+            (outcomes[attempt_id], Reason(row.reason))
+            for attempt_id, row in before.items()
+            if row.outcome == Outcome.SENT
+        ]
+
+    def _close(
+        self, connection: sa.Connection, answers: Sequence[Answer], *, posthumous: bool
+    ) -> Mapping[int, sa.Row[*tuple[Any, ...]]]:
+        """Return the attempts that changed, by id, as they were before.
+
+        ``posthumous`` answers come from a dead process. Its task may have been given back since; then the task is
+        ended if no other process holds it.
+        """
+        before = _close_attempts(connection, answers, posthumous=posthumous)
+        # An answer from a journal changes a task only if it changed the ledger.
+        known = [answer for answer in answers if not posthumous or answer.attempt_id in before]
+        if ended := [answer for answer in known if answer.status is not None]:
+            _end_tasks(connection, ended, posthumous=posthumous)
+        stopped = [one.attempt_id for one in ended if one.status is Status.STOPPED and one.attempt_id in before]
+        if stopped and self.rejoin_watch_seconds > 0:
+            watch = _WATCH_ROOMS[connection.dialect.name]
+            connection.execute(watch, {"attempt_ids": stopped, "seconds": self.rejoin_watch_seconds})
+        if goes_on := [answer for answer in known if answer.status is None]:
+            # The time that a dead process wanted to wait has passed.
+            give_back(
+                connection, ((one.task_id, one.token, 0.0 if posthumous else one.wake_seconds) for one in goes_on)
+            )
+        return before
+
+    def reap(self, older_than_seconds: float) -> list[Reason]:
+        """Close attempts that are still ``sent`` although no process holds their task; return the reason of each.
+
+        ``older_than_seconds`` must exceed a request's total deadline.
+        """
+        with writing(self.engine) as connection:
+            closed = connection.execute(_REAP, {"not_within": -older_than_seconds})
+            return [Reason(reason) for reason in closed.scalars()]
 
 
-def close(
-    connection: sa.Connection, closings: Sequence[Closing], *, rejoin_watch_seconds: float, posthumous: bool
-) -> list[Written | None]:
-    """Write what came of the requests; None for each attempt that had its answer before.
-
-    The task is written to under the claim that sent the request. ``posthumous`` is for answers that a dead process has
-    left: its task may have been given back meanwhile, and is ended if nobody holds it.
-    """
-    written = _ledger(connection, closings, posthumous=posthumous)
-    # Nothing of a journal's is believed of a task, unless the ledger knows of it.
-    known = [closing for closing in closings if not posthumous or closing.attempt_id in written]
-    if ended := [closing for closing in known if closing.status is not None]:
-        _end(connection, ended, posthumous=posthumous)
-    stopped = [one for one in ended if one.status is Status.STOPPED and one.attempt_id in written]
-    if stopped and rejoin_watch_seconds > 0:
-        ids = [closing.attempt_id for closing in stopped]
-        watch = sql.WATCH_ROOMS[connection.dialect.name]
-        connection.execute(watch, {"attempt_ids": ids, "seconds": rejoin_watch_seconds})
-    if goes_on := [closing for closing in known if closing.status is None]:
-        # What a dead process meant to wait for is over by now.
-        wakes = [{**_owned(one), "b_wake": 0.0 if posthumous else one.wake_seconds} for one in goes_on]
-        connection.execute(sql.GIVE_BACK, wakes)
-    return [written.get(closing.attempt_id) for closing in closings]
+def _owned(claims: Sequence[Claim]) -> dict[str, Any]:
+    """Return the parameters of ``_OWNED``."""
+    return {
+        "task_ids": [claim.task.task_id for claim in claims],
+        "owned": [(claim.task.task_id, claim.token) for claim in claims],
+    }
 
 
-def _ledger(connection: sa.Connection, closings: Sequence[Closing], *, posthumous: bool) -> dict[int, Written]:
+def _confirm_empty(connection: sa.Connection, intents: Sequence[Intent]) -> None:
+    """Store ZEGO's observations as hints, through the triggers. A later hint that people came is kept."""
+    alike: defaultdict[tuple[int | None, datetime | None, int | None], list[Claim]] = defaultdict(list)
+    for intent in intents:
+        seen, claim = intent.evidence, intent.claim
+        alike[seen.user_count, seen.observed_at, claim.task.user_count].append(claim)
+    for (count, at, count_claimed), claims in alike.items():
+        parameters = {"b_count": count, "b_at": at, "count_claimed": count_claimed}
+        connection.execute(_CONFIRM_EMPTY, parameters | _owned(claims))
+
+
+def _close_attempts(
+    connection: sa.Connection, answers: Sequence[Answer], *, posthumous: bool
+) -> Mapping[int, sa.Row[*tuple[Any, ...]]]:
     chosen = sa.select(attempts.c.id, attempts.c.task_id, attempts.c.instance, attempts.c.outcome, attempts.c.reason)
-    ids = [closing.attempt_id for closing in closings]
-    locked = connection.execute(chosen.where(attempts.c.id.in_(ids), sql.UNANSWERED).with_for_update())
+    ids = [answer.attempt_id for answer in answers]
+    locked = connection.execute(chosen.where(attempts.c.id.in_(ids), _UNANSWERED).with_for_update())
     rows = {row.id: row for row in locked}
     news = {}
-    for closing in closings:
-        row = rows.get(closing.attempt_id)
-        if row is None or row.task_id != closing.task_id or (posthumous and row.instance != closing.instance):
-            # The last two: an id of a database that has been restored since.
+    for answer in answers:
+        row = rows.get(answer.attempt_id)
+        if row is None or row.task_id != answer.task_id or (posthumous and row.instance != answer.instance):
+            # Another task or daemon has this id: the database has been restored since.
             continue
-        if row.outcome == Outcome.SENT or closing.outcome is not Outcome.UNKNOWN:
-            news[closing.attempt_id] = closing
+        if row.outcome == Outcome.SENT or answer.outcome is not Outcome.UNKNOWN:
+            news[answer.attempt_id] = answer
     if news:
-        connection.execute(sql.CLOSE_ATTEMPT, [_facts(closing) for closing in news.values()])
-    return {one: Written(Reason(rows[one].reason), rows[one].outcome == Outcome.SENT) for one in news}
+        names = ("outcome", "replied_at", "http_status", "code", "message", "request_id", "detail")
+        facts = [{"b_id": key, **{name: getattr(one, name) for name in names}} for key, one in news.items()]
+        connection.execute(_CLOSE_ATTEMPT, facts)
+    return {attempt_id: rows[attempt_id] for attempt_id in news}
 
 
-def _end(connection: sa.Connection, ended: Sequence[Closing], *, posthumous: bool) -> None:
+def _end_tasks(connection: sa.Connection, ended: Sequence[Answer], *, posthumous: bool) -> None:
     if posthumous:
-        connection.execute(sql.END_FREE_TASK, [{**_owned(one), "b_status": one.status} for one in ended])
+        rows = [{"b_task_id": one.task_id, "b_token": one.token, "b_status": one.status} for one in ended]
+        connection.execute(_END_FREE_TASK, rows)
         return
     for status in {one.status for one in ended}:
         owned = [(one.task_id, one.token) for one in ended if one.status is status]
         parameters = {"b_status": status, "owned": owned, "task_ids": [task_id for task_id, _ in owned]}
-        connection.execute(sql.END_TASKS, parameters)
-
-
-def _owned(closing: Closing) -> dict[str, Any]:
-    return {"b_task_id": closing.task_id, "b_token": closing.token}
-
-
-def _facts(closing: Closing) -> dict[str, Any]:
-    names = ("outcome", "replied_at", "http_status", "code", "message", "request_id", "detail")
-    return {"b_id": closing.attempt_id, **{name: getattr(closing, name) for name in names}}
+        connection.execute(_END_TASKS, parameters)

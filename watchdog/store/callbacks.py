@@ -1,109 +1,93 @@
-"""All SQL of the callbacks, for both databases; every call is one short transaction, safe to repeat and to interleave.
+"""The SQL of callbacks; every call is one short transaction that may be repeated and interleaved.
 
-    receive        facts of presence: merge rows, see who is there, hint the room's tasks
-    heard          somebody spoke: a task that nobody registered, a person who is there
-    auto_stopped   the vendor ended a task
-    prune          forget what no callback can refer to any more
+    receive        facts of presence: merge rows, find who is there, write hints into the room's tasks
+    heard          a person spoke: discover the task if it is unknown, note that the person is there
+    auto_stopped   ZEGO ended a task
 
-What the rows mean, and how they join whatever the order, is ``presence``'s. Callbacks of one room take turns, so that
-no two daemons, each with half of the facts, tell the tasks what neither would if it had seen all.
+``core.presence`` defines the rows and how they are merged, in any order. Callbacks of one room are serialised, so no
+daemon writes hints from half the facts.
 
-The vendor signs when a callback was sent, not what it says: whoever captured one can put another body under its
-signature. So a signature is remembered in two ways. With the same body it is a retry or a copy: nothing happens. With
-another body it is either forged or chance, for nonces are as short as six digits. Then what it says counts only as
-evidence that somebody is there, which at worst keeps a task running; a genuine event dropped is one more of those that
-get lost anyhow.
+ZEGO signs when a callback was sent, not its content: with one captured callback, another body can be sent under its
+signature. Therefore each signature is stored twice, with and without the body. The same body is a retry or a copy, and
+changes nothing. Another body is a forgery or a coincidence, because nonces are as short as six digits. It then only
+counts as evidence that a person is there, which at worst keeps a task running. A genuine event that is dropped this way
+is one more lost callback.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from watchdog.core import callbacks as events
-from watchdog.core import policy, presence
+from watchdog.core import callbacks, policy, presence
+from watchdog.core.hints import Hint, hints, last_seen
 from watchdog.core.model import Outcome, Reason, Source, Status, Task
-from watchdog.core.presence import Facts, Join, Occupancy, RoomFact, UserFact
-from watchdog.store import statements as sql
+from watchdog.core.people import is_person
+from watchdog.core.presence import Facts, Join, RoomFact, UserFact
 from watchdog.store.engine import writing
-from watchdog.store.tables import attempts, callbacks_seen, rejoins, room_sessions, room_users, tasks, utcnow
-from watchdog.store.tasks import as_task
+from watchdog.store.tables import (
+    ACTIVE,
+    as_task,
+    attempts,
+    callbacks_seen,
+    rejoins,
+    room_sessions,
+    room_users,
+    tasks,
+    utcnow,
+)
 
 DETAIL_CALLBACK: Final = "callback"
-"""The ``detail`` of a ledger row that tells what a callback reported, not what came of a request."""
-
-REPLAY_SECONDS: Final = 900.0
-"""How long a signature is remembered: longer than any is valid, which is twice the window in which it may be sent."""
-
-ROOMS_SECONDS: Final = 24 * 3600.0
-_PRUNE_AT_ONCE: Final = 500
-_TICK: Final = timedelta(milliseconds=1)  # what SQLite's times resolve
+"""The ledger's ``detail`` of what a callback reported, as opposed to the result of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What came of facts: ``replayed`` ones were known and changed nothing; ``hinted`` counts the tasks told.
+    """The result of a callback. ``replayed``: it was known, and changed nothing.
 
-    ``suspicious`` says that the signature had come before, over another body.
+    ``suspicious``: its signature came before, with another body. ``discovered``: its task was unknown and is watched
+    from now on.
     """
-
-    replayed: bool = False
-    suspicious: bool = False
-    occupancy: Occupancy | None = None
-    hinted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What came of an utterance; ``discovered`` says that its task was unknown and is now watched."""
 
     replayed: bool = False
     suspicious: bool = False
     discovered: bool = False
-    hinted: int = 0
 
 
-def replay_key(event: events.Event, body: bytes) -> str:
-    """Name one use of one signature: equal for a retry or a copy of a callback, which have the same bytes."""
-    return f"{events.replay_key(event)}/{hashlib.sha256(body).hexdigest()}"
+def use_key(event: callbacks.Event, body: bytes) -> str:
+    """Return the key of a signature with a body: a retry or a copy of a callback has the same key."""
+    return f"{callbacks.replay_key(event)}/{hashlib.sha256(body).hexdigest()}"
 
 
 def turn(app_id: int, room_id: str) -> int:
-    """The number of the advisory lock that PostgreSQL serialises this room's callbacks with."""
+    """Return the number of the advisory lock that serialises this room's callbacks on PostgreSQL."""
     return int.from_bytes(hashlib.sha256(f"{app_id}/{room_id}".encode()).digest()[:8], signed=True)
 
 
 class CallbackStore:
-    """The callbacks' part of the database. Every method is one transaction and may be called from any thread.
-
-    ``default_app`` is the AppId of tasks that name none. Raises DatabaseUnavailable where a later call may succeed,
-    DatabaseError otherwise.
-    """
-
     def __init__(self, engine: sa.Engine, instance: str, default_app: int | None = None) -> None:
+        """``default_app`` is the AppId of tasks without one."""
         self.engine = engine
         self.instance = instance
         self.default_app = default_app
 
-    def receive(self, facts: Facts, replay_key: str | None, bot_user_ids: Sequence[str]) -> Received:
-        """Take in what one callback says of a room, and tell the room's tasks how many people that makes.
+    def receive(self, facts: Facts, use_key: str | None, bot_user_ids: Sequence[str]) -> Received:
+        """Merge what one callback says of a room, and write the resulting number of people into the room's tasks.
 
-        Nobody in a room whose session we did not see begin or end says nothing. ``replay_key`` is ``replay_key``'s;
-        None is for callers that vouch for the facts.
+        If neither the beginning nor the end of the room's session was seen, an empty room is no evidence. ``use_key``
+        is the function's; None skips the check for replays.
         """
         room = facts.room
         with writing(self.engine) as connection:
-            use = _remember(connection, replay_key)
-            if use is not None and use.replayed:
+            replayed, suspicious = _remember(connection, use_key)
+            if replayed:
                 return Received(replayed=True)
-            suspicious = use is not None and use.suspicious
-            if suspicious and not _tells_of_a_login(facts):
+            if suspicious and not (facts.user is not None and facts.user.is_open):
                 return Received(suspicious=True)
             _take_turns(connection, room.app_id, room.room_id)
             _merge(connection, room_sessions, room, "seen_at")
@@ -114,22 +98,20 @@ class CallbackStore:
             if current is None:
                 return Received(suspicious=suspicious)
             users = _users(connection, current)
-            found = presence.occupancy([current], users, bot_user_ids)
-            if found is None:  # only of a room without any moment, which is never current
+            found = presence.present([current], users, bot_user_ids)
+            if found is None:  # only for a room without any time, which is never current
                 return Received(suspicious=suspicious)
             count: int | None = len(found.people)
             if count == 0 and (suspicious or not found.complete):
                 count = None
-            people = [user for user in users if _is_person(user, bot_user_ids)]
-            seen = max((moment for user in people if (moment := _last_seen(user, current))), default=None)
-            hinted = sum(
-                _hint(connection, task, _hints(task, count, found.as_of, seen))
-                for task in self._active(connection, room.app_id, room.room_id)
-            )
+            people = [user for user in users if is_person(user.user_id, bot_user_ids, role=user.role)]
+            seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
+            for task in self._active(connection, room.app_id, room.room_id):
+                _write(connection, task, hints(task, count, found.as_of, seen))
             came = max((user.login_at for user in people if user.login_at is not None), default=None)
             if came is not None:
                 self._rejoined(connection, room.app_id, room.room_id, came)
-        return Received(suspicious=suspicious, occupancy=found, hinted=hinted)
+        return Received(suspicious=suspicious)
 
     def heard(
         self,
@@ -140,57 +122,49 @@ class CallbackStore:
         *,
         is_person: bool,
         discover: bool,
-        replay_key: str | None = None,
-    ) -> Heard:
-        """Take in that a task recognised somebody at ``at``; with ``discover`` an unknown task is watched from now on.
+        use_key: str | None = None,
+    ) -> Received:
+        """Note that a task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on.
 
-        A person is evidence for the task and for the others in its room. What has ended stays ended.
+        A person is evidence for this task and for the others in its room. An ended task stays ended.
         """
         with writing(self.engine) as connection:
-            use = _remember(connection, replay_key)
-            if use is not None and use.replayed:
-                return Heard(replayed=True)
-            suspicious = use is not None and use.suspicious
+            replayed, suspicious = _remember(connection, use_key)
+            if replayed:
+                return Received(replayed=True)
             _take_turns(connection, app_id, room_id)
             discovered = (
                 discover
                 and not suspicious
                 and _insert_new(connection, tasks, task_id=task_id, room_id=room_id, app_id=app_id)
             )
-            hinted = 0
             if is_person:
-                hinted = sum(
-                    _hint(connection, task, _hints(task, max(1, task.user_count or 0), at, at))
-                    for task in self._active(connection, app_id, room_id, task_id)
-                )
+                for task in self._active(connection, app_id, room_id, task_id):
+                    _write(connection, task, hints(task, max(1, task.user_count or 0), at, at))
                 self._rejoined(connection, app_id, room_id, at)
-        return Heard(suspicious=suspicious, discovered=discovered, hinted=hinted)
+        return Received(suspicious=suspicious, discovered=discovered)
 
     def auto_stopped(
         self,
         app_id: int,
-        room_id: str,
         task_id: str,
         at: datetime,
         code: int,
         message: str,
         *,
-        replay_key: str | None = None,
+        use_key: str | None = None,
     ) -> Reason | None:
-        """The vendor ended this task at ``at``: end it here, with a row in the ledger; None where it is not active.
+        """End a task that ZEGO ended at ``at``, with a row in the ledger; None if it is not active.
 
-        ``evidence_at`` minus ``empty_since`` is then how long the vendor let the room stay empty, as far as we know.
-        A request of ours that is under way gets its own answer. ``room_id`` is the vendor's and not needed: the row
-        has the room that the task was registered with.
+        ``evidence_at`` minus ``empty_since`` is then how long ZEGO left the empty room alone. A request of ours that is
+        in flight gets its own answer.
         """
-        del room_id
         with writing(self.engine) as connection:
-            use = _remember(connection, replay_key)
-            if use is not None and (use.replayed or use.suspicious):
+            if any(_remember(connection, use_key)):
                 return None
             row = connection.execute(
                 sa.select(*tasks.c, utcnow().label("now"))
-                .where(tasks.c.task_id == task_id, self._app() == app_id, sql.ACTIVE)
+                .where(tasks.c.task_id == task_id, self._app() == app_id, ACTIVE)
                 .with_for_update()
             ).one_or_none()
             if row is None:
@@ -199,7 +173,7 @@ class CallbackStore:
             reason = policy.reason(task)
             connection.execute(
                 sa.update(tasks)
-                .where(tasks.c.task_id == task_id, sql.ACTIVE)
+                .where(tasks.c.task_id == task_id, ACTIVE)
                 .values(status=Status.AUTO_STOPPED, ended_at=at)
             )
             connection.execute(
@@ -223,57 +197,22 @@ class CallbackStore:
             )
         return reason
 
-    def rejoined(self, app_id: int, room_id: str, at: datetime) -> int:
-        """Somebody was in this room at ``at``: note it for stops that are still watched; returns how many were."""
-        with writing(self.engine) as connection:
-            return self._rejoined(connection, app_id, room_id, at)
-
-    def prune(
-        self,
-        replays_older_than_seconds: float = REPLAY_SECONDS,
-        rooms_older_than_seconds: float = ROOMS_SECONDS,
-    ) -> int:
-        """Delete a batch of what is too old to matter; returns how many rows, so that the caller may come back soon.
-
-        A room that has not been heard of for so long is forgotten with its users. If somebody is in it all the same,
-        what comes next is incomplete, and says nothing of emptiness.
-        """
-        with writing(self.engine) as connection:
-            keys = (
-                sa.select(callbacks_seen.c.replay_key)
-                .where(callbacks_seen.c.seen_at < utcnow(-replays_older_than_seconds))
-                .limit(_PRUNE_AT_ONCE)
-            )
-            pruned = connection.execute(sa.delete(callbacks_seen).where(callbacks_seen.c.replay_key.in_(keys))).rowcount
-            old = connection.execute(
-                sa.select(*(room_sessions.c[name] for name in RoomFact.KEY))
-                .where(room_sessions.c.seen_at < utcnow(-rooms_older_than_seconds))
-                .limit(_PRUNE_AT_ONCE)
-            ).all()
-            for table in (room_users, room_sessions):
-                for row in old:
-                    is_its = [table.c[name] == value for name, value in row._mapping.items()]  # noqa: SLF001 - public by name
-                    pruned += connection.execute(sa.delete(table).where(*is_its)).rowcount
-        return pruned
-
     def _app(self) -> sa.ColumnElement[int]:
         return sa.func.coalesce(tasks.c.app_id, self.default_app)
 
     def _active(self, connection: sa.Connection, app_id: int, room_id: str, task_id: str | None = None) -> list[Task]:
-        """The active tasks of a room, and the one by that name wherever its row says that it is."""
+        """Return the active tasks of a room, and the task ``task_id`` whatever its room."""
         here: sa.ColumnElement[bool] = tasks.c.room_id == room_id
         if task_id is not None:
             here = sa.or_(here, tasks.c.task_id == task_id)
         rows = connection.execute(
-            sa.select(*tasks.c)
-            .where(here, self._app() == app_id, sql.ACTIVE)
-            .order_by(tasks.c.task_id)
-            .with_for_update()
+            sa.select(*tasks.c).where(here, self._app() == app_id, ACTIVE).order_by(tasks.c.task_id).with_for_update()
         )
         return [as_task(row) for row in rows]
 
-    def _rejoined(self, connection: sa.Connection, app_id: int, room_id: str, at: datetime) -> int:
-        return connection.execute(
+    def _rejoined(self, connection: sa.Connection, app_id: int, room_id: str, at: datetime) -> None:
+        """Note that a person was in this room, for stopped tasks whose rooms are still watched."""
+        connection.execute(
             sa.update(rejoins)
             .where(
                 rejoins.c.room_id == room_id,
@@ -283,108 +222,39 @@ class CallbackStore:
                 rejoins.c.watch_until >= at,
             )
             .values(rejoined_at=at)
-        ).rowcount
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """Of a signature: the same body came under it before, or another one."""
-
-    replayed: bool
-    suspicious: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Hint:
-    """What to write into a task's row."""
-
-    user_count: int
-    at: datetime | None
-    source: str | None = Source.CALLBACK
-
-
-def _hints(task: Task, count: int | None, at: datetime, seen: datetime | None) -> Iterator[_Hint]:
-    """What a row must be told, in this order, so that its triggers arrive at the truth.
-
-    ``count`` people were there at ``at``, None if that is not known; the last time a person is known to have been there
-    is ``seen``. The newest observation stands, whoever made it. But a room in which somebody was seen after it is said
-    to have become empty did not become empty then: a login that was late or lost must not make a stop too early.
-    """
-    stored = task.user_count_at
-    newest = stored is None or at >= stored
-    if seen is not None and (_interrupts(task, count, seen) or _is_first_sight(task, count, seen, newest=newest)):
-        yield _Hint(1, seen - _TICK)
-        if not count:
-            yield _Hint(0, seen)
-        final = _Hint(task.user_count or 0, stored, task.user_count_source)
-        if count is not None and newest:
-            final = _Hint(count, at)
-        if count or final.at != seen:
-            yield final
-    elif count is not None and newest and (at, count) != (stored, task.user_count):
-        yield _Hint(count, at)
-
-
-def _interrupts(task: Task, count: int | None, seen: datetime) -> bool:
-    """Whether somebody was there in the midst of what the row takes for one spell of emptiness."""
-    if task.user_count != 0 or task.empty_since is None or task.user_count_at is None or task.empty_since >= seen:
-        return False
-    # Beyond the last observation there is no spell to interrupt, unless a new observation makes one.
-    return count is not None or seen <= task.user_count_at
-
-
-def _is_first_sight(task: Task, count: int | None, seen: datetime, *, newest: bool) -> bool:
-    """Whether the room is empty, and it is news that somebody had been in it since the task began."""
-    return count == 0 and newest and task.last_occupied_at is None and seen > task.started_at
-
-
-def _hint(connection: sa.Connection, task: Task, hints: Iterable[_Hint]) -> int:
-    steps = list(hints)
-    mine = sa.update(tasks).where(tasks.c.task_id == task.task_id, sql.ACTIVE)
+def _write(connection: sa.Connection, task: Task, wanted: Iterable[Hint]) -> None:
+    steps = list(wanted)
+    mine = sa.update(tasks).where(tasks.c.task_id == task.task_id, ACTIVE)
     if steps and steps[0].at is not None and task.user_count_at is not None and steps[0].at <= task.user_count_at:
-        # Only so is the past corrected: the triggers pass over what is older, and take the same time for now.
+        # Otherwise the triggers would ignore an older time, and take an equal one for the present.
         connection.execute(mine.values(user_count_at=None))
     for step in steps:
         connection.execute(
             mine.values(user_count=step.user_count, user_count_at=step.at, user_count_source=step.source)
         )
-    return bool(steps)
 
 
-def _tells_of_a_login(facts: Facts) -> bool:
-    return facts.user is not None and facts.user.is_open
-
-
-def _is_person(user: UserFact, bot_user_ids: Sequence[str]) -> bool:
-    return user.role != presence.ADMIN_ROLE and not any(fnmatchcase(user.user_id, bot) for bot in bot_user_ids)
-
-
-def _last_seen(user: UserFact, room: RoomFact) -> datetime | None:
-    """When this user is last known to have been there, in that session: leaving, at its end, or coming."""
-    if not user.is_open:
-        return user.logout_at
-    # The vendor closes a room when the last user is gone.
-    return room.closed_at or user.login_at
-
-
-def _remember(connection: sa.Connection, replay_key: str | None) -> _Use | None:
-    """Note the use of a signature, and tell whether it is the first."""
-    if replay_key is None:
-        return None
-    seal, _, _ = replay_key.rpartition("/")
-    new_use, new_seal = (_insert_new(connection, callbacks_seen, replay_key=key) for key in (replay_key, seal))
-    return _Use(replayed=not new_use, suspicious=new_use and not new_seal)
+def _remember(connection: sa.Connection, use_key: str | None) -> tuple[bool, bool]:
+    """Store the use of a signature; return whether it came before, with the same body and with another body."""
+    if use_key is None:
+        return False, False
+    signature, _, _ = use_key.rpartition("/")
+    new_use, new_signature = (_insert_new(connection, callbacks_seen, replay_key=key) for key in (use_key, signature))
+    return not new_use, new_use and not new_signature
 
 
 def _take_turns(connection: sa.Connection, app_id: int, room_id: str) -> None:
-    """Wait for whoever else is at this room, until the end of the transaction. On SQLite writers take turns anyway."""
+    """Serialise the callbacks of this room until the end of the transaction. SQLite serialises all writers anyway."""
     if connection.dialect.name == "postgresql":
         number = sa.literal(turn(app_id, room_id), sa.BigInteger)
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
 
 def _insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
-    """Insert a row; False where its key is there already."""
+    """Insert a row; False if its key exists."""
     key = next(iter(table.primary_key))
     insert = _dialect(connection.dialect.name).insert(table).values(values)
     return connection.execute(insert.on_conflict_do_nothing().returning(key)).first() is not None
@@ -406,7 +276,7 @@ def _merge(connection: sa.Connection, table: sa.Table, fact: RoomFact | UserFact
 def _upsert(
     dialect: str, table: sa.Table, key: tuple[str, ...], joins: tuple[tuple[str, Join], ...], fresh: tuple[str, ...]
 ) -> Any:
-    """The statement in ``presence``'s docstring; columns in ``fresh`` become now."""
+    """Return the statement of ``core.presence``'s docstring; columns in ``fresh`` get the present time."""
     insert = _dialect(dialect).insert(table)
     names = {"postgresql": ("least", "greatest")}.get(dialect, ("min", "max"))
     joined = {}

@@ -1,8 +1,8 @@
-"""Connections: how each database is opened, and whose fault it is when a statement fails.
+"""Connections: how each database is opened, and how its errors become ours.
 
-SQLite: one connection, used from one thread at a time; every transaction begins IMMEDIATE, because an upgrade from
-reading to writing fails at once whatever the busy time-out; ``synchronous=FULL``, because a committed attempt must
-survive a power cut. PostgreSQL: a small pool whose every wait is bounded, for a lock, a statement, a dead socket.
+SQLite: one connection, used by one thread at a time. Every writing transaction begins IMMEDIATE, because an upgrade
+from reading to writing fails at once, whatever the busy_timeout; ``synchronous=FULL``, because a committed attempt must
+survive a power cut. PostgreSQL: a small pool; every wait is bounded, for a lock, a statement, or a dead socket.
 """
 
 import sqlite3
@@ -22,6 +22,9 @@ SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_MINIMUM = (3, 35)
 """RETURNING came with 3.35."""
 
+Engine = sa.Engine
+"""For callers outside the store, which pass it on without SQL of their own."""
+
 
 def open_engine(
     url: str,
@@ -32,10 +35,10 @@ def open_engine(
     pool_size: int = 4,
     must_exist: bool = True,
 ) -> sa.Engine:
-    """An engine on ``sqlite:///path`` or ``postgresql+psycopg://…``; nothing is connected yet.
+    """Return an engine on ``sqlite:///path`` or ``postgresql+psycopg://…``; nothing is connected yet.
 
-    Raises ConfigError for a URL of another kind, and, with ``must_exist``, for a SQLite file that is not there: a
-    mistyped path must not silently become an empty database.
+    Raises ConfigError for another kind of URL, and, with ``must_exist``, if the SQLite file does not exist: a mistyped
+    path must not silently become an empty database.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -54,14 +57,14 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
         wanted = ".".join(map(str, SQLITE_MINIMUM))
         raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old: {wanted} or later is needed")
     if url.database in {None, "", ":memory:"}:
-        raise ConfigError("database.url: a database in memory ends with its process; name a file: sqlite:///FILE")
+        raise ConfigError("database.url: a database in memory is lost with its process; name a file: sqlite:///FILE")
     file = Path(str(url.database))
     if must_exist and _is_missing(file):
         raise ConfigError(f"database.url: there is no file {file.absolute()}; create it with: zego-watchdog migrate")
     mode = "rw" if must_exist else "rwc"
 
     def connect() -> sqlite3.Connection:
-        # isolation_level None: the driver starts no transactions of its own, the "begin" event below does.
+        # isolation_level None: the driver begins no transactions; the "begin" event below does.
         connection = sqlite3.connect(
             f"file:{quote(str(file))}?mode={mode}",
             uri=True,
@@ -78,7 +81,7 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
             raise
         return connection
 
-    # One connection for the whole program, waited for rather than refused: the writers take turns.
+    # One connection for the whole program; callers wait for it, so writers are serialised.
     engine = sa.create_engine(
         url.set(drivername="sqlite", query={}),
         creator=connect,
@@ -94,8 +97,8 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
 
     @event.listens_for(engine, "checkout")
     def check(_: object, record: sa.pool.ConnectionPoolEntry, __: object) -> None:
-        # A file that was moved away or replaced is still open, and what is written there nobody will ever read. One
-        # that was cut short would not be noticed while what is needed of it is in the cache.
+        # A file that was moved or replaced stays open, and what is written to it is lost. A file that was truncated is
+        # not noticed while the needed pages are cached.
         before, now = record.info["file"], _look_at(file)
         if now.identity != before.identity or now.length < before.length:
             raise sa.exc.DisconnectionError(f"{file} is not the file that was opened")
@@ -111,7 +114,7 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
 
 
 class _Look(NamedTuple):
-    """Which file it is, whatever its name, and how long; None and 0 where there is none, or we may not look."""
+    """The identity and the length of a file; None and 0 if it does not exist or may not be examined."""
 
     identity: tuple[int, int] | None
     length: int
@@ -129,7 +132,7 @@ def _is_missing(file: Path) -> bool:
     try:
         return not file.exists()
     except OSError:
-        # We may not even look; connecting will say so.
+        # No permission to look; connecting will report it.
         return False
 
 
@@ -145,7 +148,7 @@ def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, p
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
-        # A half-open socket hangs for a quarter of an hour without it, whatever the statement time-out.
+        # Without it a half-open socket hangs for 15 minutes, whatever the statement time-out.
         "tcp_user_timeout": statement_ms + 5000,
     }
     engine = sa.create_engine(
@@ -154,7 +157,7 @@ def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, p
         max_overflow=0,
         pool_timeout=statement_seconds,
         pool_pre_ping=True,
-        # What the operator wrote into the URL has the last word.
+        # Options in the URL take precedence.
         connect_args={
             **{name: value for name, value in arguments.items() if name not in url.query},
             "options": " ".join([options, *url.normalized_query.get("options", ())]),
@@ -163,7 +166,7 @@ def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, p
 
     @event.listens_for(engine, "handle_error")
     def leave_replica(context: sa.engine.ExceptionContext) -> None:
-        # After a failover a connection may lead to what is a replica now, for ever: the next one may not.
+        # After a failover this connection may lead to a replica for ever; a new one may lead to the primary.
         if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
             context.is_disconnect = True
 
@@ -171,34 +174,34 @@ def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, p
 
 
 def longest_call_seconds(statement_timeout_seconds: float, connect_timeout_seconds: float) -> float:
-    """How long one transaction may take before it must have come back, well or not: a generous bound.
+    """Return a generous upper bound of the time of one transaction, successful or not.
 
-    Waiting for a connection, noticing that it is dead, making another, and a few statements that all are slow.
+    It may wait for a connection, notice that it is dead, make another, and run a few slow statements.
     """
     return 10 + 2 * connect_timeout_seconds + 4 * statement_timeout_seconds
 
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that commits at the end of the block; database errors become ours."""
+    """Open a transaction that commits at the end of the block; database errors become ours."""
     with translated(engine), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A short transaction that takes no write lock; database errors become ours."""
+    """Open a short transaction that takes no write lock; database errors become ours."""
     with translated(engine), engine.connect().execution_options(reading=True) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
 def translated(engine: sa.Engine) -> Iterator[None]:
-    """Turns every error of SQLAlchemy and the drivers into DatabaseError or DatabaseUnavailable."""
+    """Turn every error of SQLAlchemy and the drivers into DatabaseError or DatabaseUnavailable."""
     try:
         yield
     except sa.exc.TimeoutError as error:
-        raise DatabaseUnavailable(f"{place(engine)}: every connection is busy; trying again will do") from error
+        raise DatabaseUnavailable(f"{place(engine)}: every connection is busy; try again") from error
     except sa.exc.DBAPIError as error:
         kind = DatabaseUnavailable if _may_pass(error) else DatabaseError
         if isinstance(error.orig, psycopg.errors.LockNotAvailable):
@@ -209,14 +212,14 @@ def translated(engine: sa.Engine) -> Iterator[None]:
 
 
 def place(engine: sa.Engine) -> str:
-    """The database as a person may see it: never with a password."""
+    """Return the database's address for people: never with a password."""
     if engine.dialect.name == "sqlite":
         return f"SQLite {engine.url.database}"
     return f"PostgreSQL {engine.url.render_as_string(hide_password=True)}"
 
 
 def identify(engine: sa.Engine) -> str:
-    """Which database this is, whoever connects to it: no user, no password."""
+    """Return the database's identity, the same for every user: no user, no password."""
     url = engine.url
     if engine.dialect.name == "sqlite":
         return f"sqlite:{Path(str(url.database)).resolve()}"
@@ -233,14 +236,14 @@ def _first_line(error: Any) -> str:
 def _may_pass(error: sa.exc.DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         return _sqlite_may_pass(error.orig)
-    # OperationalError is what the server or the network does to us: shutdown, lock time-outs, lost connections …
-    # InternalError covers a read-only replica after a failover (25006), which is over when the failover is.
+    # OperationalError comes from the server or the network: shutdown, lock time-outs, lost connections ...
+    # InternalError includes a read-only replica during a failover (25006).
     return error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError | psycopg.InternalError)
 
 
 def _sqlite_may_pass(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
-    # The primary code is the low byte. A full disk and an I/O error pass when somebody makes room.
+    # The primary code is the low byte. A full disk and an I/O error pass when space is freed.
     return code is not None and code & 0xFF in {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,

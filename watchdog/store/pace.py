@@ -1,4 +1,4 @@
-"""The shared pace's SQL: one row for each AppId and kind of request says when the next free slot begins."""
+"""The SQL of the shared pace: one row for each AppId and kind of request has the time of the next free slot."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +10,7 @@ from watchdog.store.engine import writing
 from watchdog.store.tables import UtcTime, paces, utcnow
 
 FARTHEST_SECONDS: Final = 60.0
-"""Nobody reserves that far ahead: a slot beyond it is from before the database's clock was set back."""
+"""No daemon reserves further ahead: a later slot is from before the database's clock was set back."""
 
 _LENGTH = sa.bindparam("b_seconds", type_=sa.Float)
 _EARLIEST = sa.bindparam("b_earliest", type_=sa.Float)
@@ -30,16 +30,16 @@ _RESERVE = (
 
 
 class PaceStore:
-    """PostgreSQL only. Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise."""
+    """PostgreSQL only."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def reserve(self, app_id: int, kind: str, seconds: float, catch_up_seconds: float) -> tuple[datetime, datetime]:
-        """Take the next ``seconds`` of the schedule that are free; return when they begin, and the database's time.
+        """Reserve the next free ``seconds`` of the schedule; return their beginning, and the database's time.
 
-        Where the schedule is not ahead of the present, that is up to ``catch_up_seconds`` ago.
-        Whoever asks at the same time waits for the row for as long as this transaction takes, and gets what follows.
+        If the schedule is not ahead of the present, they begin up to ``catch_up_seconds`` ago. Concurrent calls are
+        serialised by the row's lock and get the following seconds.
         """
         values = {"b_app_id": app_id, "b_kind": kind, "b_seconds": seconds, "b_earliest": -catch_up_seconds}
         with writing(self._engine) as connection:

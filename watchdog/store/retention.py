@@ -1,27 +1,53 @@
-"""The SQL of retention: removes rows whose time is over, a few hundred at a time.
+"""The SQL of retention: all deleting of old rows, a few hundred at a time.
 
-There is no index by age, and none is needed: a walk along the primary key reads each row once a pass, in slices whose
-cost does not depend on the table's size, and the ledger's ids grow with its times, so that a walk of it ends at the
-first row that is young. A slice is read without a lock; only what was found in it is then deleted, and every delete
-states again what makes a row superfluous. Nothing waits for a lock (SKIP LOCKED), so nothing can wait for each other.
+No index by age is needed. A walk along the primary key reads each row once in a pass, in slices whose cost does not
+depend on the size of the table; the ledger's ids grow with its times, so its walk ends at the first young row. A slice
+is read without locks. Then the old rows found in it are deleted; every DELETE repeats the condition that makes a row
+old. Locked rows are skipped (SKIP LOCKED), so nothing waits and nothing can deadlock.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from watchdog.core.model import Outcome
-from watchdog.store import statements as sql
+from watchdog.core.presence import RoomFact
 from watchdog.store.engine import reading, writing
-from watchdog.store.tables import attempts, rejoins, tasks, utcnow
+from watchdog.store.heartbeats import ELDEST
+from watchdog.store.tables import (
+    ACTIVE,
+    NOW,
+    attempts,
+    callbacks_seen,
+    daemons,
+    rejoins,
+    room_sessions,
+    room_users,
+    tasks,
+    utcnow,
+)
+
+REPLAY_SECONDS: Final = 900.0
+"""How long a callback's signature is stored. It is valid for less: for twice the window in which it may be sent."""
+
+ROOMS_SECONDS: Final = 24 * 3600.0
+"""How long a room is stored after its last callback."""
+
+KEEP_WATCHES_SECONDS: Final = 86_400.0
+"""How long a watched room to which nobody came back is stored after its watch, for ``status`` to count it."""
+
+FORGET_DAEMON_SECONDS: Final = 7 * 24 * 3600.0
+"""How long the row of a daemon is stored after it was last seen, for ``status`` to show it."""
+
+_CALLBACK_ROWS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class TaskBatch:
-    """``after`` is where the walk goes on; None at its end."""
+    """How many tasks were deleted. The walk goes on behind ``after``; None at its end."""
 
     after: str | None
     tasks: int = 0
@@ -29,7 +55,7 @@ class TaskBatch:
 
 @dataclass(frozen=True, slots=True)
 class AttemptBatch:
-    """``after`` is where the walk goes on; None at its end."""
+    """How many rows were deleted. The walk goes on behind ``after``; None at its end."""
 
     after: int | None
     attempts: int = 0
@@ -37,16 +63,14 @@ class AttemptBatch:
 
 
 class RetentionStore:
-    """Raises DatabaseUnavailable where a later call may succeed, DatabaseError otherwise."""
-
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
     def turn(self, instance: str) -> tuple[datetime, bool]:
-        """The database's time, and whether it is for ``instance`` to do the work: the longest alive does."""
+        """Return the database's time, and whether ``instance`` has to do the work: it must be the eldest daemon."""
         with reading(self.engine) as connection:
-            now = connection.execute(sql.NOW).scalar_one()
-            eldest = connection.execute(sql.ELDEST_DAEMON).scalar_one_or_none()
+            now = connection.execute(NOW).scalar_one()
+            eldest = connection.execute(ELDEST).scalar_one_or_none()
         return now, eldest == instance
 
     def prune_tasks(self, after: str, limit: int, before: datetime) -> TaskBatch:
@@ -60,10 +84,10 @@ class RetentionStore:
             return TaskBatch(last, len(connection.execute(_DELETE_TASKS, {"task_ids": old, "before": before}).all()))
 
     def prune_attempts(self, after: int, limit: int, before: datetime) -> AttemptBatch:
-        """Delete about ``limit`` attempts of tasks that are not active and whose last one is from before ``before``.
+        """Delete about ``limit`` attempts of tasks that are not active and had their last attempt before ``before``.
 
-        A task's attempts go together, and what is known of returns to its room with them: half a history would be a
-        wrong one. Where one task has more than ``limit`` of them, the oldest go first.
+        All attempts of a task are deleted together, with its watched room: half a history would be wrong. If a task has
+        more than ``limit`` attempts, the oldest are deleted first.
         """
         with reading(self.engine) as connection:
             rows = connection.execute(_SLICE_OF_ATTEMPTS, {"after": after, "limit": limit, "before": before}).all()
@@ -79,12 +103,33 @@ class RetentionStore:
             pruned = len(connection.execute(_DELETE_ATTEMPTS, where | {"limit": limit}).all())
             forgotten = connection.execute(_DELETE_REJOINS, where).rowcount
         is_all = pruned >= sum(row.attempts for row in over)
-        # Rows that somebody has locked are left to the next pass.
+        # Locked rows are left to the next pass.
         return AttemptBatch(end if is_all or not pruned else after, pruned, forgotten)
+
+    def prune_callbacks(self) -> int:
+        """Delete a batch of old signatures and old rooms with their users; return how many rows.
+
+        If people are in a forgotten room, its next callbacks are incomplete, and are no evidence that it is empty.
+        """
+        with writing(self.engine) as connection:
+            pruned = connection.execute(_DELETE_SIGNATURES).rowcount
+            for row in connection.execute(_OLD_ROOMS).all():
+                for table in (room_users, room_sessions):
+                    is_its = [table.c[name] == value for name, value in zip(RoomFact.KEY, row, strict=True)]
+                    pruned += connection.execute(sa.delete(table).where(*is_its)).rowcount
+        return pruned
+
+    def prune_gone(self) -> int:
+        """Delete watched rooms to which nobody came back, and daemons that ended long ago; return how many rows.
+
+        Rooms to which people came back belong to the history and are kept.
+        """
+        with writing(self.engine) as connection:
+            return sum(connection.execute(statement).rowcount for statement in (_DELETE_UNRETURNED, _DELETE_DAEMONS))
 
 
 def _as_many_as_fit(over: Sequence[sa.Row[Any]], limit: int) -> list[str]:
-    """The first tasks of which all attempts are within ``limit``; one in any case."""
+    """Return the first tasks that have no more than ``limit`` attempts together; at least one task."""
     chosen: list[str] = []
     total = 0
     for row in over:
@@ -99,7 +144,7 @@ _AFTER: sa.BindParameter[Any] = sa.bindparam("after")
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
 _TASK_IDS: sa.BindParameter[Any] = sa.bindparam("task_ids", expanding=True)
 
-_ENDED_BEFORE = sa.and_(sa.not_(sql.ACTIVE), tasks.c.ended_at < sa.bindparam("before", type_=tasks.c.ended_at.type))
+_ENDED_BEFORE = sa.and_(sa.not_(ACTIVE), tasks.c.ended_at < sa.bindparam("before", type_=tasks.c.ended_at.type))
 _SLICE_OF_TASKS = (
     sa.select(tasks.c.task_id, sa.func.coalesce(_ENDED_BEFORE, sa.false()).label("is_old"))
     .where(tasks.c.task_id > _AFTER)
@@ -112,11 +157,11 @@ _OLD_TASKS = (
     .with_for_update(skip_locked=True)
     .cte("old_tasks")
 )
-# RETURNING, to count them: of a statement that begins with WITH, SQLite's driver does not say how many rows it changed.
+# RETURNING counts the rows: SQLite's driver gives no row count for a statement that begins with WITH.
 _DELETE_TASKS = sa.delete(tasks).where(tasks.c.task_id.in_(sa.select(_OLD_TASKS.c.task_id))).returning(tasks.c.task_id)
 
 _RECORDED_BEFORE = attempts.c.recorded_at < sa.bindparam("before", type_=attempts.c.recorded_at.type)
-_IS_ACTIVE = sa.exists(sa.select(tasks.c.task_id).where(tasks.c.task_id == attempts.c.task_id, sql.ACTIVE))
+_IS_ACTIVE = sa.exists(sa.select(tasks.c.task_id).where(tasks.c.task_id == attempts.c.task_id, ACTIVE))
 _IS_WATCHED = sa.exists(
     sa.select(rejoins.c.task_id).where(rejoins.c.task_id == attempts.c.task_id, rejoins.c.watch_until >= utcnow())
 )
@@ -153,3 +198,20 @@ _DELETE_REJOINS = sa.delete(rejoins).where(
     rejoins.c.watch_until < utcnow(),
     ~sa.exists(sa.select(attempts.c.id).where(attempts.c.task_id == rejoins.c.task_id)),
 )
+
+_DELETE_SIGNATURES = sa.delete(callbacks_seen).where(
+    callbacks_seen.c.replay_key.in_(
+        sa.select(callbacks_seen.c.replay_key)
+        .where(callbacks_seen.c.seen_at < utcnow(-REPLAY_SECONDS))
+        .limit(_CALLBACK_ROWS)
+    )
+)
+_OLD_ROOMS = (
+    sa.select(*(room_sessions.c[name] for name in RoomFact.KEY))
+    .where(room_sessions.c.seen_at < utcnow(-ROOMS_SECONDS))
+    .limit(_CALLBACK_ROWS)
+)
+_DELETE_UNRETURNED = sa.delete(rejoins).where(
+    rejoins.c.rejoined_at.is_(None), rejoins.c.watch_until < utcnow(-KEEP_WATCHES_SECONDS)
+)
+_DELETE_DAEMONS = sa.delete(daemons).where(daemons.c.seen_at < utcnow(-FORGET_DAEMON_SECONDS))

@@ -1,4 +1,4 @@
-"""The schema's version: applying migrations, and refusing to work on another version than one's own."""
+"""The schema's version: apply migrations, and refuse a database of another version."""
 
 import sqlalchemy as sa
 
@@ -8,11 +8,11 @@ from watchdog.shipped import shipped
 from watchdog.store.engine import place, reading, writing
 from watchdog.store.tables import VERSION_TABLE
 
-_MIGRATION_LOCK = 0x7A65676F  # "zego": several daemons may be started, and migrate, at once
+_MIGRATION_LOCK = 0x7A65676F  # "zego"; several daemons may start, and migrate, at the same time
 
 
 def version(engine: sa.Engine) -> str | None:
-    """The revision the database is at, None where our tables are not there."""
+    """Return the database's revision; None if our tables do not exist."""
     with reading(engine) as connection:
         if not sa.inspect(connection).has_table(VERSION_TABLE):
             return None
@@ -23,28 +23,23 @@ def version(engine: sa.Engine) -> str | None:
 def require(engine: sa.Engine) -> None:
     """Raise SchemaMismatch unless the database is at this program's version."""
     found = version(engine)
+    if found == SCHEMA_VERSION:
+        return
     if found is None:
-        raise SchemaMismatch(
-            f"{place(engine)}: the tables of zego-watchdog are not there; create them with: zego-watchdog migrate"
-        )
-    if found < SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{place(engine)}: schema version {found} is older than this program's {SCHEMA_VERSION};"
-            " bring it up to date with: zego-watchdog migrate"
-        )
-    if found > SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{place(engine)}: schema version {found} is newer than this program's {SCHEMA_VERSION};"
-            " install a newer zego-watchdog"
-        )
+        advice = "the tables of zego-watchdog do not exist; create them with: zego-watchdog migrate"
+    elif found < SCHEMA_VERSION:
+        advice = f"schema version {found} is older than {SCHEMA_VERSION}, this program's; run: zego-watchdog migrate"
+    else:
+        advice = f"schema version {found} is newer than {SCHEMA_VERSION}, this program's; install a newer zego-watchdog"
+    raise SchemaMismatch(f"{place(engine)}: {advice}")
 
 
 def migrate(engine: sa.Engine) -> tuple[str | None, str]:
-    """Bring the database to this program's version, in one transaction; returns (before, after).
+    """Upgrade the database to this program's version, in one transaction; return (before, after).
 
-    Raises SchemaMismatch when the database is already newer: going back would lose data, and is refused.
+    Raises SchemaMismatch if the database is newer: a downgrade would lose data.
     """
-    from alembic import command  # noqa: PLC0415 - takes a fifth of a second, and only this needs it
+    from alembic import command  # noqa: PLC0415 - takes 0.2 s, and only this function needs it
     from alembic.config import Config  # noqa: PLC0415 - the same
 
     before = version(engine)
@@ -54,8 +49,8 @@ def migrate(engine: sa.Engine) -> tuple[str | None, str]:
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
-            # An index on a large table takes longer than any statement of the daemon's may, and others wait for us as
-            # long; but a table that is in use is not waited for longer, for then whoever uses it has to wait behind us.
+            # An index on a large table takes longer than a statement of the daemon may, and other migrations wait as
+            # long for the advisory lock. The time-out for table locks stays: every user of a table waits behind us.
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
@@ -63,3 +58,11 @@ def migrate(engine: sa.Engine) -> tuple[str | None, str]:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before, SCHEMA_VERSION
+
+
+def run_file(connection: sa.Connection, revision: str) -> None:
+    """Run ``migrations/sql/REVISION_DIALECT.sql``, whose statements are separated by lines of ``--;``."""
+    file = shipped("migrations") / "sql" / f"{revision}_{connection.dialect.name}.sql"
+    for statement in file.read_text(encoding="utf-8").split("\n--;\n"):
+        # Not text(), in which a colon begins a parameter.
+        connection.exec_driver_sql(statement)

@@ -1,8 +1,9 @@
-"""The tables as SQLAlchemy sees them; ``migrations/`` builds them, a test holds the two against each other.
+"""The tables as SQLAlchemy sees them, and the expressions that several modules share.
 
-What every column means, for those who read and write them, is in ``docs/schema.md``.
+``migrations/`` builds the tables; a test compares the two. ``docs/schema.md`` explains every column.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-VERSION_TABLE = "zego_schema_version"
-"""Our own, so that the application's ``alembic_version`` in the same database is left alone."""
+from watchdog.core.model import Evidence, Status, Task
 
-# On SQLite times are text that sorts and that SQLite's own date functions read.
+VERSION_TABLE = "zego_schema_version"
+"""Our own name, because the application may have its ``alembic_version`` in the same database."""
+
+# On SQLite times are text: it sorts, and SQLite's date functions read it.
 SQLITE_TIME_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
@@ -67,6 +70,11 @@ def _utcnow_postgresql(element: utcnow, compiler: Any, **kw: Any) -> str:
 
 metadata = sa.MetaData()
 
+
+def _columns(kind: Any, *names: str, **options: Any) -> Iterator[sa.Column[Any]]:
+    return (sa.Column(name, kind, **options) for name in names)
+
+
 tasks = sa.Table(
     "zego_tasks",
     metadata,
@@ -74,18 +82,13 @@ tasks = sa.Table(
     sa.Column("room_id", sa.Text, nullable=False),
     sa.Column("app_id", sa.BigInteger),
     sa.Column("kind", sa.Text, nullable=False, server_default="asr"),
-    sa.Column("max_idle_seconds", sa.Integer),
-    sa.Column("grace_seconds", sa.Integer),
+    *_columns(sa.Integer, "max_idle_seconds", "grace_seconds"),
     sa.Column("hold_until", UtcTime),
     sa.Column("started_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("user_count", sa.Integer),
     sa.Column("user_count_at", UtcTime),
     sa.Column("user_count_source", sa.Text),
-    sa.Column("last_occupied_at", UtcTime),
-    sa.Column("empty_since", UtcTime),
-    sa.Column("due_at", UtcTime),
-    sa.Column("auto_stop_at", UtcTime),
-    sa.Column("wake_at", UtcTime),
+    *_columns(UtcTime, "last_occupied_at", "empty_since", "due_at", "auto_stop_at", "wake_at"),
     sa.Column("claimed_by", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("status", sa.Text, nullable=False, server_default="active"),
@@ -98,23 +101,15 @@ attempts = sa.Table(
     "zego_stop_attempts",
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("task_id", sa.Text, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
+    *_columns(sa.Text, "task_id", "kind", nullable=False),
     sa.Column("app_id", sa.BigInteger),
     sa.Column("room_id", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence_source", sa.Text),
-    sa.Column("evidence_at", UtcTime),
-    sa.Column("empty_since", UtcTime),
-    sa.Column("due_at", UtcTime),
-    sa.Column("auto_stop_at", UtcTime),
-    sa.Column("sent_at", UtcTime),
-    sa.Column("replied_at", UtcTime),
+    *_columns(UtcTime, "evidence_at", "empty_since", "due_at", "auto_stop_at", "sent_at", "replied_at"),
     sa.Column("http_status", sa.Integer),
-    sa.Column("code", sa.Text),
-    sa.Column("message", sa.Text),
-    sa.Column("request_id", sa.Text),
+    *_columns(sa.Text, "code", "message", "request_id"),
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("detail", sa.Text),
     sa.Column("instance", sa.Text, nullable=False),
@@ -127,11 +122,8 @@ daemons = sa.Table(
     sa.Column("instance", sa.Text, primary_key=True),
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("version", sa.Text, nullable=False),
-    sa.Column("mode", sa.Text, nullable=False),
-    sa.Column("started_at", UtcTime, nullable=False),
-    sa.Column("watching_since", UtcTime, nullable=False),
-    sa.Column("seen_at", UtcTime, nullable=False),
+    *_columns(sa.Text, "version", "mode", nullable=False),
+    *_columns(UtcTime, "started_at", "watching_since", "seen_at", nullable=False),
     sa.Column("in_flight", sa.Integer),
     sa.Column("requests", sa.BigInteger),
     sa.Column("guard_tripped_at", UtcTime),
@@ -151,11 +143,8 @@ room_sessions = sa.Table(
     "zego_room_sessions",
     metadata,
     sa.Column("app_id", sa.BigInteger, primary_key=True),
-    sa.Column("room_id", sa.Text, primary_key=True),
-    sa.Column("room_session_id", sa.Text, primary_key=True),
-    sa.Column("created_at", UtcTime),
-    sa.Column("closed_at", UtcTime),
-    sa.Column("first_seen_at", UtcTime),
+    *_columns(sa.Text, "room_id", "room_session_id", primary_key=True),
+    *_columns(UtcTime, "created_at", "closed_at", "first_seen_at"),
     sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
 )
 
@@ -163,12 +152,8 @@ room_users = sa.Table(
     "zego_room_users",
     metadata,
     sa.Column("app_id", sa.BigInteger, primary_key=True),
-    sa.Column("room_id", sa.Text, primary_key=True),
-    sa.Column("room_session_id", sa.Text, primary_key=True),
-    sa.Column("user_id", sa.Text, primary_key=True),
-    sa.Column("session_id", sa.Text, primary_key=True),
-    sa.Column("login_at", UtcTime),
-    sa.Column("logout_at", UtcTime),
+    *_columns(sa.Text, "room_id", "room_session_id", "user_id", "session_id", primary_key=True),
+    *_columns(UtcTime, "login_at", "logout_at"),
     sa.Column("role", sa.Integer),
 )
 
@@ -185,8 +170,32 @@ rejoins = sa.Table(
     sa.Column("task_id", sa.Text, primary_key=True),
     sa.Column("app_id", sa.BigInteger),
     sa.Column("room_id", sa.Text, nullable=False),
-    sa.Column("stopped_at", UtcTime, nullable=False),
-    sa.Column("watch_until", UtcTime, nullable=False),
+    *_columns(UtcTime, "stopped_at", "watch_until", nullable=False),
     sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("rejoined_at", UtcTime),
 )
+
+# A literal, because it is the condition of the partial indexes: the planner could not match a parameter.
+ACTIVE = tasks.c.status == sa.literal_column("'active'")
+NOW = sa.select(utcnow().label("now"))
+HINT = (
+    sa.update(tasks)
+    .where(tasks.c.task_id == sa.bindparam("b_task_id"), ACTIVE)
+    .values({name: sa.bindparam(f"b_{name}") for name in ("user_count", "user_count_at", "user_count_source")})
+)
+
+_STATUS_AT = list(tasks.c.keys()).index("status")
+
+
+def hint(task_id: str, evidence: Evidence) -> dict[str, Any]:
+    """Return the parameters of ``HINT``."""
+    names = ("user_count", "user_count_at", "user_count_source")
+    values = (evidence.user_count, evidence.observed_at, evidence.source)
+    return {"b_task_id": task_id, **{f"b_{name}": value for name, value in zip(names, values, strict=True)}}
+
+
+def as_task(row: Sequence[Any]) -> Task:
+    """Return a row of all columns of ``zego_tasks``, in the table's order, as a Task."""
+    values = list(row)
+    values[_STATUS_AT] = Status(values[_STATUS_AT])
+    return Task(*values)

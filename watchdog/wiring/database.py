@@ -1,4 +1,4 @@
-"""Opens the database that a configuration names; without anything that only a daemon needs, for commands are short."""
+"""Opens the database that a configuration names; imports nothing that only a daemon needs, so commands start fast."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,10 @@ import sqlalchemy as sa
 from watchdog.config.settings import Config, DatabaseConfig
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
-from watchdog.store.tasks import Store
 
 
 def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
-    """An engine as configured; nothing is connected yet. Raises ConfigError."""
+    """The configured engine, not connected yet. Raises ConfigError."""
     return open_engine(
         config.sqlalchemy_url.get_secret_value(),
         statement_timeout_seconds=config.statement_timeout_seconds,
@@ -23,11 +22,11 @@ def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
 
 
 @contextmanager
-def opened(config: Config) -> Iterator[Store]:
+def opened(config: Config) -> Iterator[sa.Engine]:
     """The database, at this program's schema version. Raises ConfigError, DatabaseError."""
     database = engine(config.database)
     try:
         schema.require(database)
-        yield Store(database, "")
+        yield database
     finally:
         database.dispose()

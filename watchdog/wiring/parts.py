@@ -1,323 +1,307 @@
-"""Builds the parts from a configuration; the daemon and ``zego-watchdog stop`` are put together here and only here."""
+"""Builds the parts of a process from a configuration, for the daemon and for ``zego-watchdog stop``."""
 
 import os
-import secrets
-import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 import httpx2
 import sqlalchemy as sa
 
-from watchdog import __version__
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
-from watchdog.core.circuit_breaker import Breaker
-from watchdog.core.guard import Limits
-from watchdog.core.policy import InForce, Policy
-from watchdog.logs import setup
+from watchdog.core.policy import CurrentPolicy
+from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
-from watchdog.services.callbacks import Webhook
-from watchdog.services.figures import Gauges
-from watchdog.services.guard import Guarding
-from watchdog.services.occupancy import BACKGROUND_CALLS, BACKGROUND_SHARE, Bots, Occupancy
-from watchdog.services.poller import Feed, Poller
+from watchdog.services.app_blocks import AppBlocks
+from watchdog.services.bots import Bots
+from watchdog.services.callbacks import CallbackIntake
+from watchdog.services.feed import HintFeed
+from watchdog.services.figures import DatabaseFigures
+from watchdog.services.guard import StopGuard
+from watchdog.services.heartbeat import HeartbeatSender
+from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
+from watchdog.services.poller import Poller
+from watchdog.services.reaper import Reaper
 from watchdog.services.retention import Keep, Retention
-from watchdog.services.sender import Sender, StopSettings
+from watchdog.services.sender import Sender
 from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
+from watchdog.services.verification import Verifier
+from watchdog.services.workload import Workload
 from watchdog.store.aio.answer_journal import AnswerJournal
-from watchdog.store.aio.threads import Storage
-from watchdog.store.callbacks import CallbackStore
 from watchdog.store.engine import identify
-from watchdog.store.pace import PaceStore
-from watchdog.store.polling import PollStore
-from watchdog.store.retention import RetentionStore
-from watchdog.store.tasks import Daemon, Store
-from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
-from watchdog.zego.pacing import Pace
+from watchdog.store.records import Instance
+from watchdog.wiring.from_config import (
+    app_ids,
+    callback_secrets,
+    identity,
+    limits,
+    rules,
+    server_secrets,
+    silence_seconds,
+    stop_settings,
+    zego_client,
+)
+from watchdog.wiring.storage import Storage
+from watchdog.zego.client import USER_LISTS_PER_SECOND
+from watchdog.zego.pacing import Pace, Schedule
+
+STOP: Final = "stop"
+OCCUPANCY: Final = "occupancy"
+BACKGROUND: Final = "background"
+USER_LIST: Final = "user_list"
+"""The names of the paces, also as labels of the metric ``pace_requests_per_second``."""
 
 
-def rules(config: Config) -> Policy:
-    return Policy(**config.policy.model_dump())
-
-
-def limits(config: Config) -> Limits:
-    return Limits(**config.guard.model_dump())
-
-
-def server_secrets(config: Config) -> dict[int, str]:
-    return {app.app_id: app.secret.get_secret_value() for app in config.zego.apps}
-
-
-def callback_secrets(config: Config) -> dict[int, list[str]]:
-    return {app.app_id: [secret.get_secret_value() for secret in app.callback_secrets] for app in config.zego.apps}
-
-
-def silence_seconds(config: Config) -> float:
-    """For how long nobody may say anything of any room before hints are taken to have died."""
-    polling = config.schedule.occupancy_poll_seconds
-    if config.zego.rtc_url and polling > 0:
-        return max(config.policy.gap_seconds, 3 * polling)
-    # Where nobody asks, rooms in which nothing happens are silent for long, and older hints are not trusted anyway.
-    return config.policy.hint_max_age_seconds
-
-
-def zego_client(
-    config: Config,
-    clock: Clock,
-    transport: httpx2.AsyncBaseTransport | None = None,
-    observer: Observer | None = None,
-) -> ZegoClient:
-    return ZegoClient(
-        server_secrets(config),
-        asr_url=config.zego.asr_url,
-        rtc_url=config.zego.rtc_url or None,
-        timeout_seconds=config.stop.request_timeout_seconds,
-        clock=clock,
-        transport=transport,
-        max_connections=2 * config.stop.concurrency + BACKGROUND_CALLS,
-        observer=observer,
-    )
-
-
-def identity(config: Config) -> Daemon:
-    """Who this process is; fresh each time, so that no two processes ever share a claim token."""
-    host = socket.gethostname()
-    return Daemon(
-        instance=f"{host}-{os.getpid()}-{secrets.token_hex(4)}",
-        host=host,
-        pid=os.getpid(),
-        version=__version__,
-        mode=config.policy.mode.value,
-    )
-
-
-@dataclass(slots=True)
-class Watch:
-    """Since when sweeps have followed one another, by the database's clock, and the guard; the heartbeat moves both."""
-
-    watching_since: datetime
-    guarding: Guarding
-
-
-@dataclass(slots=True)
 class Parts:
-    """Everything that works on one database for one process."""
+    """Everything that works on one database for one process; built, but not running yet.
 
-    config: Config
-    clock: Clock
-    daemon: Daemon
-    watch: Watch
-    storage: Storage
-    zego: ZegoClient
-    stop_pace: Pace
-    occupancy_pace: Pace
-    breaker: Breaker
-    settings: StopSettings
-    stopper: Stopper
-    sweeper: Sweeper
-    poll_store: PollStore
-    poller: Poller | None
-    feed: Feed
-    background_pace: Pace
-    user_list_pace: Pace
-    webhook: Webhook
-    retention: Retention
-    in_force: InForce
-    bots: Bots | None
-    gauges: Gauges
-    guarding: Guarding
-    paces: tuple[Pace, ...] = field(init=False)
+    ``now`` is the database's time. The unbroken watch began at ``watching_since``, or else now. ``on_progress`` is
+    called when another sweep would find something to do. ``transport`` replaces the network.
+    """
 
-    def __post_init__(self) -> None:
-        self.paces = (self.stop_pace, self.occupancy_pace, self.background_pace, self.user_list_pace)
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        database: sa.Engine,
+        now: datetime,
+        *,
+        watching_since: datetime | None = None,
+        on_progress: Callable[[], None] = lambda: None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._observer = observer or Observer()
+        self.daemon = identity(config)
+        self.storage = _storage(config, clock, database, self.daemon)
+        self.storage.clock.synchronise(now)
+        self.zego = zego_client(config, clock, transport, observer)
+        self.paces = _paces(config, clock, self.storage)
+        self.current_policy = CurrentPolicy(rules(config))
+        self.blocks = AppBlocks(config.stop.blocked_retry_seconds, clock)
+        self.guard = StopGuard(limits(config), self.storage.clock, clock)
+        self.feed = HintFeed(
+            self.storage.polling,
+            clock,
+            silence_seconds=silence_seconds(config),
+            trusted_since=watching_since or now,
+        )
+        self.bots = self._bots()
+        self._occupancy = self._occupancy_of_rooms()
+        self.poller = self._poller()
+        self._settings = stop_settings(config)
+        self.workload = Workload(
+            apps=app_ids(config), pace=self.paces[STOP], current_policy=self.current_policy, settings=self._settings
+        )
+        self.stopper = self._stopper(on_progress)
+        self.sweeper = self._sweeper()
+        self.callbacks = self._callbacks()
+        self.heartbeat = self._heartbeat()
+        self.reaper = self._reaper()
+        self.retention = self._retention()
+        self.figures = DatabaseFigures(self.storage.figures, self.storage.clock, self._observer, clock)
+        _show(self._observer, self)
+
+    def _bots(self) -> Bots | None:
+        if not self.config.zego.rtc_url:
+            return None
+        return Bots(self.config.zego.bot_user_ids, self.zego, self.paces[USER_LIST], self._clock)
+
+    def _occupancy_of_rooms(self) -> Occupancy | None:
+        if not self.config.zego.rtc_url:
+            return None
+        return Occupancy(
+            self.zego,
+            self.paces[OCCUPANCY],
+            self.storage.clock,
+            bots=self.bots,
+            background=self.paces[BACKGROUND],
+        )
+
+    def _poller(self) -> Poller | None:
+        every_seconds = self.config.schedule.occupancy_poll_seconds
+        if self._occupancy is None or every_seconds <= 0:
+            return None
+        return Poller(
+            polling=self.storage.polling,
+            occupancy=self._occupancy,
+            apps=app_ids(self.config),
+            every_seconds=every_seconds,
+            clock=self._clock,
+        )
+
+    def _stopper(self, on_progress: Callable[[], None]) -> Stopper:
+        verifier = Verifier(
+            database_clock=self.storage.clock,
+            occupancy=self._occupancy,
+            feed=self.feed,
+            guard=self.guard,
+            blocks=self.blocks,
+            current_policy=self.current_policy,
+        )
+        sender = Sender(
+            answers=self.storage.answers,
+            database_clock=self.storage.clock,
+            zego=self.zego,
+            pace=self.paces[STOP],
+            blocks=self.blocks,
+            workload=self.workload,
+            current_policy=self.current_policy,
+            settings=self._settings,
+            clock=self._clock,
+            observer=self._observer,
+        )
+        return Stopper(
+            tasks=self.storage.tasks,
+            database_clock=self.storage.clock,
+            verifier=verifier,
+            sender=sender,
+            blocks=self.blocks,
+            workload=self.workload,
+            settings=self._settings,
+            clock=self._clock,
+            on_progress=on_progress,
+            observer=self._observer,
+        )
+
+    def _sweeper(self) -> Sweeper:
+        return Sweeper(
+            tasks=self.storage.tasks,
+            database_clock=self.storage.clock,
+            stopper=self.stopper,
+            workload=self.workload,
+            blocks=self.blocks,
+            current_policy=self.current_policy,
+            lease_seconds=self.config.stop.lease_seconds,
+            instance=self.daemon.instance,
+            clock=self._clock,
+            observer=self._observer,
+        )
+
+    def _callbacks(self) -> CallbackIntake:
+        return CallbackIntake(
+            store=self.storage.callbacks,
+            secrets=callback_secrets(self.config),
+            bot_user_ids=self.config.zego.bot_user_ids,
+            discover=self.config.zego.discover,
+            clock=self._clock,
+            observer=self._observer,
+        )
+
+    def _heartbeat(self) -> HeartbeatSender:
+        return HeartbeatSender(
+            heartbeats=self.storage.heartbeats,
+            database_clock=self.storage.clock,
+            instance=self.daemon,
+            feed=self.feed,
+            guard=self.guard,
+            paces=self.paces.values(),
+            current_policy=self.current_policy,
+            workload=self.workload,
+            poller=self.poller,
+            observer=self._observer,
+        )
+
+    def _reaper(self) -> Reaper:
+        return Reaper(
+            answers=self.storage.answers,
+            ledger=self.storage.ledger,
+            lease_seconds=self.config.stop.lease_seconds,
+            observer=self._observer,
+        )
+
+    def _retention(self) -> Retention:
+        return Retention(
+            retention=self.storage.retention,
+            keep=Keep.of_days(self.config.retention.tasks_days, self.config.retention.attempts_days),
+            instance=self.daemon.instance,
+            clock=self._clock,
+        )
 
     def adopt(self, config: Config) -> None:
-        """Work by ``config`` from now on, which differs from the one so far in nothing but ``reload.APPLIED``."""
+        """Use ``config`` from now on; it may differ from the present one only in ``reload.APPLIED``."""
         self.config = config
-        self.in_force.rules = rules(config)
-        self.guarding.set_limits(limits(config))
-        self.daemon = replace(self.daemon, mode=config.policy.mode.value)
-        self.storage.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
+        self.current_policy.rules = rules(config)
+        self.guard.set_limits(limits(config))
+        self.storage.ledger.store.rejoin_watch_seconds = config.policy.rejoin_watch_seconds
         self.feed.silence_seconds = silence_seconds(config)
-        self.stop_pace.set_rate(config.stop.requests_per_second)
-        self.occupancy_pace.set_rate(config.stop.occupancy_requests_per_second)
-        self.background_pace.set_rate(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
+        for name, rate in _rates(config).items():
+            self.paces[name].set_rate(rate)
         self.zego.set_secrets(server_secrets(config))
-        self.breaker.hurry(self.clock.monotonic())
+        self.blocks.retry_now()
         if self.bots is not None:
             self.bots.set_patterns(config.zego.bot_user_ids)
-        self.webhook.adopt(
+        self.callbacks.adopt(
             secrets=callback_secrets(config), bot_user_ids=config.zego.bot_user_ids, discover=config.zego.discover
         )
 
     async def close(self) -> None:
         await self.zego.aclose()
         self.storage.close()
-        self.storage.store.engine.dispose()
+        self.storage.engine.dispose()
 
 
-def build(
-    config: Config,
-    clock: Clock,
-    database: sa.Engine,
-    watching_since: datetime,
-    *,
-    on_progress: Callable[[], None] = lambda: None,
-    transport: httpx2.AsyncBaseTransport | None = None,
-    observer: Observer | None = None,
-) -> Parts:
-    """The parts of a daemon, not running yet.
-
-    ``watching_since`` is the database's time now, or when an unbroken watch began. ``on_progress`` is called whenever
-    the stopper has given something back, or has room again for what it had to leave. ``transport`` stands in for the
-    network. ``observer`` hears of what is counted.
-    """
-    observer = observer or Observer()
-    daemon = identity(config)
-    store = Store(database, daemon.instance, rejoin_watch_seconds=config.policy.rejoin_watch_seconds)
+def _storage(config: Config, clock: Clock, database: sa.Engine, daemon: Instance) -> Storage:
     folder = config.journal(os.environ)
-    journal = None if folder is None else AnswerJournal(folder, identify(database), daemon.instance)
-    storage = Storage(store, clock, journal)
-    storage.synchronise(watching_since)
-    pace_store = PaceStore(database) if database.dialect.name == "postgresql" else None
-
-    def shared(kind: str, requests_per_second: float) -> Pace:
-        if pace_store is None:
-            return Pace(requests_per_second)
-        reserve = pace_store.reserve
-
-        async def schedule(app_id: int, seconds: float, catch_up_seconds: float) -> float:
-            begins_at, now = await storage.call(reserve, app_id, kind, seconds, catch_up_seconds)
-            storage.synchronise(now)
-            # By the quickest reading, for each answer is late in its own way, and the slots would shift by that.
-            return (begins_at - storage.now()).total_seconds()
-
-        return Pace(requests_per_second, schedule=schedule, clock=clock)
-
-    zego = zego_client(config, clock, transport, observer)
-    stop_pace = shared("stop", config.stop.requests_per_second)
-    occupancy_pace = shared("occupancy", config.stop.occupancy_requests_per_second)
-    background_pace = Pace(BACKGROUND_SHARE * config.stop.occupancy_requests_per_second)
-    user_list_pace = Pace(USER_LISTS_PER_SECOND)
-    breaker = Breaker(config.stop.blocked_retry_seconds)
-    in_force = InForce(rules(config))
-    settings = StopSettings(
-        concurrency=config.stop.concurrency,
-        request_timeout_seconds=config.stop.request_timeout_seconds,
-        lease_seconds=config.stop.lease_seconds,
-        max_attempts=config.stop.max_attempts,
-    )
-    watch = Watch(watching_since, Guarding(limits(config), storage, clock))
-    occupancy = bots = None
-    if config.zego.rtc_url:
-        bots = Bots(config.zego.bot_user_ids, zego, user_list_pace, clock)
-        occupancy = Occupancy(zego, occupancy_pace, storage, bots=bots, background=background_pace)
-    poll_store = PollStore(database)
-    polling = config.schedule.occupancy_poll_seconds
-    poller = None
-    if occupancy is not None and polling > 0:
-        poller = Poller(
-            storage=storage,
-            store=poll_store,
-            occupancy=occupancy,
-            apps=[app.app_id for app in config.zego.apps],
-            every_seconds=polling,
-            clock=clock,
-        )
-    stopper = Stopper(
-        storage=storage,
-        occupancy=occupancy,
-        sender=Sender(
-            storage=storage,
-            zego=zego,
-            pace=stop_pace,
-            breaker=breaker,
-            policy_in_force=in_force,
-            settings=settings,
-            clock=clock,
-            observer=observer,
-        ),
-        pace=stop_pace,
-        apps=[app.app_id for app in config.zego.apps],
-        policy_in_force=in_force,
-        settings=settings,
-        surroundings=watch,
-        clock=clock,
-        on_progress=on_progress,
-    )
-    sweeper = Sweeper(
-        storage=storage,
-        stopper=stopper,
-        breaker=breaker,
-        policy_in_force=in_force,
-        lease_seconds=settings.lease_seconds,
-        instance=daemon.instance,
-        clock=clock,
-        observer=observer,
-    )
-    webhook = Webhook(
-        storage=storage,
-        callbacks=CallbackStore(database, daemon.instance, stopper.default_app),
-        secrets=callback_secrets(config),
-        bot_user_ids=config.zego.bot_user_ids,
-        discover=config.zego.discover,
-        clock=clock,
-        observer=observer,
-    )
-    retention = Retention(
-        storage=storage,
-        store=RetentionStore(database),
-        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days),
-        prune_callbacks=webhook.prune,
-        instance=daemon.instance,
-        clock=clock,
-    )
-    parts = Parts(
-        config,
+    return Storage(
+        database,
         clock,
-        daemon,
-        watch,
-        storage,
-        zego,
-        stop_pace,
-        occupancy_pace,
-        breaker,
-        settings,
-        stopper,
-        sweeper,
-        poll_store,
-        poller,
-        Feed(poll_store, storage, clock, silence_seconds=silence_seconds(config)),
-        background_pace,
-        user_list_pace,
-        webhook,
-        retention,
-        in_force,
-        bots,
-        Gauges(storage, observer, clock),
-        watch.guarding,
+        instance=daemon.instance,
+        default_app=next(iter(app_ids(config)), None),
+        rejoin_watch_seconds=config.policy.rejoin_watch_seconds,
+        journal=None if folder is None else AnswerJournal(folder, identify(database), daemon.instance),
     )
-    _show(observer, parts)
-    return parts
+
+
+def _rates(config: Config) -> dict[str, float]:
+    """Requests per second of each pace that the configuration sets."""
+    return {
+        STOP: config.stop.requests_per_second,
+        OCCUPANCY: config.stop.occupancy_requests_per_second,
+        BACKGROUND: BACKGROUND_SHARE * config.stop.occupancy_requests_per_second,
+    }
+
+
+def _paces(config: Config, clock: Clock, calls: Storage) -> dict[str, Pace[int]]:
+    """On PostgreSQL the daemons share the schedules of ``stop`` and ``occupancy``."""
+    rates = _rates(config) | {USER_LIST: USER_LISTS_PER_SECOND}
+    paces = {name: Pace[int](rate, clock=clock) for name, rate in rates.items()}
+    if calls.engine.dialect.name == "postgresql":
+        paces |= {
+            name: Pace[int](rates[name], schedule=_schedule(name, calls), clock=clock) for name in (STOP, OCCUPANCY)
+        }
+    return paces
+
+
+def _schedule(kind: str, calls: Storage) -> Schedule[int]:
+    async def schedule(app_id: int, /, seconds: float, catch_up_seconds: float) -> float:
+        begins_at, now = await calls.pace.reserve(app_id, kind, seconds, catch_up_seconds)
+        calls.clock.synchronise(now)
+        # By the quickest reading of the clock: each answer has its own delay, and would shift the slots by it.
+        return (begins_at - calls.clock.now()).total_seconds()
+
+    return schedule
 
 
 def _show(observer: Observer, parts: Parts) -> None:
-    """Let an observer look at what the parts know by themselves."""
+    """Show the observer the values that the parts keep themselves."""
 
     def paces() -> Reading:
-        named = zip(("stop", "occupancy", "background", "user_list"), parts.paces, strict=True)
         return {
-            (name, str(app.app_id)): pace.rate(app.app_id) for name, pace in named for app in parts.config.zego.apps
+            (name, str(app_id)): pace.rate(app_id)
+            for name, pace in parts.paces.items()
+            for app_id in app_ids(parts.config)
         }
 
     observer.show("pace_requests_per_second", paces)
-    observer.show("guard_tripped", lambda: parts.guarding.tripped_at is not None)
-    observer.show("guard_held_tasks", lambda: parts.guarding.held)
-    observer.show("apps_blocked", lambda: len(parts.breaker.unserved()))
-    observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.webhook.answers.items()})
-    observer.show("database_errors", lambda: parts.storage.errors)
-    observer.show("log_lines_dropped", setup.dropped_lines)
-    observer.show("log_lines_suppressed", setup.suppressed_lines)
+    observer.show("guard_tripped", lambda: parts.guard.tripped_at is not None)
+    observer.show("guard_held_tasks", lambda: parts.guard.held)
+    observer.show("apps_blocked", lambda: len(parts.blocks.blocked()))
+    observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
+    observer.show("database_errors", lambda: parts.storage.threads.errors)
+    observer.show("log_lines_dropped", writer.dropped_lines)
+    observer.show("log_lines_suppressed", writer.suppressed_lines)

@@ -1,41 +1,47 @@
-"""The client of ZEGO's server APIs, as far as the watchdog needs them. One call is one request on the wire.
+"""The client of the ZEGO server APIs that the watchdog uses. One call is one request on the wire.
 
-Nothing here retries, follows a redirect or decides: a call returns what was answered, whatever it was, or raises what
-is known of the request's fate.
+The client does not retry, follow redirects or decide. A call returns what ZEGO answered, whatever it was, or raises
+what is known about the request:
 
-    NotSent     no byte of the request left: no address, no connection, no TLS, no free slot in the pool, no time
-    NoAnswer    it may have arrived, and may have been acted on: connection lost, garbled HTTP, no time
+    NotSent     no byte of the request left: no address, no connection, no TLS, no free connection, no time
+    NoAnswer    ZEGO may have received the request and acted on it: connection lost, bad HTTP, no time
 
-The line between them is the moment when the request's headers begin to be written, which the transport reports
-(httpx2's ``trace`` extension). A transport that reports nothing is taken to have sent at once.
+The two are told apart by the moment when the request's headers begin to be written. The transport reports it through
+httpx2's ``trace`` extension. A transport without such reports counts as having sent at once.
 """
 
 import asyncio
 import json
 import logging
 import secrets
-import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
-from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx2
+import httpx2 as httpx
 
 from watchdog import __version__
 from watchdog.clock import Clock
-from watchdog.core.model import Reply, RoomCount
+from watchdog.core.model import Reply
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
 from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError
 from watchdog.observer import Observer
-from watchdog.zego.connection_pool import Connections
+from watchdog.zego.replies import (
+    BODY_LIMIT_BYTES,
+    Counts,
+    UserList,
+    clock_offset,
+    read_reply,
+    read_room_counts,
+    read_user_list,
+)
+from watchdog.zego.transport import network_transport
 
-# httpx2 logs every URL at INFO, and ours carry a signature that is good for ten minutes.
+# httpx2 logs every URL at INFO, and our URLs carry a signature that is valid for ten minutes.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
@@ -46,39 +52,36 @@ USERS_PER_PAGE: Final = 200
 """The most users one DescribeUserList returns (ZEGO, "DescribeUserList")."""
 
 USER_LISTS_PER_SECOND: Final = 200
-"""DescribeUserList requests for each AppId (ZEGO, "DescribeUserList"); one a second for each room besides."""
-
-ADMIN_ROLE: Final = 4
-"""``UserRole`` of those that DescribeUserNum counts as AdminUserCount."""
+"""DescribeUserList requests for each AppId (ZEGO, "DescribeUserList"); in addition, one a second for each room."""
 
 FATE: Final[Mapping[type[Exception], type[RequestError]]] = MappingProxyType(
     {
-        httpx2.InvalidURL: NotSent,
-        httpx2.ConnectError: NotSent,  # refused, unreachable, no address, TLS failed
-        httpx2.ConnectTimeout: NotSent,
-        httpx2.PoolTimeout: NotSent,
-        httpx2.ProxyError: NotSent,  # the proxy made no tunnel
-        httpx2.UnsupportedProtocol: NotSent,
-        httpx2.ReadError: NoAnswer,
-        httpx2.ReadTimeout: NoAnswer,
-        httpx2.WriteError: NoAnswer,  # part of it may have left
-        httpx2.WriteTimeout: NoAnswer,
-        httpx2.CloseError: NoAnswer,
-        httpx2.RemoteProtocolError: NoAnswer,
-        httpx2.LocalProtocolError: NoAnswer,  # may be noticed with the headers gone
-        httpx2.DecodingError: NoAnswer,
-        httpx2.TooManyRedirects: NoAnswer,
-        httpx2.SSEError: NoAnswer,
+        httpx.InvalidURL: NotSent,
+        httpx.ConnectError: NotSent,  # refused, unreachable, no address, TLS failed
+        httpx.ConnectTimeout: NotSent,
+        httpx.PoolTimeout: NotSent,
+        httpx.ProxyError: NotSent,  # the proxy made no tunnel
+        httpx.UnsupportedProtocol: NotSent,
+        httpx.ReadError: NoAnswer,
+        httpx.ReadTimeout: NoAnswer,
+        httpx.WriteError: NoAnswer,  # part of it may have left
+        httpx.WriteTimeout: NoAnswer,
+        httpx.CloseError: NoAnswer,
+        httpx.RemoteProtocolError: NoAnswer,
+        httpx.LocalProtocolError: NoAnswer,  # may be noticed with the headers gone
+        httpx.DecodingError: NoAnswer,
+        httpx.TooManyRedirects: NoAnswer,
+        httpx.SSEError: NoAnswer,
     }
 )
-"""What each of the HTTP library's errors says of the request by itself; one that is not listed says NoAnswer."""
+"""What each error of the HTTP library says about the request. An error that is not listed means NoAnswer."""
 
-# OSError: our own deadline is one (TimeoutError), and so is a broken TLS record, which the library lets through.
-_FOREIGN_ERRORS: Final = (httpx2.RequestError, httpx2.InvalidURL, OSError)
+# OSError: our own deadline raises one (TimeoutError); the library also lets a broken TLS record through as one.
+_FOREIGN_ERRORS: Final = (httpx.RequestError, httpx.InvalidURL, OSError)
 
 _HEADERS: Final = {
     "Accept": "application/json",
-    # Nothing to unpack, so that the limit on a body is one.
+    # Nothing to unpack: otherwise a small body could unpack beyond the limit.
     "Accept-Encoding": "identity",
     "User-Agent": f"zego-watchdog/{__version__}",
 }
@@ -90,54 +93,12 @@ _OPERATIONS: Final = {
     "DescribeUserList": "user_list",
 }
 
-_BODY_LIMIT_BYTES: Final = 64 * 1024
-_TEXT_LIMIT: Final = 500
-_IDENTIFIER_LIMIT: Final = 200
-_COUNT_LIMIT_DIGITS: Final = 9
-_KEEPALIVE_SECONDS: Final = 5.0
-
-_Send = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
-
 Gate = Callable[[], Awaitable[None]]
-"""Returns when a request may leave; what it raises keeps the request back, and comes out of the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """DescribeUserNum's answer.
-
-    ``rooms`` has the rooms that were asked for and whose numbers make sense. A room that is missing there is unknown,
-    which is not empty; without success in ``reply`` all of them are missing.
-    """
-
-    reply: Reply
-    rooms: Mapping[str, RoomCount]
-
-
-@dataclass(frozen=True, slots=True)
-class RoomUser:
-    """One user of a room; ``role`` is None where the vendor's number makes no sense."""
-
-    user_id: str
-    name: str
-    role: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class UserList:
-    """DescribeUserList's answer: one page, in the order of login.
-
-    ``users`` is None without success in ``reply``, and where an entry makes no sense: who else is there is not known
-    then. ``marker`` begins the next page; it is empty on the last one.
-    """
-
-    reply: Reply
-    users: tuple[RoomUser, ...] | None
-    marker: str
+"""Returns when a request may leave. An error that it raises stops the request and leaves the call."""
 
 
 class ZegoClient:
-    """Signs requests to ZEGO and reads the replies; belongs to one event loop, ``aclose()`` ends it."""
+    """Signs requests to ZEGO and reads the replies. Belongs to one event loop; ``aclose()`` ends it."""
 
     def __init__(
         self,
@@ -147,62 +108,47 @@ class ZegoClient:
         rtc_url: str | None,
         timeout_seconds: float,
         clock: Clock,
-        transport: httpx2.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         max_connections: int = 64,
         observer: Observer | None = None,
     ) -> None:
-        """Serve the AppIds of ``server_secrets``; without ``rtc_url`` there is no occupancy API.
+        """Serve the AppIds of ``server_secrets``. Without ``rtc_url`` there is no occupancy API.
 
-        ``timeout_seconds`` is the deadline of a whole call, to the last byte of the reply; it begins anew where a gate
-        opens. ``transport`` replaces the network. Raises ConfigError for a URL that cannot be called.
+        ``timeout_seconds`` is the deadline of a whole call, to the last byte of the reply; it starts again when a gate
+        opens. ``max_connections`` is for each of the two APIs. ``transport`` replaces the network. Raises ConfigError
+        for a URL or a proxy that cannot be used.
         """
         self.set_secrets(server_secrets)
-        self._asr = _Endpoint.parse("zego.asr_url", asr_url)
-        self._rtc = _Endpoint.parse("zego.rtc_url", rtc_url) if rtc_url else None
+        tls = httpx.create_ssl_context() if transport is None else None
+
+        def endpoint(key: str, text: str) -> _Endpoint:
+            url = _base_url(key, text)
+            return _Endpoint(str(url), url.netloc.decode(), transport or network_transport(url, max_connections, tls))
+
+        self._asr = endpoint("zego.asr_url", asr_url)
+        self._rtc = endpoint("zego.rtc_url", rtc_url) if rtc_url else None
         self._clock = clock
         self._observer = observer or Observer()
         self._offsets: dict[str, float] = {}
         self._timeout_seconds = timeout_seconds
-        # Half of the time for getting a connection: a request that leaves with no time for its answer turns a harmless
-        # NotSent into a NoAnswer. The rest is the deadline's affair.
-        self._timeouts = httpx2.Timeout(None, connect=timeout_seconds / 2, pool=timeout_seconds / 2).as_dict()
-        self._reports_departure = transport is None or isinstance(transport, httpx2.AsyncHTTPTransport)
-        if transport is None and urllib.request.getproxies().keys() & {"http", "https", "all"}:
-            # Which of them is for whom, and how to speak to it, the library knows.
-            client = httpx2.AsyncClient(
-                limits=httpx2.Limits(
-                    max_connections=max_connections,
-                    max_keepalive_connections=max_connections,
-                    keepalive_expiry=_KEEPALIVE_SECONDS,
-                ),
-            )
-            self._send: _Send = partial(client.send, stream=True, follow_redirects=False)
-            self._close = client.aclose
-        else:
-            # Without a client, which is for redirects, cookies and other things that a call of an API has no use for.
-            # Keepalive is short: a request on a connection that the vendor is just closing is one of unknown fate.
-            transport = transport or Connections(max_connections, keepalive_seconds=_KEEPALIVE_SECONDS)
-            self._send = transport.handle_async_request
-            self._close = transport.aclose
+        # At most half of the time for a connection: a request that leaves too late for its answer would turn a
+        # harmless NotSent into a NoAnswer. The deadline of the call limits the rest.
+        self._timeouts = httpx.Timeout(None, connect=timeout_seconds / 2, pool=timeout_seconds / 2).as_dict()
+        self._reports_departure = transport is None or isinstance(transport, httpx.AsyncHTTPTransport)
 
     def set_secrets(self, server_secrets: Mapping[int, str]) -> None:
         """Sign with these from the next request on."""
         self._signers = {app_id: _Signer(app_id, secret) for app_id, secret in server_secrets.items()}
 
     @property
-    def app_ids(self) -> frozenset[int]:
-        """The AppIds whose secret is known."""
-        return frozenset(self._signers)
-
-    @property
     def clock_offset_seconds(self) -> Mapping[str, float]:
-        """By host, the vendor's clock minus ours, where a reply has taught us to correct our timestamps by it."""
+        """By host: the vendor's clock minus ours, where a reply made us correct our timestamps."""
         return MappingProxyType(self._offsets)
 
     async def stop_task(self, app_id: int, task_id: str, *, gate: Gate | None = None) -> Reply:
         """Send one StopRealtimeASRTask (ZEGO, "Cloud Realtime ASR: stop a task").
 
-        Everything is ready when ``gate`` is asked, the connection too: once it opens only the writing is left.
+        When ``gate`` is asked, everything is ready, the connection included: only the writing is left.
         Raises NotSent or NoAnswer, and ConfigError for an AppId without a secret.
         """
         body = json.dumps({"TaskId": task_id}).encode()
@@ -216,11 +162,11 @@ class ZegoClient:
         if not 1 <= len(room_ids) <= ROOMS_PER_CALL:
             raise ValueError(f"DescribeUserNum takes 1 to {ROOMS_PER_CALL} rooms, not {len(room_ids)}")
         if self._rtc is None:
-            raise ConfigError("zego.rtc_url is empty, so nobody can be asked who is in a room: set it")
+            raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         rooms = "".join(f"&RoomId[]={quote(room_id, safe='')}" for room_id in room_ids)
         reply = await self._call(self._rtc, "DescribeUserNum", app_id, query=rooms)
         succeeded = classify(reply) is ReplyClass.STOPPED
-        return Counts(reply, _room_counts(reply.data, frozenset(room_ids)) if succeeded else {})
+        return Counts(reply, read_room_counts(reply.data, frozenset(room_ids)) if succeeded else {})
 
     async def user_list(self, app_id: int, room_id: str, *, limit: int = USERS_PER_PAGE, marker: str = "") -> UserList:
         """Send one DescribeUserList for at most ``limit`` users after ``marker`` (ZEGO, "DescribeUserList").
@@ -228,15 +174,16 @@ class ZegoClient:
         Raises NotSent or NoAnswer, and ConfigError for an AppId without a secret or where there is no ``rtc_url``.
         """
         if self._rtc is None:
-            raise ConfigError("zego.rtc_url is empty, so nobody can be asked who is in a room: set it")
+            raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         query = f"&RoomId={quote(room_id, safe='')}&Mode=0&Limit={limit}&Marker={quote(marker, safe='')}"
         reply = await self._call(self._rtc, "DescribeUserList", app_id, query=query)
         succeeded = classify(reply) is ReplyClass.STOPPED
-        return UserList(reply, *(_user_list(reply.data) if succeeded else (None, "")))
+        return UserList(reply, *(read_user_list(reply.data) if succeeded else (None, "")))
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._close()
+        for endpoint in filter(None, (self._asr, self._rtc)):
+            await endpoint.transport.aclose()
 
     async def _call(
         self,
@@ -267,16 +214,16 @@ class ZegoClient:
             async with asyncio.timeout(self._timeout_seconds) as deadline:
                 if not self._reports_departure:
                     await departure.begin()
-                request = httpx2.Request(
+                request = httpx.Request(
                     "GET" if body is None else "POST",
                     f"{endpoint.url}?Action={action}&{signer.query(timestamp)}{query}",
                     headers=_HEADERS if body is None else _HEADERS_WITH_BODY,
                     content=body,
                     extensions={"timeout": self._timeouts, "trace": departure},
                 )
-                async with aclosing(await self._send(request)) as response:
-                    # Read the clock before the body: the header is as old as the body is slow.
-                    offset = _clock_offset(response.headers.get("date"), self._clock.time())
+                async with aclosing(await endpoint.transport.handle_async_request(request)) as response:
+                    # Read the clock before the body: a slow body makes the header old.
+                    offset = clock_offset(response.headers.get("date"), self._clock.time())
                     reply = read_reply(response.status_code, await _read_body(response), offset)
         except _FOREIGN_ERRORS as error:
             failure = self._failure(error, endpoint, action, begun=departure.begun)
@@ -292,7 +239,7 @@ class ZegoClient:
         self._observer.request(_OPERATIONS[action], reply_class, self._clock.monotonic() - began)
 
     def _failure(self, error: Exception, endpoint: "_Endpoint", action: str, *, begun: bool) -> RequestError:
-        # Any other TimeoutError than the library's is the deadline of the whole call.
+        # A TimeoutError that is not the library's is the deadline of the whole call.
         late = isinstance(error, TimeoutError)
         said = str(error).rstrip(".") or type(error).__name__
         reason = f"not done within {self._timeout_seconds:g} s" if late else said
@@ -302,7 +249,7 @@ class ZegoClient:
 
 
 class _Signer:
-    """One AppId's secret, and the query that it signs; shows neither."""
+    """Signs the query of one AppId; shows neither secret nor query."""
 
     __slots__ = ("_app_id", "_server_secret")
 
@@ -321,24 +268,25 @@ class _Signer:
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """One API's base URL, and the host in it, by which it is called in messages."""
+    """One API: its base URL, the host that messages name, and what carries the requests."""
 
     url: str
     host: str
+    transport: httpx.AsyncBaseTransport
 
-    @classmethod
-    def parse(cls, key: str, text: str) -> "_Endpoint":
-        try:
-            url = httpx2.URL(text)
-        except httpx2.InvalidURL as error:
-            raise ConfigError(f"{key} is not a URL ({error}): write it like https://host/") from error
-        if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment or url.userinfo:
-            raise ConfigError(f"{key} is not a base URL: write it like https://host/, with nothing after the path")
-        return cls(str(url), url.netloc.decode())
+
+def _base_url(key: str, text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{key} is not a URL ({error}): write it like https://host/") from error
+    if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment or url.userinfo:
+        raise ConfigError(f"{key} is not a base URL: write it like https://host/, with nothing after the path")
+    return url
 
 
 class _Departure:
-    """Has a request pass the gate just before its headers are written, and notes it; httpx2's ``trace`` extension."""
+    """httpx2's ``trace`` extension: asks the gate just before the headers are written, and notes that they left."""
 
     __slots__ = ("_pass_gate", "begun")
 
@@ -351,121 +299,18 @@ class _Departure:
         self.begun = True
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        # A proxy's tunnel is asked for with headers as well, which are not the request's.
+        # The headers of CONNECT ask a proxy for a tunnel; they are not the request's.
         if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
             await self.begin()
 
 
-async def _read_body(response: httpx2.Response) -> bytes:
-    """Return the body, or of an oversized one so much that it shows."""
-    # As it comes: identity was asked for, and unpacking anything else would defeat the limit.
-    assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - an asynchronous transport's are
+async def _read_body(response: httpx.Response) -> bytes:
+    """Return the body; of an oversized one just enough to show that it is."""
+    # Raw: identity was asked for, and unpacking anything else would break the limit.
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - an asynchronous transport's are
     body = b""
     async for chunk in response.stream:
         body += chunk
-        if len(body) > _BODY_LIMIT_BYTES:
+        if len(body) > BODY_LIMIT_BYTES:
             break
     return body
-
-
-# Numbers stay the characters they are: codes and ids are compared and stored, not calculated with, and some exceed
-# 2**53. Control characters within strings are let pass here and replaced later.
-_JSON: Final = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
-
-
-def read_reply(http_status: int, body: bytes, clock_offset_seconds: float | None) -> Reply:
-    """Read the envelope that all of ZEGO's server APIs share: ``Code``, ``Message``, ``RequestId``, ``Data``.
-
-    Never fails: what cannot be used is None, and then ``excerpt`` has the beginning of the body. A code or RequestId
-    of over 200 characters, or with control characters in it, cannot be used; the other of the two still counts.
-    """
-    text = body.decode("utf-8-sig", "replace")
-    envelope = _parse(text) if len(body) <= _BODY_LIMIT_BYTES else {}
-    code, request_id = _identifier(envelope.get("Code")), _identifier(envelope.get("RequestId"))
-    message = envelope.get("Message")
-    return Reply(
-        http_status=http_status,
-        code=code,
-        message=_legible(message) if isinstance(message, str) else None,
-        request_id=request_id,
-        data=envelope.get("Data"),
-        excerpt=_legible(text) if code is None or request_id is None else None,
-        clock_offset_seconds=clock_offset_seconds,
-    )
-
-
-def _parse(text: str) -> Mapping[str, object]:
-    try:
-        parsed = _JSON.decode(text)
-    except (ValueError, RecursionError):
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
-
-
-def _identifier(value: object) -> str | None:
-    # NUL and lone surrogates are not printable either, and no database would take them.
-    if not isinstance(value, str) or len(value) > _IDENTIFIER_LIMIT or not value.isprintable():
-        return None
-    return value
-
-
-def _legible(text: str) -> str:
-    shown = text[:_TEXT_LIMIT]
-    if shown.isprintable():
-        return shown
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in shown)
-
-
-def _room_counts(data: object, asked: frozenset[str]) -> Mapping[str, RoomCount]:
-    entries = data.get("UserCountList") if isinstance(data, dict) else None
-    read: dict[str, RoomCount | None] = {}
-    for entry in entries if isinstance(entries, list) else ():
-        room_id = entry.get("RoomId") if isinstance(entry, dict) else None
-        if isinstance(room_id, str) and room_id in asked:
-            count = _room_count(entry)
-            # Two entries that disagree on one room say nothing about it.
-            read[room_id] = count if read.get(room_id, count) == count else None
-    return {room_id: count for room_id, count in read.items() if count is not None}
-
-
-def _room_count(entry: Mapping[str, object]) -> RoomCount | None:
-    users, admins = _count(entry.get("UserCount")), _count(entry.get("AdminUserCount"))
-    # The admins are among the users (ZEGO, "DescribeUserNum"); more of them than users would read as an empty room.
-    if users is None or admins is None or admins > users:
-        return None
-    return RoomCount(users, admins)
-
-
-def _user_list(data: object) -> tuple[tuple[RoomUser, ...] | None, str]:
-    if not isinstance(data, dict) or not isinstance(entries := data.get("UserList"), list):
-        return None, ""
-    marker = data.get("Marker")
-    users: list[RoomUser] = []
-    for entry in entries:
-        user_id = entry.get("UserId") if isinstance(entry, dict) else None
-        if not isinstance(user_id, str) or not user_id:
-            return None, ""
-        name = entry.get("UserName")
-        users.append(RoomUser(user_id, name if isinstance(name, str) else "", _count(entry.get("UserRole"))))
-    return tuple(users), marker if isinstance(marker, str) else ""
-
-
-def _count(value: object) -> int | None:
-    if not isinstance(value, str) or len(value) > _COUNT_LIMIT_DIGITS:
-        return None
-    return int(value) if value.isascii() and value.isdecimal() else None
-
-
-def _clock_offset(date: str | None, now: float) -> float | None:
-    sent_at = None if date is None else _unix_time(date)
-    return None if sent_at is None else sent_at - now
-
-
-@lru_cache(maxsize=16)
-def _unix_time(date: str) -> int | None:
-    """Read an HTTP ``Date`` header. Cached: within a second all replies carry the same."""
-    try:
-        parts = parsedate_tz(date)
-        return None if parts is None else mktime_tz(parts)
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None

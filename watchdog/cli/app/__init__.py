@@ -1,4 +1,5 @@
-"""What one types: commands, options, help texts.
+"""Declares commands, options and help texts.
 
-Each command imports what it needs when it runs, so that ``--help`` is quick.
+A command imports what it needs when it runs, so ``--help`` is quick on a slow machine too. In a help text, backslash
+and b keep the line breaks of a paragraph.
 """

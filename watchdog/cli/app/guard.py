@@ -1,4 +1,4 @@
-"""``guard``, and ``guard release``: what the guard does, and how an operator who knows better opens it."""
+"""``guard`` and ``guard release``."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ app = typer.Typer(invoke_without_command=True, subcommand_metavar="[release ...]
 
 @app.callback()
 def guard(ctx: typer.Context, *, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """Show whether many stops that nobody verified are held back.
+    """Show whether the guard holds back unverified stops.
 
     \b
     Examples:
@@ -20,17 +20,17 @@ def guard(ctx: typer.Context, *, as_json: AsJson = False, config: ConfigFile = N
       zego-watchdog guard release
       zego-watchdog guard release --minutes 30
 
-    Only so many tasks may be stopped within a minute on hints alone; more than that is rather a broken feed, and then
-    none is. Stops that ZEGO has verified are not concerned. Exits with 0 whether it has tripped or not; scripts look at
-    "tripped" in its JSON.
+    The guard limits how many tasks may be stopped per minute without ZEGO's confirmation. Above the limit it assumes
+    that the hints are wrong, and holds back all unverified stops. Verified stops are not affected. Exits with 0 in
+    either case; scripts read "tripped" in the JSON.
     """
-    from watchdog.cli.commands import guard as guarding
+    from watchdog.cli.commands.guard import show_guard
 
     if ctx.invoked_subcommand is None:
-        guarding.show(config, as_json=as_json)
+        show_guard(config, as_json=as_json)
         return
     if as_json:
-        raise typer.BadParameter("--json is said after the word release")
+        raise typer.BadParameter("give --json after the word release")
     ctx.obj = config
 
 
@@ -38,21 +38,21 @@ def guard(ctx: typer.Context, *, as_json: AsJson = False, config: ConfigFile = N
 def release(
     *,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=1, max=1440, metavar="N", help="For how long to let everything pass.")
+        float, typer.Option("--minutes", min=1, max=1440, metavar="N", help="How long to allow all stops.")
     ] = 10,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Let unverified stops pass for a while: the rooms really are empty.
+    """Allow all unverified stops for some time: the rooms really are empty.
 
     \b
     Examples:
       zego-watchdog guard release
       zego-watchdog guard release --minutes 30
 
-    Concerns the daemons that are alive; they heed it with their next heartbeat, within five seconds, and tasks that
-    were held back are stopped within half a minute. Exits with 1 if no daemon is alive.
+    Applies to all running daemons within five seconds; they stop the tasks that were held back within half a minute.
+    Exits with 1 if no daemon is alive.
     """
-    from watchdog.cli.commands import guard as guarding
+    from watchdog.cli.commands.guard import allow_stops
 
-    guarding.release(config, minutes=minutes, as_json=as_json)
+    allow_stops(config, minutes=minutes, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands take."""
+"""Arguments and options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,12 @@ def _or_the_global_one(ctx: typer.Context, value: Path | None) -> Path | None:
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="PATH", help="The configuration.", callback=_or_the_global_one),
+    typer.Option("--config", metavar="PATH", help="The configuration file.", callback=_or_the_global_one),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, with the columns' names as keys and times in UTC.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON: column names as keys, times in UTC.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="A TaskId.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many to show at most.")]
+InRoom = Annotated[str | None, typer.Option("--room", metavar="ROOM", help="Only this RoomId.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="Show at most this many.")]
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="WHEN", help="Only from then on: 2h ago, or an ISO time in UTC.")
+    str | None, typer.Option("--since", metavar="WHEN", help="Only since then: 2h means 2 hours ago; or an ISO time.")
 ]

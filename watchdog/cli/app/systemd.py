@@ -1,4 +1,4 @@
-"""``systemd install`` and ``systemd uninstall``: what the two are called and what they take."""
+"""``systemd install`` and ``systemd uninstall``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,15 +7,15 @@ import typer
 
 app = typer.Typer(subcommand_metavar="install|uninstall")
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this it is only said.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this the command only prints its steps.")]
 Root = Annotated[
-    Path, typer.Option("--root", metavar="DIR", help="Another system's root directory, such as an image's.")
+    Path, typer.Option("--root", metavar="DIR", help="The root directory of another system, such as an image.")
 ]
 
 
 @app.callback()
 def systemd() -> None:
-    """Become a systemd service, or cease to be one.
+    """Install or remove the systemd service.
 
     \b
     Examples:
@@ -23,8 +23,8 @@ def systemd() -> None:
       zego-watchdog systemd install --yes
       zego-watchdog systemd uninstall --yes
 
-    Without --yes it only says what it would do. The Debian package has done it already. More of running it as a service
-    is in docs/operations.md.
+    Without --yes it only prints its steps. The Debian package installs the service by itself. More about the service is
+    in docs/operations.md.
     """
 
 
@@ -35,15 +35,15 @@ def install(
     shared: Annotated[
         Path | None,
         typer.Option(
-            "--sqlite-dir", metavar="DIR", help="The directory of a SQLite file that your application writes too."
+            "--sqlite-dir", metavar="DIR", help="The directory of a SQLite file that your application also writes."
         ),
     ] = None,
     program: Annotated[
         Path | None,
-        typer.Option("--program", metavar="PATH", help="The command to start; else the one that you are calling."),
+        typer.Option("--program", metavar="PATH", help="The command the service runs; default: this zego-watchdog."),
     ] = None,
     socket: Annotated[
-        bool, typer.Option("--socket", help="Let systemd hold the HTTP port, so that callbacks wait during a restart.")
+        bool, typer.Option("--socket", help="Let systemd hold the HTTP port, so callbacks wait during a restart.")
     ] = False,
     root: Root = Path("/"),
 ) -> None:
@@ -55,17 +55,19 @@ def install(
       zego-watchdog systemd install --yes
       zego-watchdog systemd install --sqlite-dir /srv/app/data --yes
 
-    It runs the zego-watchdog that you call. A configuration that is there is left as it is; a new one observes, and
-    stops nothing. Units that somebody has changed are not overwritten. May be repeated, as after an upgrade.
+    The service runs the zego-watchdog that you call. An existing configuration is kept; a new one observes and stops
+    nothing. Units that were edited are not overwritten. Repeat it after an upgrade.
     """
-    from watchdog.cli.commands import systemd as units
+    from watchdog.cli.commands import systemd
 
     if shared is not None and not shared.is_absolute():
-        raise typer.BadParameter("--sqlite-dir is a whole path, from / on")
+        raise typer.BadParameter("--sqlite-dir must be an absolute path")
     if program is not None:
-        units.check_program(program)
-    wanted = units.Wanted(program or units.this_program(), shared, socket, units.systemd_version())
-    units.carry_out(list(units.install(root.absolute(), wanted)), yes=yes)
+        systemd.check_program(program)
+    wanted = systemd.Wanted(
+        command=program or systemd.this_program(), shared=shared, with_socket=socket, systemd=systemd.systemd_version()
+    )
+    systemd.carry_out(list(systemd.install_steps(root.absolute(), wanted)), yes=yes)
 
 
 @app.command()
@@ -73,7 +75,7 @@ def uninstall(
     *,
     yes: Yes = False,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Remove configuration, secrets and the service's own database as well.")
+        bool, typer.Option("--purge", help="Also remove the configuration, the secrets and the service's database.")
     ] = False,
     root: Root = Path("/"),
 ) -> None:
@@ -85,12 +87,11 @@ def uninstall(
       zego-watchdog systemd uninstall --yes
       zego-watchdog systemd uninstall --purge --yes
 
-    The configuration and the database stay unless --purge is given; a database elsewhere than in
-    /var/lib/zego-watchdog stays in any case.
+    Configuration and database stay unless --purge is given. A database outside /var/lib/zego-watchdog always stays.
     """
-    from watchdog.cli.commands import systemd as units
+    from watchdog.cli.commands.systemd import carry_out, edited_files, uninstall_steps
 
     folder = root.absolute()
-    for path in units.left_alone(folder):
-        typer.echo(f"{path} has been changed by somebody, and stays.", err=True)
-    units.carry_out(list(units.uninstall(folder, purge=purge)), yes=yes)
+    for path in edited_files(folder):
+        typer.echo(f"{path} was edited, so it is kept.", err=True)
+    carry_out(list(uninstall_steps(folder, purge=purge)), yes=yes)

@@ -1,4 +1,1 @@
-"""What ``zego-watchdog check`` looks at, and what it concludes.
-
-Each check returns findings; printing them is in ``cli.view``.
-"""
+"""Tests the installation for ``check``, and changes nothing. Each check returns findings; ``view`` prints them."""

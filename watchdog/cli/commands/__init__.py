@@ -1,4 +1,1 @@
-"""What each command does, after its options are parsed.
-
-Text and tables are in ``cli.view``; SQL is in ``store``.
-"""
+"""Runs the commands after their options are parsed. Text and tables are in ``view``; SQL is in ``watchdog.store``."""

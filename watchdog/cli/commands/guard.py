@@ -1,75 +1,75 @@
-"""What ``guard`` shows and does."""
+"""``guard`` and ``guard release``."""
 
+from math import isinf
 from pathlib import Path
 from typing import Final
 
-from watchdog import config as configuration
-from watchdog.cli.view import screens, words
+from watchdog.cli.commands.lookup import opened
+from watchdog.cli.view import words
+from watchdog.cli.view.output import say, show_json, show_pairs
+from watchdog.cli.view.status import guard_lines
 from watchdog.config.settings import Config
 from watchdog.core.model import Verify
 from watchdog.errors import WatchdogError
 from watchdog.store.polling import PollStore
-from watchdog.store.reports import tasks as reports
-from watchdog.wiring import parts as wiring
-from watchdog.wiring.database import opened
+from watchdog.store.reports.health import all_daemons, release_guard
+from watchdog.wiring.from_config import limits
 
-_NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped: zego-watchdog run"
+_NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped; start one: zego-watchdog run"
 
 
-def show(path: Path | None, *, as_json: bool) -> None:
-    """The state of every daemon's guard."""
-    config = configuration.load(path)
-    with opened(config) as store:
-        now, known = reports.all_daemons(store.engine)
-        active = PollStore(store.engine).active()
+def show_guard(path: Path | None, *, as_json: bool) -> None:
+    """Print the state of every daemon's guard."""
+    with opened(path) as (config, database):
+        now, known = all_daemons(database)
+        active = PollStore(database).active()
     alive = [daemon for daemon in known if daemon.alive]
-    allowed = wiring.limits(config).allowed(active, 1.0)
+    allowed = limits(config).allowed(active, 1.0)
     if as_json:
         names = ("instance", "guard_tripped_at", "guard_held", "guard_released_until")
-        screens.show_json(
+        show_json(
             {
                 "now": now,
                 "tripped": any(daemon.has_tripped for daemon in alive),
                 "held": sum(daemon.guard_held or 0 for daemon in alive),
                 "active_tasks": active,
-                "allowed_per_minute": None if allowed == float("inf") else allowed,
+                "allowed_per_minute": None if isinf(allowed) else allowed,
                 **config.guard.model_dump(),
                 "daemons": [{name: getattr(daemon, name) for name in names} for daemon in alive],
             }
         )
         return
-    lines = screens.guard_lines(alive, now) or [("guard", "has not tripped" if alive else _NONE_ALIVE)]
-    screens.show_pairs([*lines, ("limits", _limits(config, active, allowed)), ("verify", _concerned(config))])
+    lines = guard_lines(alive, now) or [("guard", "has not tripped" if alive else _NONE_ALIVE)]
+    show_pairs([*lines, ("limits", _limits(config, active, allowed)), ("verify", _scope(config.policy.verify))])
 
 
-def _limits(config: Config, active: int, allowed: float) -> str:
-    if allowed == float("inf"):
-        return "none: guard.unverified_per_minute and guard.unverified_share are 0"
-    return (
-        f"{allowed:g} unverified stops a minute at present, by all daemons together: at most"
-        f" {config.guard.unverified_per_minute:g}, and {config.guard.unverified_share:.0%} of"
-        f" {words.number(active, 'active task')}, but five in any case; 0 is no limit"
-    )
-
-
-def _concerned(config: Config) -> str:
-    match config.policy.verify:
-        case Verify.REQUIRED:
-            return "required: no stop is unverified, so the guard has nothing to do"
-        case Verify.WHEN_POSSIBLE:
-            return "when_possible: the guard is about stops made while ZEGO cannot be asked"
-        case Verify.OFF:
-            return "off: the guard is about every stop but an operator's own"
-
-
-def release(path: Path | None, *, minutes: float, as_json: bool) -> None:
-    """Let everything pass for so long. Raises WatchdogError where nobody hears it."""
-    config = configuration.load(path)
-    with opened(config) as store:
-        told = reports.release_guard(store.engine, 60 * minutes)
+def allow_stops(path: Path | None, *, minutes: float, as_json: bool) -> None:
+    """Allow all unverified stops for so long. Raises WatchdogError if no daemon is alive."""
+    with opened(path) as (_, database):
+        told = release_guard(database, 60 * minutes)
     if not told:
         raise WatchdogError(_NONE_ALIVE)
     if as_json:
-        screens.show_json({"released_daemons": told, "minutes": minutes})
+        show_json({"released_daemons": told, "minutes": minutes})
     else:
-        screens.say(f"{words.number(told, 'daemon')} told: unverified stops pass for {words.length(60 * minutes)}")
+        say(f"{words.number(told, 'daemon')} released: unverified stops pass for {words.length(60 * minutes)}")
+
+
+def _limits(config: Config, active: int, allowed: float) -> str:
+    if isinf(allowed):
+        return "none: guard.unverified_per_minute and guard.unverified_share are 0"
+    return (
+        f"{allowed:g} unverified stops per minute for all daemons together: at most"
+        f" {config.guard.unverified_per_minute:g}, at most {config.guard.unverified_share:.0%} of"
+        f" {words.number(active, 'active task')}, but always five; 0 means no limit"
+    )
+
+
+def _scope(verify: Verify) -> str:
+    match verify:
+        case Verify.REQUIRED:
+            return "required: every stop is verified, so the guard has nothing to do"
+        case Verify.WHEN_POSSIBLE:
+            return "when_possible: the guard covers stops made while ZEGO cannot be asked"
+        case Verify.OFF:
+            return "off: the guard covers every stop except `zego-watchdog stop`"

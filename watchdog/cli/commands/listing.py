@@ -1,76 +1,69 @@
-"""The commands that only read the database, and must not wait for what they have no use for."""
+"""``status``, ``tasks`` and ``history``: they only read, and import nothing that only a daemon needs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import typer
 
 from watchdog import SCHEMA_VERSION
-from watchdog import config as configuration
-from watchdog.cli.view import screens, words
-from watchdog.config.settings import Config
+from watchdog.cli.commands.lookup import opened
+from watchdog.cli.view import words
+from watchdog.cli.view.output import show_json
+from watchdog.cli.view.status import daemon_row, print_status
+from watchdog.cli.view.tasks import print_history, print_tasks, task_row
 from watchdog.core.model import Outcome, Status
-from watchdog.store.reports import tasks as reports
-from watchdog.store.tasks import Store
-from watchdog.wiring import database as opening
+from watchdog.store.reports.history import history
+from watchdog.store.reports.situation import situation
+from watchdog.store.reports.tasks import find_tasks
 
 
-@contextmanager
-def opened(path: Path | None) -> Iterator[tuple[Config, Store]]:
-    """The configuration, and the database that it names. Raises ConfigError, DatabaseError."""
-    config = configuration.load(path)
-    with opening.opened(config) as store:
-        yield config, store
+def show_status(path: Path | None, *, as_json: bool) -> None:
+    """Print daemons, tasks and the last 24 hours. Raises ConfigError, DatabaseError."""
+    with opened(path) as (config, database):
+        found = situation(database)
+    if not as_json:
+        print_status(config, SCHEMA_VERSION, found)
+        return
+    show_json(
+        {
+            "now": found.now,
+            "mode": config.policy.mode,
+            "verify": config.policy.verify,
+            "database": config.database.safe_url,
+            "schema_version": SCHEMA_VERSION,
+            "alive": any(one.alive for one in found.daemons),
+            "daemons": [daemon_row(one) for one in found.daemons],
+            "tasks": found.by_status,
+            "occupied": found.occupied,
+            "empty": found.empty,
+            "unknown": found.unknown,
+            "oldest_evidence_at": found.oldest_evidence_at,
+            "longest_empty_since": found.longest_empty_since,
+            "next_task_id": found.next_task_id,
+            "next_due_at": found.next_due_at,
+            "outcomes_24h": {outcome: found.latest.get(outcome, 0) for outcome in Outcome},
+            "in_flight": found.in_flight,
+            "blocked_apps": found.blocked_apps,
+            "returns_24h": asdict(found.returns),
+            "auto_stop_windows": None if found.windows is None else asdict(found.windows),
+        }
+    )
 
 
-def status(path: Path | None, *, as_json: bool) -> None:
-    with opened(path) as (config, store):
-        found = reports.situation(store.engine)
-    if as_json:
-        screens.show_json(
-            {
-                "now": found.now,
-                "mode": config.policy.mode,
-                "verify": config.policy.verify,
-                "database": config.database.safe_url,
-                "schema_version": SCHEMA_VERSION,
-                "alive": any(one.alive for one in found.daemons),
-                "daemons": [screens.daemon_row(one) for one in found.daemons],
-                "tasks": found.by_status,
-                "occupied": found.occupied,
-                "empty": found.empty,
-                "unknown": found.unknown,
-                "oldest_evidence_at": found.oldest_evidence_at,
-                "longest_empty_since": found.longest_empty_since,
-                "next_task_id": found.next_task_id,
-                "next_due_at": found.next_due_at,
-                "outcomes_24h": {outcome: found.latest.get(outcome, 0) for outcome in Outcome},
-                "in_flight": found.in_flight,
-                "blocked_apps": found.blocked_apps,
-                "returns_24h": asdict(found.returns),
-                "auto_stop_windows": None if found.windows is None else asdict(found.windows),
-            }
-        )
-    else:
-        screens.status(config, SCHEMA_VERSION, found)
-
-
-def tasks(path: Path | None, *, status: str, room: str | None, due: bool, limit: int, as_json: bool) -> None:
+def show_tasks(path: Path | None, *, status: str, room: str | None, due: bool, limit: int, as_json: bool) -> None:
+    """Print tasks, next event first. Raises typer.BadParameter, ConfigError, DatabaseError."""
     if due and status != "active":
-        raise typer.BadParameter("--due is about active tasks: leave --status out")
-    with opened(path) as (_, store):
+        raise typer.BadParameter("--due selects active tasks: leave out --status")
+    with opened(path) as (_, database):
         chosen = None if status == "all" else Status(status)
-        listing = reports.find_tasks(store.engine, limit=limit, status=chosen, room_id=room, due=due)
+        listing = find_tasks(database, limit=limit, status=chosen, room_id=room, due=due)
     if as_json:
-        screens.show_json([screens.task_row(task) for task in listing.tasks])
+        show_json([task_row(task) for task in listing.tasks])
     else:
-        screens.tasks(listing, active_only=status == "active")
+        print_tasks(listing, active_only=status == "active")
 
 
-def history(
+def show_history(
     path: Path | None,
     *,
     limit: int,
@@ -80,31 +73,11 @@ def history(
     since: str | None,
     as_json: bool,
 ) -> None:
-    began = None if since is None else length_or_moment(since)
-    with opened(path) as (_, store):
-        _, rows = reports.history(store.engine, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
+    """Print what became of each task, newest first. Raises typer.BadParameter, ConfigError, DatabaseError."""
+    began = words.parse_length_or_moment(since)
+    with opened(path) as (_, database):
+        _, rows = history(database, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
     if as_json:
-        screens.show_json(rows)
+        show_json(rows)
     else:
-        screens.history(rows)
-
-
-def length(text: str) -> timedelta:
-    """Read ``2h``; raises typer.BadParameter."""
-    try:
-        return words.parse_length(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def moment(text: str) -> datetime:
-    """Read a moment; raises typer.BadParameter."""
-    try:
-        return words.parse_moment(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def length_or_moment(text: str) -> timedelta | datetime:
-    """Read ``2h``, so long ago, or a moment; raises typer.BadParameter."""
-    return moment(text) if "-" in text else length(text)
+        print_history(rows)

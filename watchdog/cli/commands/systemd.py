@@ -1,7 +1,7 @@
-"""Becoming a systemd service, and ceasing to be one: first a list of steps, then, if that is wanted, the doing.
+"""``systemd install`` and ``systemd uninstall``: build a list of steps, print it, and on request run it.
 
-Only what is missing becomes a step, so that the same command may be given again. Files that we write begin with a line
-that seals the rest: one that somebody has changed since is theirs, and is neither replaced nor removed.
+Only missing parts become steps, so the commands are idempotent. Each file we write starts with a checksum of the rest:
+if an administrator has edited a file, it is neither replaced nor removed.
 """
 
 import hashlib
@@ -33,25 +33,29 @@ PACKAGED: Final = (Path("lib/systemd/system") / UNIT, Path("usr/lib/systemd/syst
 
 _PROGRAM: Final = "/opt/zego-watchdog/bin/zego-watchdog"
 _SHARED: Final = "/srv/zego-watchdog"
-_SEAL: Final = "# Written by `zego-watchdog systemd install`; change it with a drop-in (systemctl edit). Seal: "
+_CHECKSUM_LINE: Final = (
+    "# Written by `zego-watchdog systemd install`; change it with a drop-in (systemctl edit). Seal: "
+)
+"""Never change this text: it identifies files of earlier versions."""
 _NOTIFY_RELOAD_SINCE: Final = 253
-_HIDDEN: Final = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - by ProtectHome= and PrivateTmp=
-_ODD: Final = re.compile(r"[^\w./+@:=,-]")
+_HIDDEN: Final = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - hidden by ProtectHome= and PrivateTmp=
+_SPECIAL_CHARACTER: Final = re.compile(r"[^\w./+@:=,-]")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do: in words, and the doing of it."""
+    """One action, and its description."""
 
-    says: str
+    description: str
     do: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What kind of service: ``shared`` is the directory of a SQLite file that the application writes too.
+    """The service to install.
 
-    ``systemd`` is systemd's version; None where there is none.
+    ``shared`` is the directory of a SQLite file that the application also writes; ``systemd`` is systemd's version,
+    None without systemd.
     """
 
     command: Path
@@ -61,67 +65,66 @@ class Wanted:
 
 
 def this_program() -> Path:
-    """The command that is running, as a unit is to start it. Raises InstallationError where a unit could not."""
+    """Return the running command for the unit. Raises InstallationError if a unit cannot start it."""
     command = Path(sys.executable).parent / "zego-watchdog"
     check_program(command, Path(sys.executable).resolve(), Path(watchdog.__file__ or "").resolve())
     if not os.access(command, os.X_OK):
-        raise InstallationError(f"there is no command {command}; install zego-watchdog with pip, not by copying it")
+        raise InstallationError(f"there is no command {command}; install zego-watchdog with pip, do not copy it")
     return command
 
 
-def check_program(command: Path, *its_parts: Path) -> None:
-    """Raise InstallationError where a hardened unit could not start ``command``."""
-    for path in (command, *its_parts):
+def check_program(command: Path, *parts: Path) -> None:
+    """Raise InstallationError if the hardened unit cannot start ``command`` or read its ``parts``."""
+    for path in (command, *parts):
         if hidden := next((folder for folder in _HIDDEN if path.is_relative_to(folder)), None):
             raise InstallationError(
-                f"{path} lies under {hidden}, which the unit does not see (ProtectHome=, PrivateTmp=); install into a "
-                "place of its own, with a Python that lies elsewhere too: python3 -m venv /opt/zego-watchdog, then "
-                "/opt/zego-watchdog/bin/pip install, as you did here, and /opt/zego-watchdog/bin/zego-watchdog systemd "
-                "install"
+                f"{path} is under {hidden}, which the unit cannot see (ProtectHome=, PrivateTmp=); install with a "
+                "Python outside of it: python3 -m venv /opt/zego-watchdog, then /opt/zego-watchdog/bin/pip install, as "
+                "you did here, then /opt/zego-watchdog/bin/zego-watchdog systemd install"
             )
-    if _ODD.search(str(command)) or not command.is_absolute():
-        raise InstallationError(f"{command}: a unit cannot name such a path; take a whole one, without odd characters")
+    if _SPECIAL_CHARACTER.search(str(command)) or not command.is_absolute():
+        raise InstallationError(f"{command}: a unit needs an absolute path without special characters")
 
 
-def install(root: Path, wanted: Wanted) -> Iterator[Step]:
-    """What there is to do to become a service of ``root``; nothing where all is done. Raises InstallationError."""
+def install_steps(root: Path, wanted: Wanted) -> Iterator[Step]:
+    """The steps that install the service in ``root``; none if it is installed. Raises InstallationError."""
     files = dict(_files(wanted))
-    _refuse_what_is_not_ours(root, files)
-    to_write = [path for path, text in files.items() if _stands(root / path) != text]
+    _refuse_foreign_files(root, files)
+    to_write = [path for path, text in files.items() if _read(root / path) != text]
     for path in to_write:
         yield Step(f"write {root / path}", partial(_write, root / path, files[path]))
     config, secrets = root / CONFIGURATION / "config.yaml", root / CONFIGURATION / "secrets"
     if not config.exists():
-        yield Step(f"write {config}, which observes and stops nothing", partial(_write, config, _example(wanted)))
+        yield Step(f"write {config} with mode observe, which stops nothing", partial(_write, config, _example(wanted)))
     if not secrets.is_dir():
-        yield Step(f"make {secrets}, mode 700, for the files with secrets", partial(_make_private, secrets))
+        yield Step(f"create {secrets}, mode 700, for the files with secrets", partial(_make_private, secrets))
     if SYSUSERS in to_write:
         if _is_running_system(root) and (root / UNITS / UNIT).exists():
-            # While it runs, there is a user of that name, which is gone when it ends.
+            # A running service has a dynamic user of the same name; it disappears when the service stops.
             yield _command("systemctl", "stop", SOCKET, UNIT)
         yield _command("systemd-sysusers", *_rooted(root), str(root / SYSUSERS))
-    yield from _switch_on(root, wanted, units_changed=any(path.is_relative_to(UNITS) for path in to_write))
+    yield from _enable(root, wanted, units_changed=any(path.is_relative_to(UNITS) for path in to_write))
 
 
-def _refuse_what_is_not_ours(root: Path, files: Mapping[Path, str]) -> None:
+def _refuse_foreign_files(root: Path, files: Mapping[Path, str]) -> None:
     for packaged in PACKAGED:
         if (root / packaged).exists():
             raise InstallationError(
-                f"{root / packaged} belongs to a package, which has done all this; adapt it with: systemctl edit {UNIT}"
+                f"{root / packaged} belongs to a package that installs the service; edit it with: systemctl edit {UNIT}"
             )
-    theirs = [
+    edited = [
         str(root / path)
         for path, text in files.items()
-        if _stands(root / path) not in {None, text} and not _is_ours(root / path)
+        if _read(root / path) not in {None, text} and not _is_unedited(root / path)
     ]
-    if theirs:
+    if edited:
         raise InstallationError(
-            f"changed by somebody since it was written: {', '.join(theirs)}; move the changes to a drop-in "
+            f"edited since it was written: {', '.join(edited)}; move the changes to a drop-in "
             f"(systemctl edit {UNIT}), remove the file, and install again"
         )
 
 
-def _switch_on(root: Path, wanted: Wanted, *, units_changed: bool) -> Iterator[Step]:
+def _enable(root: Path, wanted: Wanted, *, units_changed: bool) -> Iterator[Step]:
     units = [SOCKET, UNIT] if wanted.with_socket else [UNIT]
     to_enable = [unit for unit in units if not _is_enabled(root, unit)]
     running = _is_running_system(root)
@@ -131,16 +134,16 @@ def _switch_on(root: Path, wanted: Wanted, *, units_changed: bool) -> Iterator[S
         yield _command("systemctl", *_rooted(root), "enable", *to_enable)
     if running and (units_changed or to_enable):
         if wanted.with_socket:
-            # Not beside the service, which has the port.
+            # The running service holds the port, so the socket cannot start before it stops.
             yield _command("systemctl", "stop", UNIT)
             yield _command("systemctl", "restart", SOCKET)
         yield _command("systemctl", "restart", UNIT)
 
 
-def uninstall(root: Path, *, purge: bool) -> Iterator[Step]:
-    """What there is to do to be no service any more; ``purge`` takes configuration, secrets and the database along."""
+def uninstall_steps(root: Path, *, purge: bool) -> Iterator[Step]:
+    """The steps that remove the service; ``purge`` also removes configuration, secrets and database."""
     running = _is_running_system(root)
-    files = [path for path in _written(root) if _is_ours(path)]
+    files = [path for path in _existing(root) if _is_unedited(path)]
     units = [unit for unit in (SOCKET, UNIT) if root / UNITS / unit in files]
     if units and running:
         yield _command("systemctl", "disable", "--now", *units)
@@ -152,63 +155,63 @@ def uninstall(root: Path, *, purge: bool) -> Iterator[Step]:
         yield _command("systemctl", "daemon-reload")
     for folder in (CONFIGURATION, *STATE) if purge else ():
         if (root / folder).is_symlink() or (root / folder).exists():
-            yield Step(f"remove {root / folder} and all that is in it", partial(_remove, root / folder))
+            yield Step(f"remove {root / folder} and its contents", partial(_remove, root / folder))
 
 
-def left_alone(root: Path) -> Sequence[Path]:
-    """Files under our names that ``uninstall`` does not remove, for somebody has changed them."""
-    return [path for path in _written(root) if not _is_ours(path)]
+def edited_files(root: Path) -> Sequence[Path]:
+    """Files that ``uninstall_steps`` does not remove, because an administrator edited them."""
+    return [path for path in _existing(root) if not _is_unedited(path)]
 
 
 def systemd_version() -> int | None:
-    """The version of systemd here; None where there is none."""
+    """The version of systemd on this machine; None without systemd."""
     try:
-        said = subprocess.run(
-            ["systemctl", "--version"],  # noqa: S607 - the system's own
+        output = subprocess.run(
+            ["systemctl", "--version"],  # noqa: S607 - found in PATH
             capture_output=True,
             text=True,
             check=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    found = re.match(r"systemd (\d+)", said)
+    found = re.match(r"systemd (\d+)", output)
     return int(found[1]) if found else None
 
 
 def carry_out(steps: Sequence[Step], *, yes: bool) -> None:
-    """Show the steps, and take them if that is wanted. Raises InstallationError."""
+    """Print the steps; run them if ``yes``. Raises InstallationError."""
     if not steps:
         typer.echo("Nothing to do.")
         return
     for step in steps:
-        typer.echo(step.says if yes else f"would {step.says}")
+        typer.echo(step.description if yes else f"would {step.description}")
         if yes:
             try:
                 step.do()
             except OSError as error:
                 raise InstallationError(f"{error.filename}: {error.strerror}; are you root?") from error
     if not yes:
-        typer.echo("Nothing has been done. Give the same command with --yes to do it.", err=True)
+        typer.echo("Nothing was done. Repeat the command with --yes to do it.", err=True)
 
 
 def _files(wanted: Wanted) -> Iterator[tuple[Path, str]]:
     folder = shipped("systemd")
     for name in (UNIT, TEMPLATE, SOCKET):
         text = (folder / name).read_text(encoding="utf-8")
-        yield UNITS / name, _sealed(text.replace(_PROGRAM, str(wanted.command)))
+        yield UNITS / name, _with_checksum(text.replace(_PROGRAM, str(wanted.command)))
     drop_ins = folder / f"{UNIT}.d"
     if wanted.systemd is not None and wanted.systemd >= _NOTIFY_RELOAD_SINCE:
         text = (drop_ins / "notify-reload.conf").read_text(encoding="utf-8")
         for unit in (UNIT, TEMPLATE):
-            yield UNITS / f"{unit}.d/notify-reload.conf", _sealed(text)
+            yield UNITS / f"{unit}.d/notify-reload.conf", _with_checksum(text)
     if wanted.shared is not None:
         text = (drop_ins / "shared-sqlite.conf").read_text(encoding="utf-8")
-        yield UNITS / f"{UNIT}.d/shared-sqlite.conf", _sealed(text.replace(_SHARED, str(wanted.shared)))
-        yield SYSUSERS, _sealed((folder / "zego-watchdog.sysusers.conf").read_text(encoding="utf-8"))
+        yield UNITS / f"{UNIT}.d/shared-sqlite.conf", _with_checksum(text.replace(_SHARED, str(wanted.shared)))
+        yield SYSUSERS, _with_checksum((folder / "zego-watchdog.sysusers.conf").read_text(encoding="utf-8"))
 
 
 def _example(wanted: Wanted) -> str:
-    """The commented configuration, with the places that the unit has for things."""
+    """The commented configuration, with the unit's directories."""
     places = {
         "sqlite:///zego-watchdog.db": f"sqlite:///{wanted.shared or '/var/lib/zego-watchdog'}/zego-watchdog.db",
         "server_secret_file: /etc/zego-watchdog/": "server_secret_file: ${CREDENTIALS_DIRECTORY}/zego_",
@@ -217,29 +220,29 @@ def _example(wanted: Wanted) -> str:
     text = shipped("config.yaml").read_text(encoding="utf-8")
     for before, after in places.items():
         if before not in text:
-            raise ConfigError(f"the example configuration does not say {before}; install zego-watchdog again")
+            raise ConfigError(f"the example configuration does not contain {before}; install zego-watchdog again")
         text = text.replace(before, after)
     return text
 
 
-def _sealed(text: str) -> str:
-    return f"{_SEAL}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n{text}"
+def _with_checksum(text: str) -> str:
+    return f"{_CHECKSUM_LINE}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n{text}"
 
 
-def _is_ours(path: Path) -> bool:
-    standing = _stands(path) or ""
-    return standing == _sealed(standing.partition("\n")[2])
+def _is_unedited(path: Path) -> bool:
+    text = _read(path) or ""
+    return text == _with_checksum(text.partition("\n")[2])
 
 
-def _stands(path: Path) -> str | None:
+def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
 
 
-def _written(root: Path) -> list[Path]:
-    """The files that stand where ``install`` may have written them."""
+def _existing(root: Path) -> list[Path]:
+    """The existing files at the paths that ``install_steps`` writes."""
     drop_ins = [root / UNITS / f"{unit}.d" for unit in (UNIT, TEMPLATE)]
     candidates = [
         *(root / UNITS / name for name in (UNIT, TEMPLATE, SOCKET)),
@@ -278,9 +281,9 @@ def _command(*words: str) -> Step:
 
 def _run(words: Sequence[str]) -> None:
     try:
-        subprocess.run(words, check=True)  # noqa: S603 - the system's own commands, with our own words
+        subprocess.run(words, check=True)  # noqa: S603 - system commands with our own arguments
     except (OSError, subprocess.CalledProcessError) as error:
-        raise InstallationError(f"{' '.join(words)}: {error}; mend that, and give the command again") from error
+        raise InstallationError(f"{' '.join(words)}: {error}; fix this, and repeat the command") from error
 
 
 def _rooted(root: Path) -> tuple[str, ...]:
@@ -288,10 +291,10 @@ def _rooted(root: Path) -> tuple[str, ...]:
 
 
 def _is_running_system(root: Path) -> bool:
-    """Whether ``root`` is this machine, and systemd runs it."""
+    """Whether ``root`` is this machine, booted with systemd."""
     return root == Path("/") and Path("/run/systemd/system").is_dir()
 
 
 def _is_enabled(root: Path, unit: str) -> bool:
-    # In another root the links lead nowhere.
+    # Not exists(): in another root the links are dangling.
     return any((folder / unit).is_symlink() for folder in (root / UNITS).glob("*.wants"))

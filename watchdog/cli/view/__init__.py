@@ -1,4 +1,1 @@
-"""What one sees: tables, words and colours on a terminal.
-
-Nothing here reads a database or a file.
-"""
+"""Prints tables, text and JSON. Nothing here reads a database or a file."""

@@ -1,8 +1,8 @@
-"""Answers that the database could not take yet, in a file: what ZEGO said must outlive us, too.
+"""Answers that the database could not take yet, kept in a file, because an answer of ZEGO's must survive this process.
 
-One file per process, ``answers-INSTANCE.N.jsonl``, made when it is first needed; each line is one answer, on disk when
-``note`` returns. The file is locked (flock) for as long as its process lives, however that ends: whoever gets the lock
-may write down what a dead process has left. A line may be written down twice, for the second time changes nothing.
+One file for each process, ``answers-INSTANCE.N.jsonl``, created when it is first needed. Each line is one answer, and
+is on disk when ``note`` returns. A process locks its file (flock) for as long as it lives; if another process can lock
+it, the owner is dead, and its answers can be recorded. A line may be recorded twice: recording is idempotent.
 
 Called by one thread at a time.
 """
@@ -16,95 +16,63 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 from urllib.parse import quote
 
 import structlog
 
 from watchdog.core.model import Outcome, Status
+from watchdog.store.records import Answer
 
 log = structlog.get_logger(__name__)
 
 _FILE_LIMIT_BYTES: Final = 16 << 20
-"""Nobody has that many answers in hand; what is longer is not ours to read."""
+"""No process has so many answers waiting; a larger file is not a journal."""
 
 _SPARE_LINES: Final = 1000
-"""So many lines that are done with may stand in the file before it is written anew."""
+"""How many lines of recorded answers the file may have before it is rewritten."""
+
+_TYPES: Final = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Answer).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """An attempt's answer by itself: all that is written when the attempt is closed, and by whose claim.
+def to_json(answer: Answer) -> dict[str, Any]:
+    return asdict(answer) | {"replied_at": None if answer.replied_at is None else answer.replied_at.isoformat()}
 
-    ``status`` is what the task becomes, None where it goes on ``wake_seconds`` later.
-    """
 
-    attempt_id: int
-    attempt: int
-    task_id: str
-    room_id: str
-    app_id: int | None
-    instance: str
-    token: str
-    outcome: Outcome
-    replied_at: datetime | None
-    http_status: int | None
-    code: str | None
-    message: str | None
-    request_id: str | None
-    detail: str | None
-    status: Status | None
-    wake_seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"replied_at": None if self.replied_at is None else self.replied_at.isoformat()}
-
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> "Closing":
-        """Read what ``as_json`` wrote. Raises ValueError for anything else."""
-        try:
-            replied_at, status = values["replied_at"], values["status"]
-            closing = cls(
-                **dict(values)
-                | {
-                    "outcome": Outcome(values["outcome"]),
-                    "status": None if status is None else Status(status),
-                    "replied_at": None if replied_at is None else datetime.fromisoformat(replied_at),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no answer: {error}") from error
-        texts: list[Any] = [closing.task_id, closing.room_id, closing.instance, closing.token]
-        texts += [
-            text for text in (closing.code, closing.message, closing.request_id, closing.detail) if text is not None
-        ]
-        numbers: list[Any] = [closing.attempt_id, closing.attempt]
-        numbers += [number for number in (closing.app_id, closing.http_status) if number is not None]
-        wake: Any = closing.wake_seconds
-        if (
-            not all(type(number) is int for number in numbers)
-            or not all(type(text) is str for text in texts)
-            or not isinstance(wake, int | float)
-            or (closing.replied_at is not None and closing.replied_at.tzinfo is None)
-        ):
-            raise ValueError("no answer: a value of another kind than was written")
-        return closing
+def from_json(values: Mapping[str, Any]) -> Answer:
+    """Read what ``to_json`` wrote. Raises ValueError for anything else."""
+    try:
+        replied_at, status = values["replied_at"], values["status"]
+        parsed = {
+            "outcome": Outcome(values["outcome"]),
+            "status": None if status is None else Status(status),
+            "replied_at": None if replied_at is None else datetime.fromisoformat(replied_at),
+            "wake_seconds": float(values["wake_seconds"]),
+        }
+        answer = Answer(**dict(values) | parsed)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an answer: {error}") from error
+    if any(type(getattr(answer, name)) not in types for name, types in _TYPES.items()):
+        raise ValueError("not an answer: a value has the wrong type")
+    if answer.replied_at is not None and answer.replied_at.tzinfo is None:
+        raise ValueError("not an answer: a time without its zone")
+    return answer
 
 
 @dataclass(slots=True)
 class Left:
-    """What a dead process has left, locked against everybody else until ``release``."""
+    """The file of a dead process, locked until ``release``."""
 
     path: Path
-    closings: list[Closing] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     bad: list[bytes] = field(default_factory=list)
     is_foreign: bool = False
-    """It belongs to another database."""
+    """Whether the answers belong to another database."""
 
     _descriptor: int = -1
 
     def done(self) -> None:
-        """It has been written down: the file is removed, and what could not be read is kept beside it."""
+        """Remove the file, because its answers are recorded; lines that could not be read are kept in a second file."""
         if self.bad:
             aside = self.path.with_suffix(".bad")
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -116,7 +84,7 @@ class Left:
                 "journal_lines_unreadable",
                 lines=len(self.bad),
                 file=str(aside),
-                next_step="these answers are not in the ledger: read them, then remove the file",
+                next_step="the ledger does not have these answers: read them, then remove the file",
             )
         self.path.unlink(missing_ok=True)
 
@@ -125,10 +93,10 @@ class Left:
 
 
 class AnswerJournal:
-    """One process's journal in ``directory``, and whatever others have left there for the same ``database``."""
+    """This process's journal in ``directory``, and the files of dead processes there for the same ``database``."""
 
     def __init__(self, directory: Path, database: str, instance: str) -> None:
-        """``database`` says which one it is, without a secret. Nothing is touched yet."""
+        """``database`` identifies the database without a secret. No file is created yet."""
         self.directory = directory
         self._database = database
         self._name = f"answers-{quote(instance, safe='')}"
@@ -140,19 +108,19 @@ class AnswerJournal:
         self._pending: dict[int, bytes] = {}
         self._said: set[Path] = set()
 
-    def note(self, closings: Sequence[Closing]) -> None:
-        """Have these on disk when this returns. Raises OSError, and then none of them is."""
-        lines = {closing.attempt_id: self._line(closing) for closing in closings}
+    def note(self, answers: Sequence[Answer]) -> None:
+        """Write these answers to disk. Raises OSError if none of them was written."""
+        lines = {answer.attempt_id: self._line(answer) for answer in answers}
         if self._path is None:
             self._begin()
-        # Not appended: half of a line that found no room is overwritten by the next one.
+        # At an offset, not appended: the next line overwrites one that was written in part because the disk was full.
         written = _write(self._descriptor, b"".join(lines.values()), self._size)
         self._size += written
         self._lines += len(lines)
         self._pending |= lines
 
     def forget(self, attempt_ids: Collection[int]) -> None:
-        """These are in the database. Raises OSError, which may be passed over."""
+        """Drop answers that the database has. Raises OSError, which the caller may ignore."""
         for attempt_id in attempt_ids:
             self._pending.pop(attempt_id, None)
         if self._path is None:
@@ -170,7 +138,7 @@ class AnswerJournal:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Leave behind what is not in the database, and no empty file."""
+        """Close the file; remove it if the database has all its answers."""
         if self._path is not None:
             if not self._pending:
                 self._path.unlink(missing_ok=True)
@@ -178,7 +146,7 @@ class AnswerJournal:
             self._path = None
 
     def left(self) -> list[Left]:
-        """Everything that dead processes have left for this database, each to be released; nobody else sees it."""
+        """Lock and return the files of dead processes for this database; the caller must release each."""
         found: list[Left] = []
         for path in sorted(self.directory.glob("answers-*.jsonl")):
             try:
@@ -193,7 +161,7 @@ class AnswerJournal:
         return found
 
     def _begin(self) -> None:
-        """A new file, which nobody sees before it is locked."""
+        """Create the file under a hidden name and lock it before it gets its visible name."""
         self._segment += 1
         path = self.directory / f"{self._name}.{self._segment}.jsonl"
         hidden = self.directory / f".{path.name}.new"
@@ -214,12 +182,12 @@ class AnswerJournal:
             raise
         self._path, self._descriptor, self._size, self._lines = path, descriptor, 0, 0
 
-    def _line(self, closing: Closing) -> bytes:
-        return json.dumps({"database": self._database} | closing.as_json()).encode() + b"\n"
+    def _line(self, answer: Answer) -> bytes:
+        return json.dumps({"database": self._database} | to_json(answer)).encode() + b"\n"
 
     def _take(self, path: Path) -> Left | None:
-        """Lock and read a file; None when its process is alive, or somebody else was quicker."""
-        # A pipe of that name must not hold us up.
+        """Lock and read a file; None if its process is alive, or another process took the file first."""
+        # Non-blocking, because opening a named pipe would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         left = Left(path, _descriptor=descriptor)
         try:
@@ -239,22 +207,22 @@ class AnswerJournal:
 
     def _read(self, left: Left, size: int) -> None:
         if size > _FILE_LIMIT_BYTES:
-            raise OSError(f"{size} bytes are more than a journal ever has")
+            raise OSError(f"{size} bytes are more than a journal can have")
         data = b""
         while part := os.pread(left._descriptor, size + 1, len(data)):  # noqa: SLF001 - of the same module
             data += part
         *lines, rest = data.split(b"\n")
         if rest:
-            # Its process died while it wrote, so nobody was told that this answer was safe.
+            # The process died while it wrote this line, and had not reported the answer as safe.
             log.warning("journal_line_torn", file=str(left.path), bytes=len(rest))
-        known: dict[int, Closing] = {}
+        known: dict[int, Answer] = {}
         for line in lines:
             try:
                 values = json.loads(line)
                 if not isinstance(values, dict):
-                    raise TypeError("no object")  # noqa: TRY301 - one answer to all that is unreadable
+                    raise TypeError("not an object")  # noqa: TRY301 - one handler for all unreadable lines
                 database = values.pop("database", None)
-                closing = Closing.of_json(values)
+                answer = from_json(values)
             except (ValueError, TypeError, RecursionError):
                 left.bad.append(line)
                 continue
@@ -262,20 +230,20 @@ class AnswerJournal:
                 left.is_foreign = True
                 self._say_once(left.path, "journal_of_another_database", database=database, ours=self._database)
                 return
-            # Last words may be said twice.
-            known[closing.attempt_id] = closing
-        left.closings = list(known.values())
+            # An answer may have been written twice.
+            known[answer.attempt_id] = answer
+        left.answers = list(known.values())
 
     def _say_once(self, path: Path, event: str, **fields: object) -> None:
         if path not in self._said:
             self._said.add(path)
             log.warning(
-                event, file=str(path), next_step="it is left alone: its answers are not in the ledger", **fields
+                event, file=str(path), next_step="the file is kept; the ledger does not have its answers", **fields
             )
 
 
 def _write(descriptor: int, data: bytes, offset: int | None) -> int:
-    """All of it, at ``offset`` or at the end, on disk when this returns."""
+    """Write all of ``data`` at ``offset``, None for the end, and flush it to disk."""
     view = memoryview(data)
     done = 0
     while done < len(data):

@@ -1,4 +1,4 @@
 """What commands and checks read: tasks, history, the situation, health, privileges, exports.
 
-Nothing here is used by the daemon's own work, and hardly anything writes.
+The daemon does not use it; hardly anything here writes.
 """

@@ -1,7 +1,7 @@
-"""The whole history, page by page: constant memory, and no transaction that stays open while a reader is slow.
+"""The whole history, page by page: constant memory, and no transaction stays open while a reader is slow.
 
-A long read would keep SQLite's WAL growing and PostgreSQL from cleaning up, so that each page is a transaction of its
-own. Pages follow the ledger's ids; what is recorded after the beginning belongs to the next export.
+During a long read SQLite's WAL would grow and PostgreSQL could not vacuum, so each page is a transaction of its own.
+Pages follow the ledger's ids; rows that are recorded after the beginning belong to the next export.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from watchdog.store import statements as sql
 from watchdog.store.engine import reading
-from watchdog.store.reports.tasks import HISTORY, Row, as_row, first_recorded
-from watchdog.store.tables import attempts
+from watchdog.store.reports.history import HISTORY, Row, as_row, first_recorded
+from watchdog.store.tables import NOW, attempts
 
 PAGE: Final = 500
 
@@ -22,12 +21,12 @@ LEDGER_COLUMNS: Final = tuple(attempts.c.keys())
 HISTORY_COLUMNS: Final = tuple(HISTORY.c.keys())
 
 _OUT_OF_ORDER: Final = 10_000
-"""Rows are numbered before they are committed, so that a few may be older than their neighbours."""
+"""How many rows may be out of order: a row gets its id before it is committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Ids above ``after``, up to ``last``, and the times wanted of them; ``newest`` is the ledger's last id."""
+    """Ids above ``after`` up to ``last``, times from ``since`` to ``until``; ``newest`` is the ledger's last id."""
 
     after: int
     last: int
@@ -46,11 +45,11 @@ class _Stretch:
 
 
 Moment = datetime | timedelta | None
-"""A moment, or so long before now."""
+"""A time, or a duration before now."""
 
 
 def ledger(engine: sa.Engine, since: Moment, until: Moment) -> Iterator[Sequence[Row]]:
-    """All attempts recorded from ``since`` on and before ``until``, by id, in pages. Raises DatabaseError."""
+    """Yield pages of all attempts recorded from ``since`` on and before ``until``, by id. Raises DatabaseError."""
     stretch = _stretch(engine, since, until)
     after = stretch.after
     while True:
@@ -64,10 +63,10 @@ def ledger(engine: sa.Engine, since: Moment, until: Moment) -> Iterator[Sequence
 
 
 def history(engine: sa.Engine, since: Moment, until: Moment) -> Iterator[Sequence[Row]]:
-    """The rows of ``zego_stop_history`` whose last attempt was then, in its order, in pages. Raises DatabaseError."""
+    """Yield pages of the rows of ``zego_stop_history`` whose last attempt was in that time. Raises DatabaseError."""
     stretch = _stretch(engine, since, until)
     later = attempts.alias("later")
-    # A task that goes on while we write is not lost, nor told twice: later means later as of the beginning.
+    # Compared with the attempts at the beginning: a task that gets another attempt meanwhile appears exactly once.
     is_last = ~sa.exists(
         sa.select(later.c.id).where(
             later.c.task_id == attempts.c.task_id, later.c.id > attempts.c.id, later.c.id <= stretch.newest
@@ -88,14 +87,14 @@ def history(engine: sa.Engine, since: Moment, until: Moment) -> Iterator[Sequenc
             task_ids = [row.task_id for row in last]
             found = connection.execute(sa.select(*HISTORY.c).where(HISTORY.c.task_id.in_(task_ids)))
             rows = {row.task_id: as_row(row) for row in found}
-        # One that has just been pruned is gone from the view.
+        # A task that was just pruned is no longer in the view.
         yield [rows[task_id] for task_id in task_ids if task_id in rows]
         after = last[-1].id
 
 
 def _stretch(engine: sa.Engine, since: Moment, until: Moment) -> _Stretch:
     with reading(engine) as connection:
-        now = connection.execute(sql.NOW).scalar_one()
+        now = connection.execute(NOW).scalar_one()
         begin, end = (now - moment if isinstance(moment, timedelta) else moment for moment in (since, until))
         newest = connection.execute(sa.select(sa.func.max(attempts.c.id))).scalar_one() or 0
         first = 0 if begin is None else first_recorded(connection, begin)

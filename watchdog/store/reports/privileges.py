@@ -1,4 +1,4 @@
-"""What the daemon's role may do on PostgreSQL, and what it must be able to."""
+"""The rights that the daemon's role needs on PostgreSQL, and those that it lacks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ NEEDED: Final[Mapping[str, Sequence[str]]] = {
     "zego_stop_history": ("SELECT",),
     **{table.name: _ROWS for table in metadata.sorted_tables},
 }
-"""The rights that the daemon uses; docs/roles.sql grants them."""
+"""The rights that the daemon needs; docs/roles.sql grants them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Privileges:
-    """Who we are to the database; ``missing`` are rights of ours as in ``GRANT``: 'DELETE ON zego_tasks'."""
+    """The role of this connection; ``missing`` rights are written as in ``GRANT``: 'DELETE ON zego_tasks'."""
 
     role: str
     is_superuser: bool
@@ -29,7 +29,7 @@ class Privileges:
 
 
 def privileges(engine: sa.Engine) -> Privileges | None:
-    """None on SQLite, which knows no roles. Raises DatabaseError."""
+    """Return None on SQLite, which has no roles. Raises DatabaseError."""
     if engine.dialect.name != "postgresql":
         return None
     with reading(engine) as connection:

@@ -1,0 +1,110 @@
+"""People, not heads: what is made of the vendor's two answers, and what in doubt."""
+
+import httpx2
+import pytest
+
+from tests.support.room_api import APP, bench, page
+from tests.support.stopping_bench import reply
+from watchdog.core.model import RoomUser
+from watchdog.core.people import BOTS_AT_MOST
+from watchdog.zego.replies import UserList
+
+PATTERNS = ("asr-*", "agent[0-9]")
+
+
+ALICE, BOT, RECORDER = ("alice", 2), ("asr-1", 1), ("recorder", 4)
+
+
+@pytest.mark.parametrize(
+    ("users", "number", "others"),
+    [
+        ([], 0, 0),
+        ([ALICE], 1, 0),
+        ([BOT], 0, 1),
+        ([BOT, ALICE], 1, 1),
+        ([RECORDER], 0, 1),
+        ([RECORDER, BOT], 0, 2),
+        ([RECORDER, BOT, ALICE], 1, 2),
+        ([("asr-9", 4), ALICE], 1, 1),  # a bot that is an admin is subtracted once
+        ([("asr-9", 4), BOT, ("agent7", 0)], 0, 3),
+        ([("agentX", 1)], 1, 0),
+    ],
+)
+async def test_people_are_those_who_are_neither_admins_nor_bots(
+    users: list[tuple[str, int]], number: int, others: int
+) -> None:
+    async with bench(*PATTERNS) as it:
+        assert await it.ask(*users) == (number, others)
+
+
+async def test_without_patterns_nobody_is_listed() -> None:
+    async with bench() as it:
+        assert await it.ask(BOT, RECORDER) == (1, 1)
+        assert it.vendor.lists == []
+
+
+async def test_only_where_all_of_them_could_be_bots_are_they_listed() -> None:
+    async with bench("*-bot") as it:
+        assert await it.ask(RECORDER) == (0, 1)
+        assert it.vendor.lists == []
+        many = [(f"{number}-bot", 1) for number in range(BOTS_AT_MOST + 1)]
+        assert await it.ask(*many) == (BOTS_AT_MOST + 1, 0)
+        assert it.vendor.lists == []
+        assert await it.ask(*many[1:]) == (0, BOTS_AT_MOST)
+        assert it.vendor.lists == ["room"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx2.ConnectError("refused"),
+        httpx2.ReadTimeout("slow"),
+        reply(207),
+        reply(100000005),
+        httpx2.Response(502, text="bad gateway"),
+        reply(0),
+        reply(0, Data={"UserList": None}),
+        reply(0, Data={"UserList": [{"UserName": "no id"}]}),
+        reply(0, Data={"UserList": ["asr-1"]}),
+        reply(0, Data=page([BOT], marker="7")),
+    ],
+    ids=["refused", "late", "throttled", "credentials", "html", "no data", "no list", "no id", "no user", "more"],
+)
+async def test_in_doubt_they_are_people(answer: httpx2.Response | Exception) -> None:
+    async with bench(*PATTERNS) as it:
+        it.vendor.list_reply = answer
+        assert await it.ask(BOT, RECORDER) == (1, 1)
+
+
+async def test_somebody_who_comes_between_the_two_questions_counts() -> None:
+    async with bench(*PATTERNS) as it:
+        it.vendor.listed = [BOT, ("asr-2", 1), ALICE]
+        assert await it.ask(BOT, ("asr-2", 1)) == (1, 1)
+        it.vendor.listed = [BOT]
+        it.clock.advance(1)
+        assert (await it.ask(BOT, ALICE))[0] == 1
+
+
+async def test_one_room_is_listed_once_a_second() -> None:
+    async with bench(*PATTERNS) as it:
+        began = it.clock.monotonic()
+        for _ in range(3):
+            await it.ask(BOT)
+        assert it.clock.monotonic() - began == pytest.approx(2 / 0.98, abs=0.02)
+        it.vendor.users = [BOT]
+        await it.occupancy.ask(APP, ["another"])
+        assert it.clock.monotonic() - began == pytest.approx(2 / 0.98, abs=0.02)
+
+
+async def test_a_list_is_read_from_the_wire() -> None:
+    async with bench() as it:
+        it.vendor.list_reply = reply(
+            0,
+            Data={
+                "Marker": "9",
+                "UserList": [{"UserId": "a", "UserName": None, "UserRole": "x"}, page([BOT])["UserList"][0]],
+            },
+        )
+        listed = await it.zego.user_list(APP, "room", limit=2, marker="3")
+        assert isinstance(listed, UserList)
+        assert (listed.users, listed.marker) == ((RoomUser("a", "", None), RoomUser("asr-1", "n", 1)), "9")

@@ -1,0 +1,87 @@
+"""How much is claimed at once, whose turn it is, and when another sweep is needed."""
+
+import asyncio
+
+import pytest
+
+from tests.support.stopping_bench import bench, empty_room, reply
+from tests.support.time_travel import World
+
+
+@pytest.mark.parametrize("rate", [0.6, 1, 10, 50, 1000])
+async def test_the_last_one_claimed_gets_its_turn_within_its_lease(world: World, rate: float) -> None:
+    """Otherwise it is given back unsent, claimed again, is the last one again, and nothing is ever sent."""
+    stop = {"requests_per_second": rate, "request_timeout_seconds": 8, "lease_seconds": 10.5, "concurrency": 1000}
+    async with bench(world, stop=stop) as it:
+        most, full = it.parts.workload.capacity()
+        assert 1 <= most <= max(1, rate * 2.5 / 2)
+        assert full == set()
+
+
+async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -> None:
+    async with bench(world, stop={"requests_per_second": 10}) as it:
+        for number in range(40):
+            world.app.start(f"slow{number}", f"room{number}", user_count=2)
+            world.app.people(f"room{number}", 0)
+        await it.sweep()
+        await empty_room(it, "other", "other", app_id=2)
+        world.advance(60)
+        await it.parts.sweeper.run_once()
+        held = {world.task(f"slow{number}")["claimed_by"] for number in range(40)} - {None}
+        assert held
+        other = world.task("other")
+        # By now it may even have been stopped.
+        assert other["claimed_by"] or other["status"] == "stopped", "though its room was the last to become empty"
+        await it.parts.stopper.drain()
+
+
+class TestProgress:
+    """Who sweeps is told when another sweep would find something to do, and not with every task that has ended."""
+
+    @pytest.mark.parametrize(
+        ("code", "people", "told"), [(0, 0, False), (410001002, 0, False), (410000001, 0, True), (0, 1, True)]
+    )
+    async def test_when_something_was_given_back(self, world: World, code: int, people: int, *, told: bool) -> None:
+        progress: list[None] = []
+        async with bench(world, on_progress=lambda: progress.append(None)) as it:
+            await empty_room(it)
+            it.vendor.people["room"] = people
+            it.vendor.stop_replies.append(reply(code))
+            await it.after(45)
+            assert it.outcomes()
+            assert bool(progress) == told
+
+    @pytest.mark.parametrize(("tasks", "told"), [(3, False), (6, True)])
+    async def test_when_more_was_due_than_could_be_taken(self, world: World, tasks: int, *, told: bool) -> None:
+        progress: list[None] = []
+        async with bench(world, on_progress=lambda: progress.append(None), stop={"concurrency": 1}) as it:
+            for number in range(tasks):
+                await empty_room(it, f"t{number}", f"room{number}")
+            world.advance(45)
+            assert (await it.parts.sweeper.run_once()).claimed == min(tasks, 4)
+            await it.parts.stopper.drain()
+            await asyncio.sleep(0)  # noqa: TID251 - no time: whoever waits for a task is told before us
+            assert bool(progress) == told
+
+    async def test_when_an_app_is_served_again(self, world: World) -> None:
+        progress: list[None] = []
+        async with bench(world, on_progress=lambda: progress.append(None)) as it:
+            for task in ("probe", "other"):
+                await empty_room(it, task, task)
+            it.vendor.stop_replies += [reply(100000005), reply(100000005)]
+            await it.after(45)
+            progress.clear()
+            world.advance(61)
+            await it.parts.sweeper.run_once()
+            await it.parts.stopper.drain()
+            assert len(it.vendor.stops) == 3
+            assert progress
+
+
+async def test_who_waits_for_its_turn_is_in_nobodys_way(sqlite_world: World) -> None:
+    """On SQLite, for there the pace goes by the event loop's time: on PostgreSQL, in virtual time, nobody waits."""
+    async with bench(sqlite_world, stop={"requests_per_second": 5, "concurrency": 1}) as it:
+        for task, app_id in (("first", 1), ("second", 1), ("others", 2)):
+            await empty_room(it, task, task, app_id=app_id)
+        await it.after(45)
+        assert it.vendor.stops.index("others") < it.vendor.stops.index("second")

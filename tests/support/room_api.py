@@ -1,0 +1,94 @@
+"""ZEGO's room API as ``Occupancy`` and ``Bots`` see it: a handler at the HTTP seam."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from tests.support.stopping_bench import reply
+from tests.support.time_travel import FakeClock
+from watchdog.core.model import Source
+from watchdog.services.bots import Bots
+from watchdog.services.occupancy import Occupancy
+from watchdog.zego.client import ZegoClient
+from watchdog.zego.pacing import Pace
+
+APP = 1
+
+
+class Now:
+    """What Occupancy wants of a Storage."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+
+    def now(self) -> Any:
+        return self._clock.now
+
+
+class Vendor:
+    def __init__(self) -> None:
+        self.users: list[tuple[str, int]] = []
+        self.admins: int | None = None
+        self.listed: list[tuple[str, int]] | None = None
+        self.list_reply: httpx2.Response | Exception | None = None
+        self.lists: list[str] = []
+        self.counts = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        parameters = request.url.params
+        if parameters["Action"] == "DescribeUserNum":
+            self.counts += 1
+            await self.gate.wait()
+            admins = sum(role == 4 for _, role in self.users) if self.admins is None else self.admins
+            rooms = parameters.get_list("RoomId[]")
+            counts = [{"RoomId": room, "UserCount": len(self.users), "AdminUserCount": admins} for room in rooms]
+            return reply(0, Data={"UserCountList": counts})
+        self.lists.append(parameters["RoomId"])
+        if isinstance(self.list_reply, Exception):
+            raise self.list_reply
+        if self.list_reply is not None:
+            return self.list_reply
+        return reply(0, Data=page(self.users if self.listed is None else self.listed))
+
+
+def page(users: Sequence[tuple[str, int]], marker: str = "") -> dict[str, Any]:
+    return {
+        "Marker": marker,
+        "UserList": [{"UserId": user, "UserName": "n", "UserRole": role} for user, role in users],
+    }
+
+
+class Bench:
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self.clock = FakeClock()
+        self.vendor = Vendor()
+        self.zego = ZegoClient(
+            {APP: "secret"},
+            asr_url="http://zego/",
+            rtc_url="http://zego/",
+            timeout_seconds=8,
+            clock=self.clock,
+            transport=httpx2.MockTransport(self.vendor),
+        )
+        bots = Bots(patterns, self.zego, Pace(0, clock=self.clock), self.clock)
+        self.occupancy = Occupancy(self.zego, Pace(0, clock=self.clock), Now(self.clock), bots=bots)  # type: ignore[arg-type] # its now()
+
+    async def ask(self, *users: tuple[str, int]) -> tuple[int | None, int]:
+        self.vendor.users = list(users)
+        evidence = (await self.occupancy.ask(APP, ["room"]))["room"]
+        assert evidence.source == Source.API
+        return evidence.user_count, evidence.others
+
+
+@asynccontextmanager
+async def bench(*patterns: str) -> AsyncIterator[Bench]:
+    it = Bench(patterns)
+    try:
+        yield it
+    finally:
+        await it.zego.aclose()

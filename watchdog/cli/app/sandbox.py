@@ -1,0 +1,87 @@
+"""``sandbox``: the fake ZEGO."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_Host = Annotated[str, typer.Option(help="The address to listen on.")]
+_Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")]
+_AppId = Annotated[int, typer.Option(min=1, max=2**32 - 1, help="The AppId it accepts.")]
+_ServerSecretFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with the ServerSecret; default $ZEGO_SANDBOX_SERVER_SECRET, then ZEGO's documented example.",
+    ),
+]
+_CallbackSecretFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with the callback secret; default $ZEGO_SANDBOX_CALLBACK_SECRET, then ZEGO's example.",
+    ),
+]
+_ScriptFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A YAML script of joins, leaves and faults.")]
+_Seed = Annotated[int | None, typer.Option(help="Makes TaskIds and random faults repeatable; default random.")]
+_MaxIdle = Annotated[int, typer.Option(min=30, max=1800, help="MaxIdleTime of tasks that set none, seconds.")]
+_Concurrency = Annotated[int, typer.Option(min=0, help="Maximum number of running tasks; 0 is unlimited.")]
+_StartRate = Annotated[int, typer.Option(min=0, help="Start requests per second; 0 is unlimited.")]
+_StopRate = Annotated[int, typer.Option(min=0, help="Stop requests per second.")]
+_UserNumRate = Annotated[int, typer.Option(min=0, help="DescribeUserNum requests per second.")]
+_UserListRate = Annotated[int, typer.Option(min=0, help="DescribeUserList requests per second.")]
+_ClockOffset = Annotated[float, typer.Option(help="How far its clock is ahead of this machine's, seconds.")]
+_CrashTimeout = Annotated[
+    float, typer.Option(min=0, help="How long a crashed client still counts as present, seconds.")
+]
+_CallbackUrl = Annotated[str | None, typer.Option(metavar="URL", help="Send callbacks to this URL; default: none.")]
+
+
+def sandbox(  # noqa: PLR0913  # a parameter is an option
+    *,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8766,
+    app_id: _AppId = 12345,
+    server_secret_file: _ServerSecretFile = None,
+    script: _ScriptFile = None,
+    seed: _Seed = None,
+    max_idle: _MaxIdle = 120,
+    concurrency: _Concurrency = 10,
+    start_rate: _StartRate = 10,
+    stop_rate: _StopRate = 10,
+    user_num_rate: _UserNumRate = 10,
+    user_list_rate: _UserListRate = 200,
+    clock_offset: _ClockOffset = 0.0,
+    crash_timeout: _CrashTimeout = 100.0,
+    callback_url: _CallbackUrl = None,
+    callback_secret_file: _CallbackSecretFile = None,
+) -> None:
+    """Run a fake ZEGO server to test an integration.
+
+    \b
+    Examples:
+      zego-watchdog sandbox
+      zego-watchdog sandbox --port 0 --seed 1 --script rooms.yaml
+      zego-watchdog sandbox --app-id 1234567890 --server-secret-file secret --stop-rate 2
+
+    It checks signatures and rate limits, keeps rooms, ends idle tasks, and injects faults on request. Set zego.asr_url
+    and zego.rtc_url to the address it prints.
+    """
+    from watchdog.sandbox import Limits, Sandbox
+    from watchdog.sandbox.command import read_secret, serve
+
+    sandbox = Sandbox(
+        {app_id: read_secret("ServerSecret", server_secret_file, os.environ)},
+        host=host,
+        port=port,
+        seed=seed,
+        limits=Limits(start=start_rate, stop=stop_rate, user_num=user_num_rate, user_list=user_list_rate),
+        concurrent_tasks=concurrency,
+        max_idle_seconds=max_idle,
+        clock_offset_seconds=clock_offset,
+        crash_timeout_seconds=crash_timeout,
+        callback_url=callback_url,
+        callback_secrets={app_id: read_secret("callback secret", callback_secret_file, os.environ)},
+    )
+    serve(sandbox, script, typer.echo)

@@ -1,0 +1,160 @@
+"""Checks of the database: role, settings, triggers, clock, daemons, hints, and what past stops say."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from watchdog import SCHEMA_VERSION
+from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
+from watchdog.clock import Clock
+from watchdog.config.settings import Config
+from watchdog.errors import ConfigError, DatabaseError
+from watchdog.shipped import shipped
+from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, vitals
+from watchdog.store.reports.privileges import Privileges, privileges
+from watchdog.store.reports.situation import Returns, Windows, learned
+from watchdog.wiring.database import opened
+
+_DATABASE_CLOCK_SECONDS: Final = 2.0
+_HINT_SECONDS: Final = 3600.0
+_RETURNS_SHARE: Final = 0.05
+_WAL_RESET: Final = ((3, 7, 0), (3, 51, 2))
+"""The SQLite versions in which several writers can, rarely, corrupt a database in WAL mode."""
+
+
+def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
+    try:
+        with opened(config) as database:
+            yield from _role(privileges(database))
+            before = clock.time()
+            found = vitals(database)
+            offset = found.now.timestamp() - (before + clock.time()) / 2
+            yield ok("database", f"{config.database.safe_url}: {found.server}, schema {SCHEMA_VERSION}")
+            if config.database.is_sqlite:
+                yield judge_sqlite(found.server.removeprefix("SQLite "))
+            yield from _settings(found)
+            yield _triggers(found.triggers, config, database.dialect.name)
+            yield _database_clock(offset, config)
+            yield _daemons(all_daemons(database)[1])
+            yield _hints(hints(database))
+            yield from _learned(*learned(database), config)
+    except ConfigError as error:
+        yield failed("database", error, "see: zego-watchdog migrate --help")
+    except DatabaseError as error:
+        yield failed("database", error, f"check that {config.database.safe_url} is correct, running and writable")
+
+
+def _role(found: Privileges | None) -> Iterator[Finding]:
+    if found is None:
+        return
+    if found.missing:
+        todo = f"grant it: GRANT {found.missing[0]} TO {found.role}; docs/roles.sql has all rights"
+        lacks = f"{found.role} lacks {'; '.join(found.missing)}"
+        yield fail("role", lacks, todo, Blame.CONFIGURATION)
+    elif found.is_superuser:
+        yield warn(
+            "role",
+            f"{found.role} is a superuser: a leaked password of the daemon opens the whole server",
+            "create a separate role for the daemon: docs/sql-roles.md",
+        )
+    else:
+        yield ok("role", f"{found.role} has every right it needs")
+
+
+def judge_sqlite(version: str) -> Finding:
+    """Whether this version of SQLite is safe with several writers."""
+    first, last = _WAL_RESET
+    if not first <= tuple(int(part) for part in re.findall(r"\d+", version)) <= last:
+        return ok("sqlite", version)
+    return warn(
+        "sqlite",
+        f"SQLite {version} has a rare bug (3.7.0 to 3.51.2) that can corrupt a database with several writers, such as "
+        "the application and the daemon",
+        "keep backups; for important data use SQLite 3.51.3 or later, or PostgreSQL",
+    )
+
+
+def _settings(found: Vitals) -> Iterator[Finding]:
+    if not found.writable:
+        yield fail("database", "it is read-only", "set database.url to the primary server", Blame.CONFIGURATION)
+    if found.journal_mode not in {None, "wal"}:
+        yield fail(
+            "database",
+            f"its journal mode is {found.journal_mode}: readers and writers block each other",
+            "move the file to a local disk; network file systems do not support the mode wal",
+        )
+
+
+def _triggers(existing: frozenset[str], config: Config, dialect: str) -> Finding:
+    expected = _expected_triggers(dialect)
+    if missing := sorted(expected - existing):
+        return fail(
+            "triggers",
+            f"missing or disabled: {', '.join(missing)}; hints have no effect without them",
+            f"create them again from migrations/sql, or restore {config.database.safe_url} from a backup",
+        )
+    return ok("triggers", f"all {len(expected)} exist")
+
+
+def _expected_triggers(dialect: str) -> frozenset[str]:
+    """The trigger names, read from the migrations, so there is no second list to maintain."""
+    names: set[str] = set()
+    for file in sorted((shipped("migrations") / "sql").glob(f"*_{dialect}.sql")):
+        for verb, name in re.findall(r"^(CREATE|DROP) TRIGGER (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            names.add(name) if verb == "CREATE" else names.discard(name)
+    return frozenset(names)
+
+
+def _database_clock(offset: float, config: Config) -> Finding:
+    if config.database.is_sqlite:
+        return ok("clock", "SQLite uses this machine's clock")
+    differs = f"the database clock differs from this machine's by {offset:+.1f} s"
+    if abs(offset) <= _DATABASE_CLOCK_SECONDS:
+        return ok("clock", differs)
+    found = f"{differs}; stored times use the database clock, log lines this machine's"
+    return warn("clock", found, "synchronise both with the same time server")
+
+
+def _daemons(daemons: Sequence[DaemonRow]) -> Finding:
+    alive = [daemon for daemon in daemons if daemon.alive]
+    if not alive:
+        return warn("daemon", "none is alive: nothing is watched", "start one: zego-watchdog run")
+    return ok("daemon", f"{len(alive)} alive: {', '.join(f'{one.instance} ({one.mode})' for one in alive)}")
+
+
+def _hints(found: Hints) -> Finding:
+    update = "write user_count when people join or leave: UPDATE zego_tasks SET user_count = ? WHERE room_id = ?"
+    if not found.active:
+        return ok("hints", "no task is active, so no hint is expected")
+    if found.newest_at is None:
+        return warn("hints", f"none of {found.active} active tasks has ever had one, so none can be due", update)
+    age = (found.now - found.newest_at).total_seconds()
+    if age > _HINT_SECONDS:
+        return warn(
+            "hints",
+            f"the newest one of {found.active} active tasks is {age / 3600:.1f} hours old: is the feed dead?",
+            update,
+        )
+    if found.with_hint < found.active:
+        return warn("hints", f"{found.active - found.with_hint} of {found.active} active tasks have none", update)
+    return ok("hints", f"all {found.active} active tasks have one, the newest {age:.0f} s old")
+
+
+def _learned(returns: Returns, windows: Windows | None, config: Config) -> Iterator[Finding]:
+    """What past stops say about the configuration; empty without stops."""
+    if returns.watched:
+        share = f"people came back after {returns.returned} of {returns.watched} stops of the last 24 hours"
+        if returns.returned > returns.watched * _RETURNS_SHARE:
+            yield warn("returns", share, "raise policy.grace_seconds: people return to rooms that look abandoned")
+        else:
+            yield ok("returns", share)
+    if windows is not None:
+        seen = (
+            f"ZEGO auto-stopped {windows.count} tasks, after a minimum of {windows.minimum:.0f} s and a median of "
+            f"{windows.median:.0f} s; policy.max_idle_seconds is {config.policy.max_idle_seconds:g}"
+        )
+        if windows.is_faster_than_configured:
+            todo = f"set policy.max_idle_seconds to {windows.median:.0f} or less, so the watchdog stops first"
+            yield warn("window", f"{seen}: ZEGO is faster than configured", todo)
+        else:
+            yield ok("window", seen)

@@ -1,0 +1,98 @@
+"""Checks of the program, its configuration and its secrets."""
+
+import importlib.metadata
+import os
+import platform
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import watchdog
+from watchdog.cli.checks.findings import Finding, fail, ok, warn
+from watchdog.config.settings import AppConfig, Config
+from watchdog.core.model import Mode
+
+
+def check_installation() -> Iterator[Finding]:
+    ours = Path(__file__).parents[2]
+    imported = Path(watchdog.__file__ or "").parent
+    namesake = _namesake()
+    own = "install zego-watchdog into its own virtual environment"
+    if imported != ours or not hasattr(watchdog, "__version__"):
+        yield fail("package", f"`import watchdog` finds {imported}, which is not this program", own)
+    elif namesake:
+        yield warn(
+            "package",
+            f"the file-watching library watchdog {namesake} is installed too; it has the same package name",
+            own,
+        )
+    else:
+        yield ok("package", f"zego-watchdog {watchdog.__version__} in {ours}")
+    yield ok("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _namesake() -> str | None:
+    try:
+        return importlib.metadata.version("watchdog")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_configuration(file: Path, config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    yield ok("configuration", f"{file.absolute()} is valid")
+    if not config.zego.apps:
+        yield warn(
+            "secrets",
+            "zego.apps is empty: ZEGO cannot be asked, and no task can be stopped",
+            "add your AppId with its server_secret_file to zego.apps",
+        )
+    for app in config.zego.apps:
+        yield ok("secrets", f"AppId {app.app_id}: {_origin(app)}")
+    if config.policy.mode is Mode.OBSERVE:
+        yield warn(
+            "policy",
+            "mode is observe: stops are recorded as would_stop, and no request is sent",
+            "set policy.mode to enforce when the recorded stops look right",
+        )
+    for warning in config.warnings:
+        found, _, todo = warning.rpartition("; ")
+        yield warn(warning.partition(".")[0], found or warning, todo)
+    if not any(warning.startswith("policy.") for warning in config.warnings) and config.policy.mode is Mode.ENFORCE:
+        yield ok("policy", f"mode enforce, verify {config.policy.verify}; fits ZEGO's windows of 120 and 150 seconds")
+    if config.http.listen:
+        yield ok("http", _served(config))
+    yield _journal(config.journal(environ))
+
+
+def _journal(folder: Path | None) -> Finding:
+    if folder is None:
+        kept = "in memory only, unless systemd provides a directory for the service (StateDirectory=)"
+        return ok(
+            "answers", f"while the database is unavailable, answers are kept {kept}; or set stop.journal_directory"
+        )
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return ok("answers", f"while the database is unavailable, answers are kept in {folder}")
+    return warn(
+        "answers",
+        f"this user cannot write to {folder}: while the database is unavailable, answers are in memory only",
+        "create it for the daemon's user, or set stop.journal_directory to another one",
+    )
+
+
+def _served(config: Config) -> str:
+    """What the daemon's HTTP server serves; metrics alone are a valid use."""
+    callbacks = [str(app.app_id) for app in config.zego.apps if app.callback_secrets]
+    taken = (
+        f"callbacks of AppId {', '.join(callbacks)}"
+        if callbacks
+        else "no callbacks, because no app has a callback secret"
+    )
+    token = "" if config.http.bearer_token is None else " with the token"
+    return f"{config.http.listen}: /metrics{token}; {taken}"
+
+
+def _origin(app: AppConfig) -> str:
+    if app.server_secret_file is None:
+        return "its secret is in the environment"
+    path = app.server_secret_file.path
+    return f"its secret is in {path}, mode {stat.S_IMODE(path.stat().st_mode):o}"

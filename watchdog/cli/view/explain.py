@@ -1,0 +1,120 @@
+"""The screen of ``explain``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from watchdog.cli.view import words
+from watchdog.cli.view.output import Column, heading, legible, say, show_pairs, show_table
+from watchdog.cli.view.tasks import styled
+from watchdog.core.model import Status, Task
+from watchdog.core.policy import Decision, Plan, Policy
+from watchdog.store.reports.history import Row
+from watchdog.store.reports.tasks import Biography
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One task; ``decision`` is None if its row was deleted, ``plan`` unless it is active.
+
+    ``dead_feed_seconds`` is how long no hint has arrived for any room, None while the feed is alive.
+    """
+
+    task_id: str
+    story: Biography
+    policy: Policy
+    decision: Decision | None
+    plan: Plan | None
+    dead_feed_seconds: float | None
+
+
+def print_explanation(found: Explanation) -> None:
+    """Print evidence, decision, schedule and attempts."""
+    task, decision, now, attempts = found.story.task, found.decision, found.story.now, found.story.attempts
+    if task is None or decision is None:
+        gone = "its row was deleted by the application or by retention; its attempts are still recorded."
+        say(f"Task {found.task_id}: {gone}", "bold")
+    else:
+        app = f"AppId {task.app_id}" if task.app_id else "the default AppId"
+        say(f"Task {task.task_id} in room {task.room_id}, {app}: {task.status}", "bold")
+        heading("Evidence")
+        _print_evidence(task, now)
+        heading("Decision")
+        say(f"{decision.verdict}: {words.ruling(decision, now)}")
+        say(words.outlook(task, decision, found.policy, now))
+        if task.status is Status.ACTIVE:
+            _print_warnings(found)
+            heading("Schedule")
+            _print_schedule(task, found.plan, found.policy, now)
+    heading("Attempts" if attempts else "No attempt yet")
+    if attempts:
+        _print_attempts(attempts)
+
+
+def _print_warnings(found: Explanation) -> None:
+    if not found.story.daemon_alive:
+        say("No daemon is alive, so nothing is stopped. Start one: zego-watchdog run", "bold red")
+    if found.dead_feed_seconds is not None:
+        say(
+            f"The feed of hints seems dead: no hint for any room for {words.length(found.dead_feed_seconds)}. Only "
+            "stops that ZEGO confirms are made. Next step: zego-watchdog check",
+            "bold red",
+        )
+
+
+def _print_evidence(task: Task, now: datetime) -> None:
+    def moment(at: datetime | None, otherwise: str) -> str:
+        return otherwise if at is None else f"{words.since(at, now)} ({words.stamp(at)})"
+
+    people = "unknown" if task.user_count is None else str(task.user_count)
+    if task.user_count is not None and task.user_count_at is not None:
+        people += f", from {task.user_count_source} {moment(task.user_count_at, '')}"
+    show_pairs(
+        [
+            ("people", people),
+            ("last occupied", moment(task.last_occupied_at, "never seen")),
+            ("empty since", moment(task.empty_since, "-")),
+            ("started", moment(task.started_at, "-")),
+        ]
+    )
+
+
+def _print_schedule(task: Task, plan: Plan | None, policy: Policy, now: datetime) -> None:
+    def moment(at: datetime) -> str:
+        return f"{words.until(at, now)} ({words.stamp(at)})"
+
+    window = policy.max_idle_seconds if task.max_idle_seconds is None else task.max_idle_seconds
+    due = task.due_at or (plan and plan.due_at)
+    auto_stop = task.auto_stop_at or (plan and plan.auto_stop_at)
+    planned = "" if task.due_at else ", once a daemon has planned it"
+    on_hold = task.hold_until is not None and task.hold_until > now
+    claimed = task.claimed_by is not None and task.wake_at is not None and task.wake_at > now
+    show_pairs(
+        [
+            ("due", moment(due) + planned if due else "not before the room is known to be empty"),
+            ("auto-stop", moment(auto_stop) if auto_stop else f"{words.length(window)} after the room becomes empty"),
+            ("hold", moment(task.hold_until) if task.hold_until and on_hold else "none"),
+            (
+                "claim",
+                f"{task.claimed_by}, lease ends {words.until(task.wake_at, now)}"
+                if task.wake_at and claimed
+                else "none",
+            ),
+        ]
+    )
+
+
+def _print_attempts(rows: Sequence[Row]) -> None:
+    show_table(
+        [
+            Column("#", [str(row["attempt"] or "-") for row in rows], right=True),
+            Column("WHEN", [words.stamp(row["sent_at"] or row["recorded_at"]) for row in rows]),
+            Column("OUTCOME", [styled(row["outcome"]) for row in rows]),
+            Column("CODE", [row["code"] or "-" for row in rows]),
+            Column("REQUEST ID", [row["request_id"] or "-" for row in rows]),
+            Column("HTTP", [str(row["http_status"] or "-") for row in rows], spare=2),
+            Column("REASON", [row["reason"] for row in rows], spare=1),
+            Column("BY", [row["instance"] for row in rows], spare=3),
+        ],
+        below=[[legible(row[name]) for name in ("message", "detail") if row[name]] for row in rows],
+    )

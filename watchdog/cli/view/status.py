@@ -1,0 +1,128 @@
+"""The screen of ``status``."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.text import Text
+
+from watchdog.cli.view import words
+from watchdog.cli.view.output import show_pairs
+from watchdog.config.settings import Config
+from watchdog.core.model import Outcome, Status
+from watchdog.store.records import Activity, Instance
+from watchdog.store.reports.health import DaemonRow
+from watchdog.store.reports.situation import Returns, Situation, Windows
+
+Lines = list[tuple[str, str | Text]]
+"""Names and values; an empty name continues the value above it."""
+
+
+def print_status(config: Config, schema_version: str, found: Situation) -> None:
+    """Print the whole situation on one screen."""
+    now = found.now
+    ended = [f"{count:,} {status}" for status, count in found.by_status.items() if count and status != Status.ACTIVE]
+    latest = [f"{count:,} {outcome}" for outcome, count in found.latest.items()]
+    misses = found.latest.get(Outcome.AUTO_STOPPED, 0)
+    active = f"{found.by_status[Status.ACTIVE]:,} active"
+    show_pairs(
+        [
+            ("mode", f"{config.policy.mode}, verify {config.policy.verify}"),
+            ("database", f"{config.database.safe_url}, schema {schema_version}"),
+            *_daemon_lines(found.daemons, now),
+            *guard_lines(found.daemons, now),
+            ("tasks", active + (f"; ended: {words.listed(ended)}" if ended else "")),
+            ("rooms", f"{found.occupied:,} occupied, {found.empty:,} empty, {found.unknown:,} unknown"),
+            ("evidence", _evidence_age(found)),
+            ("next due", _next_due(found)),
+            ("longest empty", _longest_empty(found)),
+            ("last 24 hours", words.listed(latest) if latest else "no attempt"),
+            ("", Text(f"{misses:,} missed: ZEGO stopped first", "bold yellow") if misses else "none missed"),
+            ("came back", _returned(found.returns)),
+            ("ZEGO's window", _windows(found.windows, config)),
+            ("in flight", words.number(found.in_flight, "request")),
+            ("blocked apps", _blocked(found.blocked_apps)),
+        ]
+    )
+
+
+def guard_lines(daemons: Sequence[DaemonRow], now: datetime) -> Lines:
+    """Where a guard has tripped or is released; empty otherwise."""
+    lines: Lines = []
+    if tripped := [daemon for daemon in daemons if daemon.has_tripped]:
+        held = sum(daemon.guard_held or 0 for daemon in tripped)
+        since = min(daemon.guard_tripped_at for daemon in tripped if daemon.guard_tripped_at is not None)
+        told = (
+            f"TRIPPED {words.since(since, now)}, {words.number(held, 'task')} held back: too many rooms became empty "
+            "at once by hints alone. Next step: zego-watchdog guard"
+        )
+        lines.append(("guard", Text(told, "bold red")))
+    ends = [daemon.guard_released_until for daemon in daemons if daemon.alive and daemon.guard_released_until]
+    if ends and max(ends) > now:
+        lines.append(("" if lines else "guard", Text(f"released, ends {words.until(max(ends), now)}", "bold yellow")))
+    return lines
+
+
+def daemon_row(daemon: DaemonRow) -> Mapping[str, Any]:
+    """A daemon for JSON."""
+    names = [*Instance.__slots__, "started_at", "watching_since", "seen_at", "alive", *Activity.__slots__]
+    return {name: getattr(daemon, name) for name in (*names, "guard_released_until")}
+
+
+def _daemon_lines(daemons: Sequence[DaemonRow], now: datetime) -> Lines:
+    alive = [daemon for daemon in daemons if daemon.alive]
+    if alive:
+        return [("" if number else "daemons", _daemon_line(daemon, now)) for number, daemon in enumerate(alive)]
+    last = f" The last one was seen {words.since(daemons[0].seen_at, now)}: {daemons[0].instance}." if daemons else ""
+    return [("daemons", Text(f"NONE IS ALIVE: nothing is watched.{last} Start one: zego-watchdog run", "bold red"))]
+
+
+def _daemon_line(daemon: DaemonRow, now: datetime) -> str:
+    work = "" if daemon.in_flight is None else f" {daemon.in_flight} tasks in work, {daemon.requests} requests so far;"
+    return (
+        f"{daemon.instance}: {daemon.mode}, seen {words.since(daemon.seen_at, now)},"
+        f" watching for {words.length((now - daemon.watching_since).total_seconds())};{work}"
+        f" process {daemon.pid} on {daemon.host}, version {daemon.version}"
+    )
+
+
+def _evidence_age(found: Situation) -> str:
+    if found.oldest_evidence_at is None:
+        return "none"
+    return f"the oldest is from {words.since(found.oldest_evidence_at, found.now)}"
+
+
+def _returned(returns: Returns) -> str | Text:
+    if not returns.watched:
+        return "no stops to measure"
+    share = f"{returns.returned / returns.watched:.1%} of {words.number(returns.watched, 'stop')}"
+    return Text(share, "bold yellow") if returns.returned else share
+
+
+def _windows(windows: Windows | None, config: Config) -> str | Text:
+    configured = f"configured {words.length(config.policy.max_idle_seconds)}"
+    if windows is None:
+        return f"{configured}; none measured: ZEGO has auto-stopped no task with a known empty time"
+    line = (
+        f"{configured}; measured {windows.count:,} times: minimum {words.length(windows.minimum)},"
+        f" median {words.length(windows.median)}"
+    )
+    if windows.is_faster_than_configured:
+        return Text(f"{line}. ZEGO IS FASTER: lower policy.max_idle_seconds", "bold yellow")
+    return line
+
+
+def _next_due(found: Situation) -> str:
+    if found.next_due_at is None:
+        return "nothing planned"
+    return f"{words.until(found.next_due_at, found.now)} ({words.stamp(found.next_due_at)}), task {found.next_task_id}"
+
+
+def _longest_empty(found: Situation) -> str:
+    return "-" if found.longest_empty_since is None else f"since {words.since(found.longest_empty_since, found.now)}"
+
+
+def _blocked(apps: Sequence[int]) -> str | Text:
+    if not apps:
+        return "none"
+    return Text(f"{words.listed(apps)}: ZEGO refuses all their requests. Next step: zego-watchdog check", "bold red")

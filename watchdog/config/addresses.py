@@ -1,0 +1,74 @@
+"""Addresses in the configuration: each function returns the value as it is used, or raises ValueError."""
+
+import ipaddress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from watchdog.logs.redaction import scrub
+
+
+def database_url(value: SecretStr) -> SecretStr:
+    """Accept SQLite and PostgreSQL only, and name the driver as SQLAlchemy needs it."""
+    url = value.get_secret_value()
+    scheme, separator, rest = url.partition("://")
+    match scheme if separator else "":
+        case "sqlite":
+            if not rest.startswith("/"):
+                raise ValueError("a SQLite URL has three slashes before the path: sqlite:///zego-watchdog.db")
+            if rest.partition("?")[0] in {"/", "/:memory:"}:
+                raise ValueError("a database in memory ends with its process; name a file: sqlite:///zego-watchdog.db")
+            return value
+        case "postgresql" | "postgres" | "postgresql+psycopg":
+            try:
+                _ = urlsplit(url).port
+            except ValueError:
+                # Not chained: the exception carries a part of the URL.
+                raise ValueError(
+                    "its host and port cannot be read; write postgresql://user@host:5432/database, and "
+                    "percent-encode special characters in a password, or use database.password_file"
+                ) from None
+            return SecretStr(f"postgresql+psycopg://{rest}")
+        case _:
+            raise ValueError(
+                "must begin with sqlite:/// (three slashes, then a path) or postgresql://user@host/database"
+            )
+
+
+def vendor_url(value: str) -> str:
+    """Accept plain HTTP for this machine only; an empty value stays empty."""
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in value:
+        raise ValueError(f"{scrub(value)!r} is not a plain address such as https://rtc-api.zego.im/")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError(f"{value!r} would send signatures unencrypted; write https:// (http is for 127.0.0.1 only)")
+    return value if value.endswith("/") else value + "/"
+
+
+def listen_address(value: str) -> str:
+    """Accept a host and a port; an empty value stays empty."""
+    host, _, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    is_port = port.isascii() and port.isdecimal() and int(port[:6]) < 1 << 16
+    if value and (not bare or not is_port or (":" in bare) != (host != bare) or not set("/@ []").isdisjoint(bare)):
+        raise ValueError(f"{value!r} is not a host and a port; write 127.0.0.1:8765, or [::1]:8765")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def absolute_path(value: str) -> str:
+    """Refuse a relative path, which depends on the working directory; an empty value stays empty."""
+    if value and not Path(value).is_absolute():
+        raise ValueError(f"{value!r} is not an absolute path; write for example /var/lib/zego-watchdog")
+    return value

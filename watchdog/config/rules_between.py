@@ -1,0 +1,61 @@
+"""Rules between sections: what contradicts, and what is allowed but may surprise. One line each, naming the keys."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from watchdog.core.model import Mode, Verify
+from watchdog.core.policy import VENDORS_NEWER_WINDOW_SECONDS
+
+if TYPE_CHECKING:
+    from watchdog.config.settings import Config
+
+
+def conflicts(config: "Config") -> Iterator[str]:
+    """Say why the sections contradict each other, and how to correct it."""
+    policy, poll = config.policy, config.schedule.poll_seconds
+    if policy.mode is Mode.ENFORCE and not config.zego.apps:
+        yield (
+            "policy.mode is enforce, but zego.apps is empty, so stop requests cannot be signed; "
+            "add an app with its server_secret_file to zego.apps, or set policy.mode to observe"
+        )
+    if policy.verify is not Verify.OFF and not config.zego.rtc_url:
+        yield (
+            f"policy.verify is {policy.verify}, but zego.rtc_url is empty, so ZEGO cannot be asked who is in a "
+            "room; set zego.rtc_url, or set policy.verify to off to rely on the application's hints alone"
+        )
+    slowest = poll + policy.confirm_seconds + policy.safety_margin_seconds
+    if slowest > policy.max_idle_seconds:
+        yield (
+            f"schedule.poll_seconds {poll:g} + policy.confirm_seconds {policy.confirm_seconds:g} + "
+            f"policy.safety_margin_seconds {policy.safety_margin_seconds:g} = {slowest:g} is more than "
+            f"policy.max_idle_seconds {policy.max_idle_seconds:g}: ZEGO would end the task first; "
+            "lower schedule.poll_seconds"
+        )
+    if policy.gap_seconds < 2 * poll:
+        yield (
+            f"policy.gap_seconds {policy.gap_seconds:g} is less than twice schedule.poll_seconds {poll:g}, so every "
+            f"sweep would follow a gap; raise policy.gap_seconds to {2 * poll:g} or more"
+        )
+
+
+def warnings(config: "Config") -> Iterator[str]:
+    """Say what is allowed and may still surprise; each line begins with its section."""
+    policy, http = config.policy, config.http
+    needed = policy.grace_seconds + policy.safety_margin_seconds
+    if needed > VENDORS_NEWER_WINDOW_SECONDS:
+        yield (
+            f"policy.grace_seconds {policy.grace_seconds:g} + policy.safety_margin_seconds "
+            f"{policy.safety_margin_seconds:g} = {needed:g} is more than {VENDORS_NEWER_WINDOW_SECONDS}, ZEGO's "
+            "newer default window: ZEGO may end tasks started without MaxIdleTime first; lower "
+            "policy.grace_seconds, or set max_idle_seconds on each task"
+        )
+    if http.is_exposed and http.bearer_token is None:
+        yield (
+            f"http.listen {http.listen} can be reached from other machines, and http.token_file is empty: /metrics "
+            "and /readyz answer everyone; set http.token_file, or listen on 127.0.0.1"
+        )
+    if not http.listen and any(app.callback_secrets for app in config.zego.apps):
+        yield (
+            "http.listen is empty, and an app has a callback secret: no callback is received unless systemd passes a "
+            "socket; set http.listen, or remove the app's callback_secret_file"
+        )

@@ -1,0 +1,46 @@
+"""When something is done, relative to a task's due time. Pure; ``now`` is the database's."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from watchdog.core.model import Reason, Task
+
+LEAD_SECONDS: Final = 0.2
+"""How long before its due time a task may be claimed and ZEGO asked, so that the request can leave on time.
+
+The sweep comes half of this before the first task is due, so that it also claims the tasks due shortly after. It is
+enough for a claim, a question to a vendor 20 ms away and a commit, even if the database is busy for 0.1 s more.
+"""
+
+COMMIT_LEAD_SECONDS: Final = 0.03
+"""How long before its due time an attempt is committed, so that only the request is left to be sent.
+
+As long as a commit may take and no longer: a hint that arrives after the commit no longer prevents the request.
+"""
+
+OBSERVE_AGAIN_SECONDS: Final = 300.0
+"""In observe mode an active task that would have been stopped is examined again after this time."""
+
+
+def acts_at(task: Task, now: datetime, lead_seconds: float, *, manual: bool = False) -> datetime:
+    """The time to act at: the due time if it is at most ``lead_seconds`` ahead, else ``now``."""
+    if manual or task.due_at is None:
+        return now
+    return task.due_at if now < task.due_at <= now + timedelta(seconds=lead_seconds) else now
+
+
+def leaves_at(task: Task, reason: Reason, now: datetime) -> datetime:
+    """When the request leaves, if its attempt is committed ``now``."""
+    return acts_at(task, now, COMMIT_LEAD_SECONDS, manual=reason is Reason.MANUAL)
+
+
+def recheck_seconds(task: Task, now: datetime) -> float:
+    """How long until a task with insufficient evidence is examined again: half its lateness, within 2 to 10 s.
+
+    The limit of 10 s ensures that a vendor that answers again is asked within the last 30 s of the window (invariant
+    I3). After the window there is no hurry and the limit is a minute.
+    """
+    if task.due_at is None:
+        return 2.0
+    over = task.auto_stop_at is not None and now >= task.auto_stop_at
+    return min(60.0 if over else 10.0, max(2.0, (now - task.due_at).total_seconds() / 2))

@@ -1,0 +1,57 @@
+"""Bots: users that ZEGO counts and that are not people.
+
+They are found in DescribeUserList, which is read only if so few users remain that all of them could be bots. If it
+cannot be read, all of them count as people.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from watchdog.clock import Clock
+from watchdog.core.model import RoomCount
+from watchdog.core.outcomes import ReplyClass, classify
+from watchdog.core.people import BOTS_AT_MOST, count_as, people
+from watchdog.errors import RequestError
+from watchdog.zego.client import ZegoClient
+from watchdog.zego.pacing import Pace
+
+log = structlog.get_logger(__name__)
+
+_LISTS_PER_ROOM_AND_SECOND: Final = 1.0
+"""ZEGO, "DescribeUserList"."""
+
+
+class Bots:
+    """Finds bots in the rooms' lists of users."""
+
+    def __init__(self, patterns: Sequence[str], zego: ZegoClient, pace: Pace[int], clock: Clock) -> None:
+        """``patterns`` are shell patterns of user ids. ``pace`` is the pace of DescribeUserList."""
+        self._patterns = tuple(patterns)
+        self._zego = zego
+        self._pace = pace
+        self._room_pace = Pace[tuple[int, str]](_LISTS_PER_ROOM_AND_SECOND, clock=clock)
+
+    def set_patterns(self, patterns: Sequence[str]) -> None:
+        self._patterns = tuple(patterns)
+
+    async def people_among(self, app_id: int, room_id: str, count: RoomCount) -> int:
+        """How many of the users are people; in doubt all of them but the admins."""
+        if not self._patterns or not 1 <= count.people <= BOTS_AT_MOST:
+            return count.people
+        await self._room_pace.depart((app_id, room_id))
+        await self._pace.depart(app_id)
+        try:
+            listed = await self._zego.user_list(app_id, room_id)
+        except RequestError as error:
+            log.debug("user_list_unreachable", app_id=app_id, room_id=room_id, error=str(error))
+            return count.people
+        if classify(listed.reply) is ReplyClass.THROTTLED:
+            self._pace.throttled(app_id)
+        else:
+            self._pace.answered(app_id)
+        if listed.users is None or listed.marker:
+            log.debug("user_list_unusable", app_id=app_id, room_id=room_id, code=listed.reply.code)
+            return count.people
+        return people(count, [count_as(user, self._patterns) for user in listed.users])

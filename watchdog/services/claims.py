@@ -1,0 +1,81 @@
+"""A claimed task on its way through the services, and what came of it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from watchdog.clock import Clock
+from watchdog.core import outcomes
+from watchdog.core.model import Outcome, Reply
+from watchdog.store.records import Claim
+
+log = structlog.get_logger(__name__)
+
+_LOG_LEVELS: Final = {
+    **dict.fromkeys((Outcome.BLOCKED, Outcome.REJECTED), "error"),
+    **dict.fromkeys((Outcome.AUTO_STOPPED, Outcome.UNKNOWN, Outcome.RETRY, Outcome.WITHHELD), "warning"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StopSettings:
+    """How stopping is done; durations in seconds. ``config.yaml`` explains each."""
+
+    concurrency: int = 32
+    request_timeout_seconds: float = 8
+    lease_seconds: float = 20
+    max_attempts: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A task that this process has claimed.
+
+    ``until`` is the end of the lease on the monotonic clock, counted from before the claim. ``manual`` marks an
+    operator's order. A ``probe`` tests whether ZEGO still refuses the AppId.
+    """
+
+    claim: Claim
+    app_id: int | None
+    until: float
+    manual: bool = False
+    probe: bool = False
+
+    @property
+    def task_id(self) -> str:
+        return self.claim.task.task_id
+
+    @property
+    def room_id(self) -> str:
+        return self.claim.task.room_id
+
+    def lease_suffices(self, clock: Clock, settings: StopSettings) -> bool:
+        """Whether a request that is sent now ends before the lease does."""
+        return self.until - clock.monotonic() > settings.request_timeout_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The result of a claim; ``outcome`` is None if the row was given back without an entry in the ledger."""
+
+    outcome: Outcome | None
+    detail: str | None
+    reply: Reply | None = None
+
+    @property
+    def has_ended_the_task(self) -> bool:
+        """False if the row must be looked at again."""
+        return self.outcome is not None and outcomes.TASK_BECOMES[self.outcome] is not None
+
+
+def announce(claimed: Claimed, outcome: Outcome, **fields: object) -> None:
+    """Log one event for an outcome, with the ids as fields; fields that are None are left out."""
+    getattr(log, _LOG_LEVELS.get(outcome, "info"))(
+        outcome.value,
+        task_id=claimed.task_id,
+        room_id=claimed.room_id,
+        app_id=claimed.app_id,
+        outcome=outcome.value,
+        **{name: value for name, value in fields.items() if value is not None},
+    )

@@ -1,0 +1,165 @@
+"""What ``status`` shows: counts, the next task, and what the last stops and ZEGO's own stops teach."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Final
+
+import sqlalchemy as sa
+
+from watchdog.core.model import Outcome, Status
+from watchdog.store.engine import reading
+from watchdog.store.reports.health import DaemonRow, daemons_at
+from watchdog.store.reports.history import recorded_since
+from watchdog.store.tables import ACTIVE, NOW, UtcTime, attempts, rejoins, tasks, utcnow
+
+BLOCKED_SECONDS: Final = 300.0
+"""An AppId counts as blocked if its latest request is younger and was refused because of the AppId."""
+
+IDLE_CODE: Final = "1202"
+"""The code of ZEGO's callback after it ended the task of an empty room."""
+
+WINDOW_DAYS: Final = 7
+
+WINDOWS_LOOKED_AT: Final = 10_000
+
+FASTER_SECONDS: Final = 5.0
+
+_COUNT = sa.select(
+    *(sa.func.count().filter(tasks.c.status == status).label(status.value) for status in Status),
+    sa.func.count().filter(ACTIVE, tasks.c.user_count > 0).label("occupied"),
+    sa.func.count().filter(ACTIVE, tasks.c.user_count == 0).label("empty"),
+    sa.func.count().filter(ACTIVE, tasks.c.user_count.is_(None)).label("unknown"),
+    sa.func.min(tasks.c.empty_since, type_=UtcTime).filter(ACTIVE).label("longest_empty_since"),
+    sa.func.min(tasks.c.user_count_at, type_=UtcTime)
+    .filter(ACTIVE, tasks.c.user_count.is_not(None))
+    .label("oldest_evidence_at"),
+)
+_RETURNS = sa.select(sa.func.count().label("watched"), sa.func.count(rejoins.c.rejoined_at).label("returned")).where(
+    rejoins.c.stopped_at >= utcnow(-86_400)
+)
+_NEXT = (
+    sa.select(tasks.c.task_id, tasks.c.due_at)
+    .where(ACTIVE, tasks.c.wake_at.is_not(None), tasks.c.due_at.is_not(None))
+    .order_by(tasks.c.wake_at)
+    .limit(1)
+)
+_IN_FLIGHT = sa.select(sa.func.count()).where(attempts.c.outcome == sa.literal_column("'sent'"))
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """The stops of the last 24 hours whose rooms were watched, and to how many of these rooms people returned."""
+
+    watched: int
+    returned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How long rooms were empty before ZEGO ended their tasks (code 1202), as we measured it, in seconds.
+
+    Emptiness is noticed late rather than early, so the real window is at least as long. ``early`` is the median of the
+    expected minus the actual time of these stops; positive if ZEGO is faster than configured.
+    """
+
+    count: int
+    minimum: float
+    median: float
+    early: float
+
+    @property
+    def is_faster_than_configured(self) -> bool:
+        """Whether the difference is more than clocks and delays explain."""
+        return self.early > FASTER_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What ``status`` shows; ``latest`` counts the attempts of the last 24 hours by outcome."""
+
+    now: datetime
+    daemons: Sequence[DaemonRow]
+    by_status: Mapping[Status, int]
+    occupied: int
+    empty: int
+    unknown: int
+    oldest_evidence_at: datetime | None
+    longest_empty_since: datetime | None
+    next_task_id: str | None
+    next_due_at: datetime | None
+    latest: Mapping[Outcome, int]
+    in_flight: int
+    blocked_apps: Sequence[int]
+    returns: Returns
+    windows: Windows | None
+
+
+def situation(engine: sa.Engine) -> Situation:
+    """Read ``zego_tasks`` once (1 s for a million tasks) and the last day of the ledger."""
+    with reading(engine) as connection:
+        now = connection.execute(NOW).scalar_one()
+        counted = connection.execute(_COUNT).one()
+        upcoming = connection.execute(_NEXT).one_or_none()
+        day = recorded_since(connection, now - timedelta(days=1))
+        outcomes = connection.execute(
+            sa.select(attempts.c.outcome, sa.func.count()).where(day).group_by(attempts.c.outcome)
+        ).all()
+        return Situation(
+            now=now,
+            daemons=daemons_at(connection, now),
+            by_status={status: getattr(counted, status.value) for status in Status},
+            occupied=counted.occupied,
+            empty=counted.empty,
+            unknown=counted.unknown,
+            oldest_evidence_at=counted.oldest_evidence_at,
+            longest_empty_since=counted.longest_empty_since,
+            next_task_id=None if upcoming is None else upcoming.task_id,
+            next_due_at=None if upcoming is None else upcoming.due_at,
+            latest={Outcome(outcome): number for outcome, number in sorted(outcomes, key=lambda row: -row[1])},
+            in_flight=connection.execute(_IN_FLIGHT).scalar_one(),
+            blocked_apps=_blocked(connection, now),
+            returns=_returns(connection),
+            windows=_windows(connection, now),
+        )
+
+
+def learned(engine: sa.Engine) -> tuple[Returns, Windows | None]:
+    """Return the results of our stops and of ZEGO's own stops; see Situation."""
+    with reading(engine) as connection:
+        return _returns(connection), _windows(connection, connection.execute(NOW).scalar_one())
+
+
+def _returns(connection: sa.Connection) -> Returns:
+    row = connection.execute(_RETURNS).one()
+    return Returns(row.watched, row.returned)
+
+
+def _windows(connection: sa.Connection, now: datetime) -> Windows | None:
+    rows = connection.execute(
+        sa.select(attempts.c.evidence_at, attempts.c.empty_since, attempts.c.auto_stop_at)
+        .where(
+            recorded_since(connection, now - timedelta(days=WINDOW_DAYS)),
+            attempts.c.code == IDLE_CODE,
+            attempts.c.empty_since.is_not(None),
+            attempts.c.evidence_at >= attempts.c.empty_since,
+        )
+        .limit(WINDOWS_LOOKED_AT)
+    ).all()
+    if not rows:
+        return None
+    lengths = [(row.evidence_at - row.empty_since).total_seconds() for row in rows]
+    early = [(row.auto_stop_at - row.evidence_at).total_seconds() for row in rows if row.auto_stop_at is not None]
+    return Windows(len(lengths), min(lengths), median(lengths), median(early) if early else 0.0)
+
+
+def _blocked(connection: sa.Connection, now: datetime) -> list[int]:
+    recent = recorded_since(connection, now - timedelta(seconds=BLOCKED_SECONDS))
+    last_ids = sa.select(sa.func.max(attempts.c.id)).where(recent, attempts.c.attempt.is_not(None))
+    last = sa.select(attempts.c.app_id).where(
+        attempts.c.id.in_(last_ids.group_by(attempts.c.app_id)),
+        attempts.c.outcome == Outcome.BLOCKED,
+        attempts.c.app_id.is_not(None),
+    )
+    return sorted(connection.execute(last).scalars())

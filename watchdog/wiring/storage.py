@@ -1,0 +1,50 @@
+"""The store as one process uses it: which calls run in which threads is decided here."""
+
+import sqlalchemy as sa
+
+from watchdog.clock import Clock
+from watchdog.store.aio import calls
+from watchdog.store.aio.answer_journal import AnswerJournal
+from watchdog.store.aio.answers import Answers
+from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.attempts import Ledger
+from watchdog.store.callbacks import CallbackStore
+from watchdog.store.figures import FigureStore
+from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.pace import PaceStore
+from watchdog.store.polling import PollStore
+from watchdog.store.retention import RetentionStore
+from watchdog.store.tasks import Tasks
+
+
+class Storage:
+    """One database, and its calls by subject, on one set of threads."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        clock: Clock,
+        *,
+        instance: str,
+        default_app: int | None,
+        rejoin_watch_seconds: float,
+        journal: AnswerJournal | None,
+    ) -> None:
+        self.engine = engine
+        self.threads = threads = DatabaseThreads(engine, clock)
+        self.clock = DatabaseClock(clock)
+        self.ledger = calls.AsyncLedger(threads, Ledger(engine, instance, rejoin_watch_seconds=rejoin_watch_seconds))
+        self.answers = Answers(self.ledger, clock, journal)
+        self.tasks = calls.AsyncTasks(threads, Tasks(engine, instance))
+        self.heartbeats = calls.AsyncHeartbeats(threads, Heartbeats(engine))
+        self.callbacks = calls.AsyncCallbacks(threads, CallbackStore(engine, instance, default_app))
+        self.polling = calls.AsyncPolling(threads, PollStore(engine))
+        self.pace = calls.AsyncPace(threads, PaceStore(engine))
+        self.retention = calls.AsyncRetention(threads, RetentionStore(engine))
+        self.figures = calls.AsyncFigures(threads, FigureStore(engine, instance))
+
+    def close(self) -> None:
+        """Journal the answers that wait, then wait for the running calls; blocks."""
+        self.answers.close()
+        self.threads.close()

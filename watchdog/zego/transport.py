@@ -1,0 +1,48 @@
+"""Carries the requests to one ZEGO host: httpx2's own transport, through a proxy where the environment names one."""
+
+import socket
+import ssl
+import struct
+import urllib.request
+from typing import Final
+
+import httpx2 as httpx
+
+from watchdog.errors import ConfigError
+
+_KEEPALIVE_SECONDS: Final = 5.0
+"""Short: a request on a connection that the vendor is closing at this moment has an unknown fate."""
+
+# Closing a connection also drops what has not been delivered. Otherwise the kernel goes on delivering a request that
+# was given up, for minutes: when the network is back, ZEGO would carry out a stop that was decided long ago.
+_RESET_ON_CLOSE: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def network_transport(url: httpx.URL, max_connections: int, tls: ssl.SSLContext | None) -> httpx.AsyncHTTPTransport:
+    """Return a transport to the host of ``url`` that opens at most ``max_connections``.
+
+    Honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY. Raises ConfigError for a proxy that cannot be used.
+    """
+    limits = httpx.Limits(
+        max_connections=max_connections,
+        max_keepalive_connections=max_connections,
+        keepalive_expiry=_KEEPALIVE_SECONDS,
+    )
+    proxy = _proxy(url)
+    verify = True if tls is None else tls
+    try:
+        return httpx.AsyncHTTPTransport(verify=verify, limits=limits, proxy=proxy, socket_options=[_RESET_ON_CLOSE])
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        # The error may quote the proxy's URL, which may hold a password.
+        raise ConfigError(
+            f"the proxy that the environment names for {url.host} cannot be used ({type(error).__name__}): "
+            "set an http:// or https:// proxy in HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY"
+        ) from error
+
+
+def _proxy(url: httpx.URL) -> str | None:
+    if urllib.request.proxy_bypass(url.host):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
