@@ -147,7 +147,7 @@ def test_help_answers_at_once() -> None:
 
 def test_commands_that_only_read_do_without_what_a_daemon_needs() -> None:
     heavy = {"alembic", "apscheduler", "httpcore2", "httpx2", "prometheus_client", "starlette", "uvicorn"}
-    for module, has in (("reading", False), ("actions", True)):
+    for module, has in (("commands.listing", False), ("commands.actions", True)):
         script = f"import sys\nimport watchdog.cli.{module}\nprint(*sys.modules)"
         shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert bool(heavy & set(shown.stdout.split())) is has
