@@ -140,7 +140,7 @@ class _Run:
     def __init__(self, scenario: Scenario, loop: VirtualLoop, file: Path) -> None:
         self._scenario = scenario
         self._loop = loop
-        self._clock = VirtualClock(loop)
+        self._clock = VirtualClock(loop.time)
         self._world = World(seed=scenario.seed, concurrent_tasks=0, max_idle_seconds=120)
         self._outbox = Outbox(self._world, seed=scenario.seed, secrets={APP_ID: _SECRET})
         self._outbox.behaviour = CALLBACKS
@@ -149,7 +149,7 @@ class _Run:
         self._time = SqliteTime(self._clock)
         self._file = file
         self._config = _config(scenario)
-        self._failed: list[BaseException] = []
+        self._over: asyncio.Future[None] = loop.create_future()
         self._background: set[asyncio.Task[None]] = set()
         self._progress = asyncio.Event()
 
@@ -206,7 +206,8 @@ class _Run:
             for number in range(self._scenario.rooms):
                 # The application forgets a third of the rooms.
                 self._spawn(Room(fleet, number, hints=number % 3 != 0).live())
-            await self._loop.run_to(self._scenario.hours * 3600, self._check)
+            self._loop.call_at(self._scenario.hours * 3600, self._end)
+            await self._over
             self._world.advance(self._clock.time())
         return self._conclude(began)
 
@@ -305,11 +306,14 @@ class _Run:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed.append(error)
+            self._end(error)
 
-    def _check(self) -> None:
-        if self._failed:
-            raise self._failed[0]
+    def _end(self, error: BaseException | None = None) -> None:
+        if not self._over.done():
+            if error is None:
+                self._over.set_result(None)
+            else:
+                self._over.set_exception(error)
 
     def _open(self) -> sa.Engine:
         engine = open_engine(f"sqlite:///{self._file}", must_exist=False)

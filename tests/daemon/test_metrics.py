@@ -17,10 +17,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 from prometheus_client.registry import Collector
 
+from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
 from tests.support.stopping_bench import bench, empty_room, reply, value
-from tests.support.time_travel import FakeClock, World
+from tests.support.time_travel import World
 from watchdog.cli.checks import examine as checkup
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
@@ -494,7 +495,7 @@ class TestItsConfiguration:
 
 def families(metrics: Metrics) -> dict[str, str]:
     """Return the types by name, as a scraper sees them."""
-    page = Exposition(metrics.registry, FakeClock()).page("").body.decode()
+    page = Exposition(metrics.registry, SettableClock()).page("").body.decode()
     return dict(re.findall(r"^# TYPE (\S+) (\w+)$", page, flags=re.MULTILINE))
 
 
@@ -513,7 +514,7 @@ def test_only_what_is_known_can_be_shown() -> None:
 
 
 def test_a_page_is_made_again_after_a_second_and_kept_in_two_formats() -> None:
-    metrics, clock = Metrics(), FakeClock()
+    metrics, clock = Metrics(), SettableClock()
     exposition = Exposition(metrics.registry, clock)
     metrics.show("due_tasks", 1)
     page = exposition.page("")

@@ -23,7 +23,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
-from simulation.virtual import START, SqliteTime, VirtualClock
+from simulation.virtual import SqliteTime, VirtualClock
 from tests.invariants.timeline import Timeline
 from tests.support.time_travel import Application, PostgresqlTime
 from watchdog.store import schema
@@ -66,25 +66,16 @@ class Fault:
     instance: str | None = None
 
 
-class DatabaseClock(VirtualClock):
-    """The database's time: the Timeline's, and off by whatever somebody has set its host's clock to."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self.offset_seconds = 0.0
-
-    @property
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(START.timestamp() + self._timeline.now + self.offset_seconds, UTC)
-
-
 class Driver:
     """What differs between the two: how to connect, how to govern the time, whether anything was written."""
 
     name: str
 
     def __init__(self) -> None:
-        self.clock = DatabaseClock(Timeline())
+        # The connections keep this clock; each example gives it another timeline.
+        self.timeline = Timeline()
+        self.offset_seconds = 0.0
+        self.clock = VirtualClock(lambda: self.timeline.now + self.offset_seconds)
 
     def tell_time(self) -> None:
         """Called before every statement of anybody's."""
@@ -120,7 +111,6 @@ class SqliteDriver(Driver):
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # No power cut is tested here.
         connection.execute("PRAGMA synchronous = OFF")
-        # The clock is another one for each example.
         self._time.govern(connection)
 
     def was_written(self) -> bool:
@@ -198,11 +188,9 @@ class Database:
     """The database of one example; ``driver`` outlives it."""
 
     def __init__(self, driver: Driver, timeline: Timeline) -> None:
-        self._driver = driver
-        # The drivers' connections hold the driver's clock: it begins again rather than being replaced.
-        driver.clock._timeline = timeline
-        driver.clock.offset_seconds = 0.0
-        self.clock = driver.clock
+        driver.timeline = timeline
+        driver.offset_seconds = 0.0
+        self.driver = driver
         self.engine = driver.engine
         self.faults: list[Fault] = []
         self.away_until = 0.0
@@ -229,30 +217,30 @@ class Database:
 
     @property
     def now(self) -> datetime:
-        return self.clock.now
+        return self.driver.clock.now
 
     def execute(self, statement: str, *parameters: Any) -> int:
         """The application's statement; what it does to the tables is its right."""
-        self._driver.tell_time()
-        changed = self._driver.application.execute(statement, *parameters)
+        self.driver.tell_time()
+        changed = self.driver.application.execute(statement, *parameters)
         self._look(None)
         return changed
 
     def rows(self, statement: str, *parameters: Any) -> list[Row]:
-        self._driver.tell_time()
-        return self._driver.application.rows(statement, *parameters)
+        self.driver.tell_time()
+        return self.driver.application.rows(statement, *parameters)
 
     # What a process does.
 
     def call(self, instance: str, method: Callable[[], T]) -> T:
         """One call of the store by the process ``instance``; then the tables are looked at."""
-        self._driver.tell_time()
+        self.driver.tell_time()
         self._current = instance
         try:
             return method()
         finally:
             self._current = None
-            if self._driver.was_written():
+            if self.driver.was_written():
                 self._look(instance)
 
     def fail(self, trouble: Trouble, countdown: int = 1, instance: str | None = None) -> None:
@@ -273,7 +261,7 @@ class Database:
         trouble = self._perhaps_fail(at_commit=True)
         self._commit(connection)
         if trouble is not None:
-            raise self._driver.error(trouble)
+            raise self.driver.error(trouble)
 
     def _perhaps_fail(self, *, at_commit: bool) -> Trouble | None:
         """Raise what is on order; return a trouble that comes after the commit."""
@@ -281,7 +269,7 @@ class Database:
             return None
         if self._timeline.now < self.away_until:
             self._failed_at[self._current] = self._timeline.now
-            raise self._driver.error(Trouble.BUSY)
+            raise self.driver.error(Trouble.BUSY)
         for fault in self.faults:
             if (fault.trouble in _AT_COMMIT) is not at_commit or fault.instance not in {None, self._current}:
                 continue
@@ -293,7 +281,7 @@ class Database:
             self._failed_at[self._current] = self._timeline.now
             if fault.trouble is Trouble.COMMIT_UNKNOWN:
                 return fault.trouble
-            raise self._driver.error(fault.trouble)
+            raise self.driver.error(fault.trouble)
         return None
 
     # What must never be.

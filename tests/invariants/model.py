@@ -21,7 +21,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import httpx2
 import structlog
 
-from simulation.virtual import START
+from simulation.virtual import START, VirtualClock
 from tests.invariants.database import ACTIVE, SENT, Database, Driver, Row, Violation, moment
 from tests.invariants.timeline import ProcessLoop, Timeline
 from tests.invariants.vendor import APP_ID, BOTS, SECRET, ModelVendor
@@ -55,23 +55,6 @@ _AFTER_PROGRESS_SECONDS: Final = 0.02
 _SETTLE_SECONDS: Final = 1200.0
 _SETTLE_STEP_SECONDS: Final = 10.0
 _SHUTDOWN_SECONDS: Final = 10.0
-
-
-class ProcessClock:
-    """The host's clocks as one process sees them."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self.host_is_off_by = 0.0
-
-    def time(self) -> float:
-        return START.timestamp() + self._timeline.now + self.host_is_off_by
-
-    def monotonic(self) -> float:
-        return self._timeline.now
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)  # noqa: TID251 - the loop's time is not real
 
 
 class StoreThread(ThreadPoolExecutor):
@@ -115,7 +98,7 @@ class Process:
         self.number = number
         self.loop = ProcessLoop(town.timeline)
         self.loop.set_exception_handler(self._complain)
-        self.clock = ProcessClock(town.timeline)
+        self.clock = VirtualClock(lambda: town.timeline.now)
         self.is_alive = True
         self.frozen_until = -1.0
         self.disturbed_at = -1.0
@@ -443,7 +426,7 @@ class Town:
     def step_database_clock(self, seconds: float) -> None:
         """The database's host is told another time; all stored moments move as well for whoever compares them."""
         self._disturb(WINDOW_SECONDS + abs(seconds))
-        self.database.clock.offset_seconds += seconds
+        self.database.driver.offset_seconds += seconds
 
     # People and the application.
 
@@ -537,8 +520,8 @@ class Town:
         self.vendor.outage_until = self.database.away_until = 0.0
         self.database.faults.clear()
         # A clock that was ahead and is put right stands still, as it were, until the present has caught up.
-        patience = _SETTLE_SECONDS + abs(self.database.clock.offset_seconds)
-        self.database.clock.offset_seconds = 0.0
+        patience = _SETTLE_SECONDS + abs(self.database.driver.offset_seconds)
+        self.database.driver.offset_seconds = 0.0
         for process in self.running:
             process.thaw()
             process.disarm()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulation.virtual import run_virtual
+from tests.support.clock import SettableClock
 from tests.support.stopping_bench import reply
-from tests.support.time_travel import FakeClock
-from tests.support.virtual_loop import run_virtual
 from watchdog.core.model import RoomCount, Source
 from watchdog.services.occupancy import BACKGROUND_CALLS, BOTS_AT_MOST, Bots, Counted, Occupancy, count_as, people
 from watchdog.zego.client import RoomUser, UserList, ZegoClient
@@ -25,7 +25,7 @@ PATTERNS = ("asr-*", "agent[0-9]")
 class Now:
     """What Occupancy wants of a Storage."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: SettableClock) -> None:
         self._clock = clock
 
     def now(self) -> Any:
@@ -69,7 +69,7 @@ def page(users: Sequence[tuple[str, int]], marker: str = "") -> dict[str, Any]:
 
 class Bench:
     def __init__(self, patterns: Sequence[str]) -> None:
-        self.clock = FakeClock()
+        self.clock = SettableClock()
         self.vendor = Vendor()
         self.zego = ZegoClient(
             {APP: "secret"},

@@ -1,6 +1,5 @@
 """Every active room is known without a single hint: what is asked when, what is made of it, and who comes back."""
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,10 +12,11 @@ import httpx2
 import pytest
 import structlog
 
+from simulation.virtual import VirtualClock, loop_seconds, run_virtual
+from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from tests.support.stopping_bench import reply
 from tests.support.time_travel import World
-from tests.support.virtual_loop import run_virtual
 from watchdog.config.settings import Config
 from watchdog.core.model import Evidence, Source, Status
 from watchdog.core.policy import Rule, decide
@@ -168,29 +168,12 @@ async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkey
         assert max(waiting) == 1
 
 
-class CountingClock:
-    """Each look at it takes a second."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-        self.rests: list[float] = []
-
-    def time(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        self.at += 1.0
-        return self.at
-
-    async def sleep(self, seconds: float) -> None:
-        self.rests.append(seconds)
-
-
 async def test_after_each_transaction_the_database_is_left_to_others_for_as_long(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite has no queue for its lock: the application found no gap between those of a round, for a second."""
-    clock = CountingClock()
+    clock = SettableClock()
+    clock.step_seconds = 1.0
     async with bench(world) as it:
         assert it.parts.poller is not None
         monkeypatch.setattr(it.parts.poller, "_clock", clock)
@@ -198,8 +181,8 @@ async def test_after_each_transaction_the_database_is_left_to_others_for_as_long
             world.app.start(f"t{number}", f"room-{number}")
         assert (await it.poll()).changed == 60
     # Three takes of the first AppId, the last of which finds nothing, one of the other; six answers in three groups.
-    assert len(clock.rests) == 7
-    assert min(clock.rests) >= 1.0
+    assert len(clock.slept) == 7
+    assert min(clock.slept) >= 1.0
 
 
 async def test_apps_are_asked_about_their_own_rooms_and_foreign_ones_not_at_all(world: World) -> None:
@@ -523,23 +506,15 @@ async def test_while_the_feed_is_dead_older_hints_allow_no_unverified_stop(world
 # Virtual time: three thousand rooms, the vendor's own limit
 
 
-class LoopClock:
-    """The event loop's time, and the database's with it."""
+def loop_and_database(world: World) -> VirtualClock:
+    """Return a clock on the event loop's time, which the database follows."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def monotonic(self) -> float:
-        now = asyncio.get_running_loop().time()
-        self._world.clock.advance(max(0.0, now - self._world.clock.monotonic()))
+    def seconds() -> float:
+        now = loop_seconds()
+        world.clock.advance_to(max(now, world.clock.monotonic()))
         return now
 
-    def time(self) -> float:
-        self.monotonic()
-        return self._world.clock.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await pause(seconds)
+    return VirtualClock(seconds)
 
 
 class InlineStorage(Storage):
@@ -548,12 +523,6 @@ class InlineStorage(Storage):
     async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         self._clock.monotonic()
         return method(*args, **kwargs)
-
-
-async def pause(seconds: float) -> None:
-    waiting = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(seconds, waiting.set_result, None)
-    await waiting
 
 
 class Limited:
@@ -565,8 +534,8 @@ class Limited:
         self.throttling = False
 
     async def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.arrivals.append(asyncio.get_running_loop().time())
-        await pause(self.latency)
+        self.arrivals.append(loop_seconds())
+        await VirtualClock().sleep(self.latency)
         if self.throttling:
             return reply(206)
         rooms = request.url.params.get_list("RoomId[]")
@@ -580,7 +549,7 @@ class Many:
     """A poller for many rooms at the vendor's pace, ticking like the daemon's job."""
 
     def __init__(self, world: World, vendor: Limited) -> None:
-        clock = LoopClock(world)
+        clock = loop_and_database(world)
         self.store = PollStore(world.engine)
         storage = InlineStorage(world.store, clock)
         storage.synchronise(world.now)
@@ -627,13 +596,13 @@ def test_with_three_thousand_rooms_no_evidence_is_older_than_45_seconds(sqlite_w
             await many.poller.begin()
             if second % 3 == 0:
                 # The poller's calls are in line by now.
-                await pause(0.01)
+                await VirtualClock().sleep(0.01)
                 before = many.clock.monotonic()
                 assert len(await many.occupancy.ask(1, ["due"])) == 1
                 delays.append(many.clock.monotonic() - before - latency)
-                await pause(max(0.0, 0.99 - latency - delays[-1]))
+                await VirtualClock().sleep(max(0.0, 0.99 - latency - delays[-1]))
             else:
-                await pause(1)
+                await VirtualClock().sleep(1)
             many.clock.monotonic()
             age = many.store.evidence_age()
             if second >= 50:
@@ -662,7 +631,7 @@ def test_throttling_slows_polling_down_and_starves_no_verification(sqlite_world:
         vendor.throttling = True
         for _ in range(40):
             await many.poller.begin()
-            await pause(1)
+            await VirtualClock().sleep(1)
         assert many.occupancy.background_rate(1) <= 0.8 * 10 / 4
         vendor.throttling = False
         before = many.clock.monotonic()
@@ -670,7 +639,7 @@ def test_throttling_slows_polling_down_and_starves_no_verification(sqlite_world:
         assert many.clock.monotonic() - before <= 2 / many.occupancy.background_rate(1) + 1
         for _ in range(60):
             await many.poller.begin()
-            await pause(1)
+            await VirtualClock().sleep(1)
         assert many.occupancy.background_rate(1) == pytest.approx(8)
         await many.poller.close()
         await many.zego.aclose()

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from tests.support.time_travel import FakeClock, World
+from tests.support.clock import SettableClock
+from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config, PolicyConfig
@@ -38,7 +39,7 @@ def made(
     tasks: int = TASKS_DAYS,
     attempts: int = ATTEMPTS_DAYS,
     instance: str = "host/1",
-    clock: FakeClock | None = None,
+    clock: SettableClock | None = None,
 ) -> Retention:
     store = Store(world.engine, instance)
     return Retention(
@@ -352,7 +353,7 @@ async def test_two_at_once_do_no_harm(postgresql_world: World) -> None:
 @pytest.mark.parametrize("days", [4000, -4000])
 async def test_a_clock_that_jumps_makes_nothing_old(world: World, days: int) -> None:
     stopped(world, "task")
-    process = FakeClock()
+    process = SettableClock()
     service = made(world, clock=process)
 
     async def passes(seconds: float) -> float:
@@ -408,18 +409,8 @@ async def test_what_callbacks_told_goes_too_without_a_server_for_them(sqlite_wor
     assert [(entry["event"], entry["callbacks"]) for entry in logs] == [("pruned", 503)]
 
 
-class Stopwatch(FakeClock):
-    """A clock that goes on by ``step`` seconds each time it is read."""
-
-    step = 0.0
-
-    def monotonic(self) -> float:
-        self.advance(self.step)
-        return super().monotonic()
-
-
 def test_a_slow_database_gets_smaller_batches(sqlite_world: World) -> None:
-    clock = Stopwatch()
+    clock = SettableClock()
     service = made(sqlite_world, clock=clock)
     service._pass = iter([None] * 100)
     for step, batches, rows in (
@@ -427,7 +418,7 @@ def test_a_slow_database_gets_smaller_batches(sqlite_world: World) -> None:
         (retention.BATCH_SECONDS * 1.1, 20, retention.LEAST_ROWS),
         (retention.BATCH_SECONDS * 0.9, 40, retention.MOST_ROWS),
     ):
-        clock.step = step
+        clock.step_seconds = step
         for _ in range(batches):
             service._batch()
         assert service._rows == rows

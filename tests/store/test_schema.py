@@ -17,7 +17,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from tests.support.time_travel import START, World
+from simulation.virtual import START
+from tests.support.time_travel import World
 from watchdog import SCHEMA_VERSION
 from watchdog.core.model import Evidence, Outcome, Reason, Source, Status
 from watchdog.core.outcomes import TASK_BECOMES

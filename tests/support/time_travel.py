@@ -11,14 +11,12 @@ application all live in the same virtual time::
         assert world.task("task")["empty_since"] == world.now - timedelta(seconds=45)
 """
 
-import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 
 import psycopg
@@ -26,77 +24,16 @@ import pytest
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
+from simulation.virtual import START, SqliteTime
+from tests.support.clock import SettableClock
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.tables import attempts, metadata, tasks
 from watchdog.store.tasks import Store
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class FakeClock:
-    """A Clock that stands still until ``advance``; whoever sleeps moves it.
-
-    ``host_is_off_by`` makes the host's wall clock wrong by that many seconds; the databases' time stays right.
-    """
-
-    def __init__(self, start: datetime = START) -> None:
-        self._start = start
-        self._elapsed = timedelta()
-        self._followers: list[Callable[[datetime], None]] = []
-        self.host_is_off_by = 0.0
-
-    @property
-    def now(self) -> datetime:
-        """The databases' time."""
-        return self._start + self._elapsed
-
-    def time(self) -> float:
-        return self.now.timestamp() + self.host_is_off_by
-
-    def monotonic(self) -> float:
-        return self._elapsed.total_seconds()
-
-    async def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-        await asyncio.sleep(0)  # noqa: TID251 - no time, but as with the real thing others have their turn
-
-    def advance(self, seconds: float) -> None:
-        self._elapsed += timedelta(seconds=seconds)
-        for follow in self._followers:
-            follow(self.now)
-
-    def followed_by(self, follow: Callable[[datetime], None]) -> None:
-        """Call ``follow`` with the present and every later moment."""
-        self._followers.append(follow)
-        follow(self.now)
-
-
-class SqliteTime:
-    """SQLite's ``strftime`` as of a FakeClock."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-        self._real = sqlite3.connect(":memory:", check_same_thread=False)
-        self._lock = Lock()
-
-    def govern(self, connection: sqlite3.Connection) -> None:
-        """Have ``connection`` take its time from the clock."""
-        connection.create_function("strftime", -1, self._strftime)
-
-    def close(self) -> None:
-        self._real.close()
-
-    def _strftime(self, *arguments: Any) -> Any:
-        now = self._clock.now.strftime("%Y-%m-%d %H:%M:%S.%f")
-        virtual = [now if argument == "now" else argument for argument in arguments]
-        with self._lock:
-            marks = ", ".join("?" * len(virtual))
-            return self._real.execute(f"SELECT strftime({marks})", virtual).fetchone()[0]
-
 
 class PostgresqlTime:
-    """A PostgreSQL database's time as of a FakeClock, for every connection made after ``install``."""
+    """A PostgreSQL database's time on a SettableClock, for every connection made after ``install``."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
@@ -203,7 +140,10 @@ class World:
     """One database with the product's schema, everything in it in virtual time."""
 
     def __init__(
-        self, clock: FakeClock, connect_engine: Callable[[], sa.Engine], connect_application: Callable[[], Application]
+        self,
+        clock: SettableClock,
+        connect_engine: Callable[[], sa.Engine],
+        connect_application: Callable[[], Application],
     ) -> None:
         self._connect_engine = connect_engine
         self._connect_application = connect_application
@@ -293,7 +233,7 @@ def sqlite_world(sqlite_template: Path, tmp_path: Path) -> Iterator[World]:
     """A World on SQLite."""
     file = tmp_path / "world.db"
     shutil.copy(sqlite_template, file)
-    clock = FakeClock()
+    clock = SettableClock()
     with closing(SqliteTime(clock)) as time:
 
         def connect_application() -> Application:
@@ -322,7 +262,7 @@ def sqlite_world(sqlite_template: Path, tmp_path: Path) -> Iterator[World]:
 def postgresql_world(postgresql_in_virtual_time: str) -> Iterator[World]:
     """A World on PostgreSQL."""
     url = postgresql_in_virtual_time
-    clock = FakeClock()
+    clock = SettableClock()
     with closing(PostgresqlTime(url)) as time:
         time.clear()
         clock.followed_by(time.set)

@@ -5,21 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from tests.support.virtual_loop import VirtualLoop, run_virtual
+from simulation.virtual import VirtualClock, VirtualLoop, loop_seconds, run_virtual
 from watchdog.zego.pacing import Pace
 
 APP, OTHER_APP = 1, 2
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def wait(seconds: float) -> None:
-    """Let virtual time pass."""
-    waiting = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(seconds, waiting.set_result, None)
-    await waiting
+now, wait = loop_seconds, VirtualClock().sleep
 
 
 async def departures(pace: Pace, count: int, app_id: int = APP) -> list[float]:
