@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 from prometheus_client.registry import Collector
 
+from tests.support.bench import bench, empty_room, reply, value
 from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
-from tests.support.stopping_bench import bench, empty_room, reply, value
 from tests.support.time_travel import World
 from watchdog.cli.checks import examine as checkup
 from watchdog.clock import SystemClock
@@ -37,8 +37,6 @@ from watchdog.store.callbacks import replay_key
 from watchdog.store.statements import DETAIL_LEASE_EXPIRED
 from watchdog.store.tasks import Intent
 from watchdog.wiring import database as opening
-from watchdog.wiring import parts as wiring
-from watchdog.wiring.parts import Parts
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 TOKEN = "not-a-real-token-é"
@@ -195,24 +193,16 @@ class TestAttempts:
 async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics, list[Gauges]]]]:
     """So many daemons that do nothing but to look at the database; the first has been alive for longest."""
     found: list[tuple[Metrics, list[Gauges]]] = []
-    open_parts: list[Parts] = []
     everyone: list[Gauges] = []
-    for _ in range(number):
-        metrics = Metrics()
-        parts = wiring.build(
-            Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now
-        )
-        world.store.pulse(parts.daemon, 60, fresh=True)
-        everyone.append(Gauges(parts.storage, metrics, world.clock))
-        open_parts.append(parts)
-        found.append((metrics, everyone))
-        world.advance(1)
-    try:
+    async with AsyncExitStack() as stack:
+        for _ in range(number):
+            metrics = Metrics()
+            it = await stack.enter_async_context(bench(world, policy={"mode": "observe"}))
+            world.store.pulse(it.parts.daemon, 60, fresh=True)
+            everyone.append(Gauges(it.parts.storage, metrics, world.clock))
+            found.append((metrics, everyone))
+            world.advance(1)
         yield found
-    finally:
-        for parts in open_parts:
-            await parts.zego.aclose()
-            parts.storage.close()
 
 
 async def settle(world: World, gauges: list[Gauges], seconds: float) -> None:

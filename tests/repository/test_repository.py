@@ -92,11 +92,6 @@ def test_the_rule_for_silencing(line: str, *, passes: bool) -> None:
     assert bool(SILENCED_WITH_REASON.search(line)) is passes
 
 
-def test_modules_stay_small_enough_to_read() -> None:
-    lengths = {path.relative_to(ROOT): len(text_of(path).splitlines()) for path in (ROOT / "watchdog").rglob("*.py")}
-    assert {path: length for path, length in lengths.items() if length > 500} == {}
-
-
 def test_the_licence_is_what_the_metadata_says() -> None:
     assert pyproject()["license"] == "MIT"
     assert text_of(ROOT / "LICENSE").startswith("MIT License\n")

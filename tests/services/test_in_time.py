@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.support.stopping_bench import bench, empty_room, reply
+from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
 from watchdog.core.policy import COMMIT_LEAD_SECONDS, LEAD_SECONDS
 from watchdog.services.sender import Held

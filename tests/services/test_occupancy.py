@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulation.virtual import run_virtual
+from tests.support.bench import reply
 from tests.support.clock import SettableClock
-from tests.support.stopping_bench import reply
 from watchdog.core.model import RoomCount, Source
 from watchdog.services.occupancy import BACKGROUND_CALLS, BOTS_AT_MOST, Bots, Counted, Occupancy, count_as, people
 from watchdog.zego.client import RoomUser, UserList, ZegoClient

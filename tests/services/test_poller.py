@@ -1,8 +1,7 @@
 """Every active room is known without a single hint: what is asked when, what is made of it, and who comes back."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 import structlog
 
 from simulation.virtual import VirtualClock, loop_seconds, run_virtual
+from tests.support.bench import bench, reply
 from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from tests.support.stopping_bench import reply
 from tests.support.time_travel import World
 from watchdog.config.settings import Config
 from watchdog.core.model import Evidence, Source, Status
@@ -27,80 +26,11 @@ from watchdog.services.poller import COUNT_SECONDS, LOOKS, Feed, Polled, Poller
 from watchdog.store.aio.threads import Storage
 from watchdog.store.polling import PollStore
 from watchdog.wiring import parts as wiring
-from watchdog.wiring.parts import Parts
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Vendor:
-    """Who is in which room, by user id; answers both questions about it."""
-
-    def __init__(self) -> None:
-        self.rooms: dict[str, list[str]] = {}
-        self.asked: list[list[str]] = []
-        self.refusal: httpx2.Response | None = None
-        self.stops: list[str] = []
-
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        parameters = request.url.params
-        match parameters["Action"]:
-            case "DescribeUserNum":
-                rooms = parameters.get_list("RoomId[]")
-                self.asked.append(rooms)
-                if self.refusal is not None:
-                    return self.refusal
-                counts = [
-                    {"RoomId": room, "UserCount": len(self.rooms.get(room, ())), "AdminUserCount": 0} for room in rooms
-                ]
-                return reply(0, Data={"UserCountList": counts})
-            case "DescribeUserList":
-                users = self.rooms.get(parameters["RoomId"], ())
-                listed = [{"UserId": user, "UserName": "", "UserRole": 2} for user in users]
-                return reply(0, Data={"Marker": "", "UserList": listed})
-            case _:
-                self.stops.append(request.content.decode())
-                return reply(0)
-
-
-class Bench:
-    def __init__(self, world: World, parts: Parts, vendor: Vendor) -> None:
-        self.world = world
-        self.parts = parts
-        self.vendor = vendor
-
-    async def poll(self) -> Polled:
-        self.parts.storage.synchronise(self.world.now)
-        assert self.parts.poller is not None
-        return await self.parts.poller.run_once()
-
-    async def sweep(self) -> None:
-        while (await self.parts.sweeper.run_once()).claimed:
-            await self.parts.stopper.drain()
-
-
-@asynccontextmanager
-async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench]:
-    config = Config.model_validate(
-        {
-            "zego": {
-                "apps": [{"app_id": 1, "server_secret": SECRET}, {"app_id": 2, "server_secret": SECRET}],
-                **sections.get("zego", {}),
-            },
-            "policy": sections.get("policy", {}),
-            "schedule": sections.get("schedule", {}),
-            "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0},
-        }
-    )
-    vendor = Vendor()
-    parts = wiring.build(config, world.clock, world.engine, world.store.now(), transport=httpx2.MockTransport(vendor))
-    try:
-        yield Bench(world, parts, vendor)
-    finally:
-        await parts.zego.aclose()
-        parts.storage.close()
 
 
 def rejoins(world: World) -> list[Mapping[str, Any]]:
@@ -110,14 +40,14 @@ def rejoins(world: World) -> list[Mapping[str, Any]]:
 async def test_without_a_single_hint_an_abandoned_task_is_stopped_in_time(world: World) -> None:
     async with bench(world) as it:
         world.app.start("t", "room")
-        it.vendor.rooms["room"] = ["alice"]
+        it.vendor.users["room"] = ["alice"]
         assert await it.poll() == Polled(asked=1, answered=1, changed=1)
         task = world.task("t")
         assert (task["user_count"], task["user_count_source"], task["user_count_at"]) == (1, "api", world.now)
         assert task["vendor_occupied_at"] == task["last_occupied_at"] == world.now
 
         world.advance(20)
-        it.vendor.rooms["room"] = []
+        it.vendor.users["room"] = []
         assert (await it.poll()).changed == 1
         emptied = world.now
         for _ in range(12):
@@ -225,10 +155,10 @@ async def test_zegos_zero_is_not_believed_of_a_room_it_has_never_seen_anybody_in
         assert [event["room_id"] for event in logs if event["event"] == "hint_contradicted"] == ["mistyped"]
         assert (world.task("t")["user_count"], world.task("t")["empty_since"]) == (3, None)
 
-        it.vendor.rooms["mistyped"] = ["alice"]
+        it.vendor.users["mistyped"] = ["alice"]
         world.advance(20)
         await it.poll()
-        it.vendor.rooms["mistyped"] = []
+        it.vendor.users["mistyped"] = []
         world.advance(20)
         assert (await it.poll()).contradicted == 0
         assert world.task("t")["user_count"] == 0
@@ -237,10 +167,10 @@ async def test_zegos_zero_is_not_believed_of_a_room_it_has_never_seen_anybody_in
 async def test_a_room_with_bots_only_is_empty_and_its_task_is_stopped_for_that(world: World) -> None:
     async with bench(world, zego={"bot_user_ids": ["asr-*"]}) as it:
         world.app.start("t", "room")
-        it.vendor.rooms["room"] = ["asr-1", "alice"]
+        it.vendor.users["room"] = ["asr-1", "alice"]
         await it.poll()
         assert world.task("t")["user_count"] == 1
-        it.vendor.rooms["room"] = ["asr-1"]
+        it.vendor.users["room"] = ["asr-1"]
         world.advance(20)
         await it.poll()
         assert world.task("t")["user_count"] == 0
@@ -265,7 +195,7 @@ async def test_who_comes_back_after_a_stop_is_noticed(world: World) -> None:
         ]
         world.advance(30)
         assert (await it.poll()).asked == 2
-        it.vendor.rooms["back"] = ["alice"]
+        it.vendor.users["back"] = ["alice"]
         world.advance(30)
         with structlog.testing.capture_logs() as logs:
             await it.poll()
@@ -277,7 +207,7 @@ async def test_who_comes_back_after_a_stop_is_noticed(world: World) -> None:
         assert (world.now - stopped).total_seconds() == 60
 
         # Noticed once, and not after the watch.
-        it.vendor.rooms["gone"] = ["bob"]
+        it.vendor.users["gone"] = ["bob"]
         world.advance(541)
         it.vendor.asked.clear()
         assert await it.poll() == Polled()

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
+from tests.support.bench import bench
 from tests.support.clock import SettableClock
 from tests.support.time_travel import World
 from watchdog.clock import SystemClock
@@ -23,7 +24,6 @@ from watchdog.store.aio.threads import Storage
 from watchdog.store.engine import open_engine, writing
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tasks import Answer, Claim, Daemon, Intent, SetAside, Store
-from watchdog.wiring import parts as wiring
 
 DAY = 86_400.0
 TASKS_DAYS, ATTEMPTS_DAYS = 90, 400
@@ -456,12 +456,12 @@ async def test_a_daemon_has_the_job_and_the_ages_that_were_configured(sqlite_wor
     world = sqlite_world
     stopped(world, "old")
     world.advance(4 * DAY)
-    parts = wiring.build(load(file, {}), world.clock, world.engine, world.now)
-    parts.storage.store.pulse(parts.daemon, 60, fresh=True)
-    world.advance(retention.FIRST_PASS_SECONDS)
-    parts.storage.store.pulse(parts.daemon, 60, fresh=False)
-    while await parts.retention.run_once() < retention.ASK_AGAIN_SECONDS:
-        pass
+    async with bench(world, config=load(file, {})) as it:
+        world.store.pulse(it.parts.daemon, 60, fresh=True)
+        world.advance(retention.FIRST_PASS_SECONDS)
+        world.store.pulse(it.parts.daemon, 60, fresh=False)
+        while await it.parts.retention.run_once() < retention.ASK_AGAIN_SECONDS:
+            pass
     assert known(world, "zego_tasks") == []
     assert known(world, "zego_stop_attempts") == ["old"]
 
