@@ -40,54 +40,52 @@ INSTEAD = {
     "忘记写入人数也损失不大": "即使忘记更新人数，影响也不大",
 }
 
-UNTIL_SPLIT: set[str] = set(
-    """
-    README.md
-    README.zh-CN.md
-    docs/callbacks.md
-    docs/commands.md
-    docs/decisions.md
-    docs/evidence.md
-    docs/operations.md
-    docs/reliability.md
-    docs/roles.sql
-    docs/sandbox.md
-    docs/schema.md
-    docs/sql-roles.md
-    docs/sql.md
-    monitoring/alerts.yaml
-    watchdog/cli/__init__.py
-    watchdog/cli/app/systemd.py
-    watchdog/cli/checks/examine.py
-    watchdog/cli/commands/export.py
-    watchdog/config/secret_files.py
-    watchdog/core/callbacks.py
-    watchdog/core/guard.py
-    watchdog/daemon/http_server.py
-    watchdog/daemon/liveness.py
-    watchdog/daemon/metrics.py
-    watchdog/errors.py
-    watchdog/logs/setup.py
-    watchdog/observer.py
-    watchdog/sandbox/application.py
-    watchdog/sandbox/outbox.py
-    watchdog/sandbox/world.py
-    watchdog/services/callbacks.py
-    watchdog/services/figures.py
-    watchdog/services/poller.py
-    watchdog/services/sender.py
-    watchdog/services/stopper.py
-    watchdog/store/aio/answer_journal.py
-    watchdog/store/callbacks.py
-    watchdog/store/engine.py
-    watchdog/store/pace.py
-    watchdog/store/polling.py
-    watchdog/store/schema.py
-    watchdog/store/tasks.py
-    watchdog/zego/pacing.py
-    watchdog/zego/shared_pace.py
-    """.split()
-)
+UNTIL_SPLIT = {
+    "README.md",
+    "README.zh-CN.md",
+    "docs/callbacks.md",
+    "docs/commands.md",
+    "docs/decisions.md",
+    "docs/evidence.md",
+    "docs/operations.md",
+    "docs/reliability.md",
+    "docs/roles.sql",
+    "docs/sandbox.md",
+    "docs/schema.md",
+    "docs/sql-roles.md",
+    "docs/sql.md",
+    "monitoring/alerts.yaml",
+    "watchdog/cli/__init__.py",
+    "watchdog/cli/app/systemd.py",
+    "watchdog/cli/checks/examine.py",
+    "watchdog/cli/commands/export.py",
+    "watchdog/config/secret_files.py",
+    "watchdog/core/callbacks.py",
+    "watchdog/core/guard.py",
+    "watchdog/daemon/http_server.py",
+    "watchdog/daemon/liveness.py",
+    "watchdog/daemon/metrics.py",
+    "watchdog/errors.py",
+    "watchdog/logs/setup.py",
+    "watchdog/observer.py",
+    "watchdog/sandbox/application.py",
+    "watchdog/sandbox/outbox.py",
+    "watchdog/sandbox/world.py",
+    "watchdog/services/callbacks.py",
+    "watchdog/services/figures.py",
+    "watchdog/services/poller.py",
+    "watchdog/services/sender.py",
+    "watchdog/services/stopper.py",
+    "watchdog/store/aio/answer_journal.py",
+    "watchdog/store/callbacks.py",
+    "watchdog/store/engine.py",
+    "watchdog/store/pace.py",
+    "watchdog/store/polling.py",
+    "watchdog/store/schema.py",
+    "watchdog/store/tasks.py",
+    "watchdog/zego/pacing.py",
+    "watchdog/zego/shared_pace.py",
+}
 """Files that are about to be rewritten; empty once they are."""
 
 
