@@ -2,12 +2,10 @@
 
 import asyncio
 import gc
-import logging
-import math
 import random
 import sqlite3
 import tempfile
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,20 +16,18 @@ from typing import Any, Final
 
 import httpx2
 import sqlalchemy as sa
-import structlog
 
 from simulation.gateway import Gateway, Span
+from simulation.jobs import Jobs, silent_logs
 from simulation.judge import Judge, Judgement, Watched
 from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room
-from simulation.virtual import START, AtOnce, SqliteTime, VirtualClock, VirtualLoop
+from simulation.virtual import AtOnce, SqliteTime, VirtualClock, VirtualLoop
 from watchdog.config.settings import Config
 from watchdog.core.model import Verify
-from watchdog.daemon.lifecycle import HEARTBEAT_SECONDS, REAP_SECONDS
 from watchdog.sandbox import referee
 from watchdog.sandbox.misbehaviour import CallbackBehaviour
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.world import Event, World, stream
-from watchdog.services.poller import TICK_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.tables import attempts, tasks
@@ -42,7 +38,6 @@ CALLBACKS: Final = CallbackBehaviour(
     lose=0.05, duplicate=0.10, reorder=0.20, delay_seconds=(0.05, 1.0), reorder_seconds=(1.0, 10.0)
 )
 _DELIVERY_SECONDS: Final = 0.25
-_AFTER_PROGRESS_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,22 +97,12 @@ def simulate(scenario: Scenario) -> Result:
     began = perf_counter()
     loop = VirtualLoop()
     with (
-        _silent_logs(),
+        silent_logs(),
         _little_garbage(),
         tempfile.TemporaryDirectory(dir=_memory(), prefix="simulation-") as directory,
         asyncio.Runner(loop_factory=lambda: loop) as runner,
     ):
         return runner.run(_Run(scenario, loop, Path(directory) / "simulation.db").result(began))
-
-
-@contextmanager
-def _silent_logs() -> Iterator[None]:
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 @contextmanager
@@ -201,8 +186,8 @@ class _Run:
                 in_background=self._spawn,
                 wrong_hints=self._scenario.wrong_hints,
             )
-            for service in (self._sweep, self._poll, self._heartbeat, self._reap, self._deliver):
-                self._spawn(service())
+            self._spawn(self._daemon())
+            self._spawn(self._deliver())
             for number in range(self._scenario.rooms):
                 # The application forgets a third of the rooms.
                 self._spawn(Room(fleet, number, hints=number % 3 != 0).live())
@@ -242,51 +227,13 @@ class _Run:
             attempts=ledger,
         )
 
-    # What the daemon's jobs do (watchdog.daemon.lifecycle), without a scheduler of real time.
+    async def _daemon(self) -> None:
+        for job in await Jobs(self._parts, self._config, self._clock, self._progress).begin():
+            self._spawn(self._forever(job))
 
-    async def _sweep(self) -> None:
-        poll = self._config.schedule.poll_seconds
+    async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
         while True:
-            swept = await self._parts.sweeper.run_once()
-            wait = poll if swept.wake_seconds is None else min(poll, swept.wake_seconds)
-            await self._wait_for_progress(min(wait, _AFTER_PROGRESS_SECONDS) if swept.due and swept.claimed else wait)
-
-    async def _wait_for_progress(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._progress.wait()
-        except TimeoutError:
-            return
-        self._progress.clear()
-        await self._clock.sleep(_AFTER_PROGRESS_SECONDS)
-
-    async def _poll(self) -> None:
-        poller = self._parts.poller
-        while poller is not None:
-            await poller.begin()
-            await self._clock.sleep(TICK_SECONDS)
-
-    async def _heartbeat(self) -> None:
-        parts, fresh = self._parts, True
-        trusted_since = START
-        while True:
-            pulse = await parts.storage.call(
-                parts.storage.store.pulse, parts.daemon, self._config.policy.gap_seconds, fresh=fresh
-            )
-            parts.storage.synchronise(pulse.now)
-            if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
-                trusted_since = pulse.now
-            parts.watch.watching_since = max(pulse.watching_since, trusted_since)
-            parts.guarding.look(active=parts.feed.active, daemons=1, released_until=None)
-            fresh = False
-            await self._clock.sleep(HEARTBEAT_SECONDS)
-
-    async def _reap(self) -> None:
-        parts = self._parts
-        while True:
-            await parts.storage.call(parts.poll_store.prune)
-            await parts.storage.call(parts.storage.store.reap, self._config.stop.lease_seconds)
-            await self._clock.sleep(REAP_SECONDS)
+            await job()
 
     async def _deliver(self) -> None:
         """The vendor's sending of callbacks; it looks for news several times a second, for nobody wakes it."""
@@ -333,10 +280,6 @@ class _Run:
 
 
 _SECRET: Final = "made-up-secret"  # noqa: S105 - made up
-
-
-def _nothing() -> None:
-    """Given to a worker thread, which does it after everything else."""
 
 
 def _config(scenario: Scenario) -> Config:

@@ -4,9 +4,7 @@ A test reads like this:
 
     @fault(2, "killed after commit, before send", quick=True)
     async def test_killed_before_sending(stage: Stage) -> None:
-        await stage.open()
-        daemon = stage.daemon()
-        await daemon.start(faults="intend.committed=kill")      # see chaos_daemon for the places
+        daemon = await stage.begin(faults="intend.committed=kill")      # see chaos_daemon for the places
         rooms = await stage.abandon(3)
         await stage.strikes("it is dead", lambda: not daemon.alive)
         await daemon.start()
@@ -51,9 +49,9 @@ import yaml
 
 from tests.faults.audit import Case, inspect, install
 from tests.faults.proxy import Proxy, Target
-from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.running import Application, DaemonProcess, environment, eventually, fake_zego
 from watchdog.clock import SystemClock
-from watchdog.sandbox import Join, Limits, Sandbox, Start
+from watchdog.sandbox import Join, Sandbox, Start
 from watchdog.sandbox.world import Event
 
 ROOT = Path(__file__).parent.parent.parent
@@ -102,7 +100,6 @@ class Nursery:
     """The process that forks daemons; see ``chaos_daemon``. It takes them all with it when it ends."""
 
     def __init__(self, log: Path) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.chaos_daemon"],
@@ -110,7 +107,7 @@ class Nursery:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 cwd=ROOT,
-                env=environment | {"NO_PROXY": "127.0.0.1"},
+                env=environment(),
             )
         self._started: SimpleQueue[int] = SimpleQueue()
         self._ends: dict[int, Future[int]] = {}
@@ -207,12 +204,13 @@ class Daemon(DaemonProcess):
         return self.alive and Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def status(self, name: str) -> int:
-        """Return a number of ``/proc/PID/status``, such as VmRSS in kB or Threads."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key == name:
-                return int(value.split()[0])
-        raise KeyError(name)
+        return process_status(self.pid, name)
+
+
+def process_status(pid: int, name: str) -> int:
+    """Return a number of ``/proc/PID/status``, such as VmRSS in kB or Threads."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields[name].split()[0])
 
 
 class Supervisor:
@@ -291,13 +289,7 @@ class Stage:
         """Make the database and start the sandbox; ``settings`` are the sandbox's, ``apps`` its AppIds' secrets."""
         self._application = await asyncio.to_thread(Application, self.url)
         await asyncio.to_thread(install, self._application)
-        defaults: dict[str, Any] = {
-            "seed": 7,
-            "limits": Limits(start=0, stop=100, user_num=100),
-            "concurrent_tasks": 0,
-            "max_idle_seconds": 30,
-        }
-        self._sandbox = await self._exits.enter_async_context(Sandbox(apps or {APP_ID: SECRET}, **defaults | settings))
+        self._sandbox = await self._exits.enter_async_context(fake_zego(apps, **settings))
         return self._sandbox
 
     async def close(self) -> None:
@@ -327,7 +319,7 @@ class Stage:
         address = urlsplit(self.sandbox.url)
         return str(address.hostname), int(address.port or 0)
 
-    def daemon(self, *, database_url: str | None = None, **sections: Mapping[str, object]) -> Daemon:
+    def daemon(self, *, database_url: str = "", **sections: Any) -> Daemon:
         """Make a daemon, not started yet. It does not outlive the test."""
         folder = self.folder / f"daemon-{len(self.daemons)}"
         folder.mkdir()
@@ -336,6 +328,13 @@ class Stage:
             merged[name] = {**defaults, **sections.get(name, {})}
         daemon = Daemon(folder, database_url or self.url, self.sandbox, self._nursery, **merged)
         self.daemons.append(daemon)
+        return daemon
+
+    async def begin(self, *, faults: str = "", max_idle_seconds: float = 30, **sections: Any) -> Daemon:
+        """Open the stage and start one daemon on it."""
+        await self.open(max_idle_seconds=max_idle_seconds)
+        daemon = self.daemon(**sections)
+        await daemon.start(faults=faults)
         return daemon
 
     async def proxy(self, target: Target | None = None) -> Proxy:

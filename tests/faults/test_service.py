@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.client import LISTEN, Pulse, address, hanging, request
 from tests.faults.harness import Daemon, Stage, fault
+from tests.support.running import secret_file
 from watchdog import SCHEMA_VERSION
 
 _WITH_JOURNAL = """
@@ -77,8 +78,7 @@ async def test_what_cannot_be_used_is_refused(stage: Stage, what: str) -> None:
     said = daemon.log.read_text()
     assert named in said
     assert "Traceback" not in said
-    file.write_text(good)
-    file.chmod(0o600)
+    secret_file(file, good)
     stage.lifted()
     rooms = await stage.abandon(1)
     await daemon.start()
@@ -89,9 +89,7 @@ async def test_what_cannot_be_used_is_refused(stage: Stage, what: str) -> None:
 
 @fault(33, "bad reload", quick=True)
 async def test_a_bad_reload_changes_nothing(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    daemon = await stage.begin()
     good = daemon.config.read_text()
     for bad in ("database: [", "polcy: {}\n", good.replace("grace_seconds: 0.5", "grace_seconds: -3"), ""):
         before = len(daemon.events("reload_refused")) + len(daemon.events("reloaded"))
@@ -227,9 +225,7 @@ def blocked(pid: int) -> bool:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @fault(36, "a hundred scrapes at once, and some that hang")
 async def test_a_hundred_scrapes_at_once(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon(http=LISTEN)
-    await daemon.start()
+    daemon = await stage.begin(http=LISTEN)
     where = address(daemon)
 
     async def reaction() -> float:

@@ -8,31 +8,28 @@ A daemon passes *points*: before and after each call of the store, when a reques
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 import httpx2
-import structlog
 
+from simulation.jobs import Jobs, silent_logs
 from simulation.virtual import START, VirtualClock
 from tests.invariants.database import ACTIVE, SENT, Database, Driver, Row, Violation, moment
 from tests.invariants.timeline import ProcessLoop, Timeline
 from tests.invariants.vendor import APP_ID, BOTS, SECRET, ModelVendor
 from watchdog.config.settings import Config
-from watchdog.daemon.lifecycle import HEARTBEAT_SECONDS, REAP_SECONDS
 from watchdog.errors import DatabaseError
 from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
 from watchdog.sandbox.outbox import Delivery, Outbox
 from watchdog.sandbox.vendor import Action
 from watchdog.sandbox.world import Event
-from watchdog.services.poller import TICK_SECONDS
 from watchdog.wiring import parts as wiring
 
 P = ParamSpec("P")
@@ -51,7 +48,6 @@ ANY: Final = "any"
 BEFORE_CALL, AFTER_CALL = "before a call of the store", "after a call of the store"
 UNSERVED_APP: Final = 99
 _CALL_SECONDS: Final = 0.002
-_AFTER_PROGRESS_SECONDS: Final = 0.02
 _SETTLE_SECONDS: Final = 1200.0
 _SETTLE_STEP_SECONDS: Final = 10.0
 _SHUTDOWN_SECONDS: Final = 10.0
@@ -91,7 +87,7 @@ class StoreThread(ThreadPoolExecutor):
 
 
 class Process:
-    """One daemon: its parts on a loop of its own, doing what ``watchdog.daemon.lifecycle``'s jobs do."""
+    """One daemon: its parts on a loop of its own, doing what the daemon's jobs do."""
 
     def __init__(self, town: "Town", number: int) -> None:
         self.town = town
@@ -121,7 +117,6 @@ class Process:
         self.parts.storage._threads.shutdown()
         self.parts.storage._threads = StoreThread(self)
         self._jobs: list[asyncio.Task[None]] = []
-        self._trusted_since: datetime | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
         self._spawn(self._run)
 
@@ -215,65 +210,25 @@ class Process:
 
         self._jobs.append(self.loop.create_task(watched()))
 
-    # What the daemon's jobs do (watchdog.daemon.lifecycle), without a scheduler of real time.
-
     async def _run(self) -> None:
+        # Polling at the daemon's own rate would be the most of what an example does.
+        jobs = Jobs(self.parts, self.town.config, self.clock, self._progress, ticks=3)
         try:
-            await self._beat(fresh=True)
+            found = await jobs.begin()
         except DatabaseError:
             # The program ends, and the service manager starts another: under another name, as the first may be known.
             self.is_alive = False
             self.town.restart_daemon(self)
             return
-        poll_seconds = self.town.config.schedule.poll_seconds
-        for job in (self._sweep, self._heartbeat, self._poll, self._reap):
-            self._spawn(lambda job=job: self._forever(job, poll_seconds))  # type: ignore[misc] # bound at once
+        for job in found:
+            self._spawn(lambda job=job: self._forever(job))  # type: ignore[misc] # bound at once
 
-    async def _forever(self, job: Callable[[], Awaitable[None]], poll_seconds: float) -> None:
+    async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await job()
             except DatabaseError:
-                await self.clock.sleep(poll_seconds)
-
-    async def _sweep(self) -> None:
-        swept = await self.parts.sweeper.run_once()
-        wait = self.town.config.schedule.poll_seconds
-        if swept.wake_seconds is not None:
-            wait = min(wait, swept.wake_seconds)
-        if swept.due and swept.claimed:
-            wait = min(wait, _AFTER_PROGRESS_SECONDS)
-        try:
-            async with asyncio.timeout(wait):
-                await self._progress.wait()
-        except TimeoutError:
-            return
-        self._progress.clear()
-        await self.clock.sleep(_AFTER_PROGRESS_SECONDS)
-
-    async def _heartbeat(self) -> None:
-        await self.clock.sleep(HEARTBEAT_SECONDS)
-        await self._beat(fresh=False)
-
-    async def _beat(self, *, fresh: bool) -> None:
-        parts = self.parts
-        gap_seconds = self.town.config.policy.gap_seconds
-        pulse = await parts.storage.call(parts.storage.store.pulse, parts.daemon, gap_seconds, fresh=fresh)
-        parts.storage.synchronise(pulse.now)
-        if await parts.feed.check(-math.inf if parts.poller is None else parts.poller.answered_at):
-            self._trusted_since = pulse.now
-        parts.watch.watching_since = max(pulse.watching_since, self._trusted_since or pulse.watching_since)
-
-    async def _poll(self) -> None:
-        if self.parts.poller is not None:
-            await self.parts.poller.begin()
-        # Less often than the daemon: by itself it would be the most of what an example does.
-        await self.clock.sleep(3 * TICK_SECONDS)
-
-    async def _reap(self) -> None:
-        await self.parts.storage.call(self.parts.poll_store.prune)
-        await self.parts.storage.call(self.parts.storage.store.reap, self.town.config.stop.lease_seconds)
-        await self.clock.sleep(REAP_SECONDS)
+                await self.clock.sleep(self.town.config.schedule.poll_seconds)
 
     async def _end(self) -> None:
         for job in self._jobs[:-1]:
@@ -580,16 +535,6 @@ class Town:
             for process in self.processes:
                 process.bury()
         self.database.close()
-
-
-@contextmanager
-def silent_logs() -> Iterator[None]:
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 def _config(occupancy_poll_seconds: float) -> Config:

@@ -4,11 +4,9 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -20,7 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.docs.test_sql_docs import Story
-from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually, free_port
 from tests.support.time_travel import World
 from watchdog.core.model import Outcome, Status
 from watchdog.core.outcomes import ReplyClass
@@ -204,8 +202,7 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
 
 async def scraped(folder: Path) -> Scrape:
     """A live daemon that has stopped a task and been sent a callback."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     async with Sandbox({APP_ID: SECRET}, seed=3) as sandbox:
         url = f"sqlite:///{folder / 'watchdog.db'}"
         application = Application(url)

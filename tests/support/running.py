@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +17,39 @@ import yaml
 from psycopg.rows import dict_row
 
 from watchdog.clock import SystemClock
-from watchdog.sandbox import Sandbox, Start
+from watchdog.sandbox import Limits, Sandbox, Start
 from watchdog.sandbox.referee import Verdict, judge
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
 
 APP_ID = 12345
 SECRET = "not-a-real-secret"
+
+
+def fake_zego(apps: Mapping[int, str] | None = None, **settings: Any) -> Sandbox:
+    """Return a sandbox, not started yet, with quick windows and a vendor's limits; ``settings`` are its own."""
+    limits = Limits(start=0, stop=100, user_num=100)
+    defaults: dict[str, Any] = {"seed": 7, "limits": limits, "concurrent_tasks": 0, "max_idle_seconds": 30}
+    return Sandbox(apps or {APP_ID: SECRET}, **defaults | settings)
+
+
+def secret_file(path: Path, secret: str = SECRET) -> str:
+    """Write a file that the daemon accepts as one with a secret; return its path."""
+    path.write_text(secret)
+    path.chmod(0o600)
+    return str(path)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without settings of ours and without a proxy to the sandbox."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
+    return kept | {"NO_PROXY": "127.0.0.1"} | more
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that is free at the moment."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        return int(listening.getsockname()[1])
 
 
 async def eventually(what: str, happened: Callable[[], bool], *, seconds: float = 30) -> None:
@@ -101,13 +128,11 @@ class DaemonProcess:
 
     def __init__(self, folder: Path, url: str, sandbox: Sandbox, **sections: Mapping[str, object]) -> None:
         self.folder = folder
-        secret = folder / "server_secret"
-        secret.write_text(SECRET)
-        secret.chmod(0o600)
+        secret = secret_file(folder / "server_secret")
         config = {
             "database": {"url": url, "statement_timeout_seconds": 1},
             "zego": {
-                "apps": [{"app_id": APP_ID, "server_secret_file": str(secret)}],
+                "apps": [{"app_id": APP_ID, "server_secret_file": secret}],
                 "asr_url": sandbox.url,
                 "rtc_url": sandbox.url,
             },
@@ -131,14 +156,13 @@ class DaemonProcess:
 
     async def start(self, *options: str, seconds: float = 30) -> None:
         """Return when it says that it has started, within ``seconds``; ``options`` are those of ``run``."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
         before = len(self.events("started"))
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "watchdog", "--config", str(self.config), "run", *options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=log,
-                env=environment | {"NO_PROXY": "127.0.0.1"},
+                env=environment(),
             )
         await eventually(
             f"the daemon has started: {self.log.read_text()}",

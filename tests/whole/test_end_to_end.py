@@ -7,13 +7,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.running import SECRET, Application, DaemonProcess, eventually, fake_zego
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox, Start
 
@@ -49,18 +49,6 @@ async def new_daemon(database_url: str, tmp_path: Path) -> AsyncIterator[NewDaem
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with fake_zego() as running:
         yield running
-
-
-@asynccontextmanager
-async def fake_zego(limits: Limits | None = None) -> AsyncIterator[Sandbox]:
-    async with Sandbox(
-        {APP_ID: SECRET},
-        seed=7,
-        limits=limits or Limits(start=0, stop=100, user_num=100),
-        concurrent_tasks=0,
-        max_idle_seconds=30,
-    ) as sandbox:
-        yield sandbox
 
 
 def all_ended(application: Application, tasks: list[str]) -> bool:
@@ -230,7 +218,7 @@ async def test_observe_mode_sends_nothing_and_says_once_what_it_would_do(
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_two_daemons_share_the_work_and_the_pace(application: Application, new_daemon: NewDaemon) -> None:
-    async with fake_zego(Limits(start=0, stop=60, user_num=60)) as sandbox:
+    async with fake_zego(limits=Limits(start=0, stop=60, user_num=60)) as sandbox:
         daemons = [new_daemon(sandbox), new_daemon(sandbox)]
         for daemon in daemons:
             await daemon.start()
@@ -266,9 +254,9 @@ async def test_a_row_written_by_hand_is_enough(
     """With the databases' own command lines, ``sqlite3`` and ``psql``."""
     daemon = new_daemon(sandbox)
     await daemon.start()
-    task = str(sandbox.perform(start_of("by-hand"))["task_id"])
-    kept = str(sandbox.perform(start_of("other"))["task_id"])
-    own = str(sandbox.perform(start_of("own"))["task_id"])
+    task = str(sandbox.perform(Start(room="by-hand"))["task_id"])
+    kept = str(sandbox.perform(Start(room="other"))["task_id"])
+    own = str(sandbox.perform(Start(room="own"))["task_id"])
 
     command_line(application, BY_HAND.format(task=task))
     command_line(application, f"INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('{kept}', 'other', 3);")
@@ -281,10 +269,6 @@ async def test_a_row_written_by_hand_is_enough(
     (attempt,) = application.attempts()
     (request,) = [event for event in sandbox.events() if event["event"] == "stop_requested"]
     assert (attempt["code"], attempt["request_id"]) == ("0", request["request_id"])
-
-
-def start_of(room: str) -> Start:
-    return Start(room=room)
 
 
 def command_line(application: Application, statements: str) -> None:
