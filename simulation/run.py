@@ -1,4 +1,4 @@
-"""One run: the world, the network, the application, and the watchdog's real parts, for hours of virtual time."""
+"""One run of the world, the network, the application and the watchdog's real parts, over hours of virtual time."""
 
 import asyncio
 import gc
@@ -53,7 +53,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of it. ``took_seconds`` is real, and no part of the comparison of two results."""
+    """The result. ``took_seconds`` is real time, and not compared."""
 
     scenario: Scenario
     judgement: Judgement
@@ -70,7 +70,7 @@ class Result:
         return self.scenario.hours * 3600 / self.took_seconds
 
     def trace(self, room_id: str) -> Iterator[str]:
-        """Everything that happened in a room, and what the ledger says of it, in order."""
+        """Everything that happened in a room, and its ledger rows, in order."""
         told = [
             (event["at"], {key: value for key, value in event.items() if key not in {"seq", "at", "app_id"}})
             for event in self.log
@@ -91,7 +91,7 @@ def _names(event: Event, room_id: str) -> bool:
 
 
 def simulate(scenario: Scenario) -> Result:
-    """Run it; the same scenario gives the same result."""
+    """Run a scenario; the same one gives the same result."""
     # The jitter of retries is drawn from the process's own source.
     random.seed(scenario.seed)
     began = perf_counter()
@@ -107,7 +107,7 @@ def simulate(scenario: Scenario) -> Result:
 
 @contextmanager
 def _little_garbage() -> Iterator[None]:
-    """The log only grows, and looking through all of it for garbage again and again takes a good part of the time."""
+    """Collect garbage rarely: the log only grows, and scanning it takes much of the time."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, 50, 1000)
     try:
@@ -117,7 +117,7 @@ def _little_garbage() -> Iterator[None]:
 
 
 def _memory() -> str | None:
-    """A directory in memory, where there is one."""
+    """A directory in memory, if there is one."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a fresh directory in it
 
 
@@ -164,9 +164,9 @@ class _Run:
                 on_progress=self._progress.set,
                 transport=httpx2.MockTransport(self._gateway),
             )
-            # Storage has no say in where its statements run, and this is no place for threads.
+            # Threads would run in real time.
             self._parts.storage._threads.shutdown()  # noqa: SLF001 - see AtOnce
-            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
+            self._parts.storage._threads = AtOnce(1)  # noqa: SLF001 - the product has no seam for it
             try:
                 return await self._play(began)
             finally:
@@ -236,7 +236,7 @@ class _Run:
             await job()
 
     async def _deliver(self) -> None:
-        """The vendor's sending of callbacks; it looks for news several times a second, for nobody wakes it."""
+        """Send the vendor's callbacks; polls, because nothing wakes it."""
         webhook = self._parts.webhook
         while True:
             for delivery in self._outbox.due(self._clock.time()):

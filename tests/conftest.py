@@ -1,4 +1,4 @@
-"""The databases that tests run on: a SQLite file, and a real PostgreSQL that each test process starts for itself."""
+"""The databases that tests run on: a SQLite file and a real PostgreSQL."""
 
 import os
 from collections.abc import Generator
@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# A deadline for one example is a timed test, and these machines are shared.
+# Examples have no deadline, because test machines are shared.
 hypothesis.settings.register_profile("watchdog", deadline=None)
 hypothesis.settings.load_profile("watchdog")
 

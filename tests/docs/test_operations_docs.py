@@ -1,4 +1,4 @@
-"""docs/operations.md: its commands run, its statements are answered, and a backup of yesterday does no harm today.
+"""docs/operations.md: its commands and statements run, and restoring an old backup does no harm.
 
 What needs root and systemd (``console root``) is run by the tests of the package.
 """

@@ -1,4 +1,4 @@
-"""The README is true: its statements and commands are run as they stand there, and both languages say the same."""
+"""The README's statements and commands run as written, and both languages show the same."""
 
 import asyncio
 import os
@@ -50,7 +50,7 @@ def test_both_languages_have_the_same_commands_and_links() -> None:
 
 
 def test_the_two_commands_are_make_targets() -> None:
-    """``.ci/run`` runs them; here only that they are what it runs."""
+    """``.ci/run`` runs them; here: that they are the same."""
     (block,) = blocks("README.md", "console")
     continuous = (ROOT / ".ci" / "run").read_text()
     for command in without_comments(block):

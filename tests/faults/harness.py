@@ -1,4 +1,4 @@
-"""What every fault is played on: a ``Stage`` with a real database, a real sandbox and real daemon processes.
+"""The stage of every fault: a real database, a real sandbox and real daemon processes.
 
 A test reads like this:
 
@@ -16,10 +16,9 @@ A test reads like this:
 - ``stage.sandbox`` is the vendor: ``perform(Misbehaviour(...))``, ``perform(Join(...))``, ``events()``.
 - ``stage.proxy(target)`` puts something that can break between a daemon and the vendor, or PostgreSQL.
 - ``Supervisor`` is what systemd does for a unit with ``WatchdogSec`` and ``Restart=always``.
-- ``strikes``, ``lifted`` and ``recovers`` measure; the figures are reported at the end, and nothing depends on them.
-- Conditions are polled with ``stage.until``; nobody sleeps for a number of seconds in the hope that it is enough,
-  except to see that something does *not* happen.
-- ``fault(..., quick=True)`` has a test run in ``make test``, too; all of them run in ``make faults``.
+- ``strikes``, ``lifted`` and ``recovers`` measure; the figures are only reported.
+- Wait for conditions with ``stage.until``; sleep only to see that something does *not* happen.
+- ``fault(..., quick=True)`` runs in ``make test`` as well; ``make faults`` runs all.
 
 The timings are short: a request takes 2 s at most, a lease 4.2 s, a grace half a second, and ZEGO's window is 30 s.
 """
@@ -97,7 +96,7 @@ class Record:
 
 
 class Nursery:
-    """The process that forks daemons; see ``chaos_daemon``. It takes them all with it when it ends."""
+    """The process that forks daemons; see ``chaos_daemon``. They end with it."""
 
     def __init__(self, log: Path) -> None:
         with log.open("ab") as stderr:
@@ -150,7 +149,7 @@ class Nursery:
 
 
 class Daemon(DaemonProcess):
-    """One daemon: a configuration, a log, and a process at a time. Any section of the configuration can be given."""
+    """One daemon: a configuration, a log and one process at a time."""
 
     def __init__(
         self, folder: Path, url: str, sandbox: Sandbox, nursery: Nursery, **sections: Mapping[str, object]
@@ -161,7 +160,7 @@ class Daemon(DaemonProcess):
         self.configure(**sections)
 
     def configure(self, **sections: Mapping[str, object]) -> None:
-        """Change sections of the configuration file; a daemon that runs learns of it by SIGHUP."""
+        """Change sections of the configuration file; send SIGHUP to apply them."""
         config = yaml.safe_load(self.config.read_text())
         for name, section in sections.items():
             config[name] = config.get(name, {}) | dict(section)
@@ -214,7 +213,7 @@ def process_status(pid: int, name: str) -> int:
 
 
 class Supervisor:
-    """What systemd does: starts the daemon again when it ends, and kills it when WATCHDOG=1 does not come in time."""
+    """Acts as systemd: restarts the daemon, and kills it when WATCHDOG=1 is late."""
 
     def __init__(self, daemon: Daemon, *, watchdog_seconds: float) -> None:
         self._daemon = daemon
@@ -341,16 +340,16 @@ class Stage:
         """Put a proxy in front of ``target``, by default the sandbox. It does not outlive the test."""
         return await self._exits.enter_async_context(Proxy(target or self.vendor))
 
-    # -- the application, and the people --
+    # -- application and people --
 
     async def abandon(self, number: int, *, app_id: int | None = None) -> list[str]:
-        """Start that many tasks, each in a room of its own in which nobody is any more; return the TaskIds."""
+        """Start that many tasks, each in a room that people have left; return the TaskIds."""
         tasks = self._start(number, app_id)
         await asyncio.to_thread(self._write_down, tasks, app_id, (2, 0))
         return list(tasks)
 
     async def talk(self, number: int, *, says: int = 0) -> list[str]:
-        """Start tasks in rooms with somebody in them; ``says`` is what the application believes (0: it is wrong)."""
+        """Start tasks in occupied rooms; ``says`` is the application's count (0: it is wrong)."""
         tasks = self._start(number, None)
         for room in tasks.values():
             self.sandbox.perform(Join(room=room, user="alice"))
@@ -366,7 +365,7 @@ class Stage:
         return tasks
 
     def _write_down(self, tasks: Mapping[str, str], app_id: int | None, counts: Iterable[int]) -> None:
-        """Do what a backend does: each task its row, and then what it sees in the rooms, one count after the other."""
+        """Insert each task as a backend does, then write the counts one after the other."""
         insert = "INSERT INTO zego_tasks (task_id, room_id, app_id) VALUES (?, ?, ?)"
         update = "UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'"
         rows = [(task_id, room, app_id) for task_id, room in tasks.items()]
@@ -392,7 +391,7 @@ class Stage:
             raise
 
     def logs(self, lines: int = 15, characters: int = 300) -> str:
-        """Return the last lines of every daemon's log, cut off where they are long."""
+        """Return the last lines of every daemon's log, shortened."""
         return "\n".join(
             "\n".join(
                 [
@@ -405,7 +404,7 @@ class Stage:
         )
 
     def ended(self, tasks: Collection[str]) -> bool:
-        """Whether none of these tasks is active any more."""
+        """Whether all these tasks have ended."""
         statuses = self.application.statuses()
         return all(statuses[task] != "active" for task in tasks)
 
@@ -417,14 +416,18 @@ class Stage:
         """Return the outcomes of one task's attempts, first to last."""
         return [row["outcome"] for row in self.application.attempts() if row["task_id"] == task]
 
+    def room_of(self, task: str) -> str:
+        (row,) = self.application.rows(f"SELECT room_id FROM zego_tasks WHERE task_id = '{task}'")
+        return str(row["room_id"])
+
     def requests(self) -> list[Event]:
-        """Return the Stop requests that the vendor has received, and is done with."""
+        """Return the Stop requests that the vendor has completed."""
         return [event for event in self.sandbox.events() if event["event"] == "stop_requested"]
 
     # -- measuring --
 
     async def strikes(self, what: str, happened: Callable[[], bool], *, seconds: float = 30) -> None:
-        """Wait until the fault has struck; the time to ``recovers`` runs from then."""
+        """Wait until the fault has struck; the recovery time starts then."""
         await self.until(what, happened, seconds=seconds)
         self.struck()
 
@@ -434,11 +437,11 @@ class Stage:
         self.lifted()
 
     def lifted(self) -> None:
-        """Note that the fault is over now: the time to ``recovers`` runs from here."""
+        """Note that the fault is over; the recovery time starts now."""
         self._struck_at = self.clock.monotonic()
 
     async def recovers(self, what: str, happened: Callable[[], bool], *, seconds: float = 30) -> float:
-        """Wait until all is well again; return, and report, how long that took."""
+        """Wait for the recovery; report and return how long it took."""
         await self.until(what, happened, seconds=seconds)
         took = self.clock.monotonic() - self._struck_at
         self.record.recovered_seconds.append(round(took, 2))

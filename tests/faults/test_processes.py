@@ -44,7 +44,7 @@ async def test_killed_before_the_request_leaves(stage: Stage) -> None:
     assert intended, "it was to die after the commit"
     assert stage.requests() == []
     back = intended[0]
-    stage.sandbox.perform(Join(room=room_of(stage, back), user="alice"))
+    stage.sandbox.perform(Join(room=stage.room_of(back), user="alice"))
 
     await daemon.start()
     empty = [task for task in rooms if task != back]
@@ -166,7 +166,7 @@ async def test_frozen_before_the_request_leaves(stage: Stage) -> None:
     assert stage.outcomes(task) == ["sent"]
     await other.start()
     # People come back before the lease is over: the other one finds them.
-    stage.sandbox.perform(Join(room=room_of(stage, task), user="alice"))
+    stage.sandbox.perform(Join(room=stage.room_of(task), user="alice"))
     await stage.recovers("the other one spares it", lambda: stage.outcomes(task) == ["unknown", "spared"])
 
     await thaw(stage, frozen)
@@ -248,11 +248,6 @@ async def test_out_of_memory(stage: Stage) -> None:
         stage.lifted()
         await stage.recovers("all are stopped", lambda: stage.ended(rooms), seconds=60)
         await stage.audit(stopped=rooms, killed=True)
-
-
-def room_of(stage: Stage, task: str) -> str:
-    (row,) = stage.application.rows(f"SELECT room_id FROM zego_tasks WHERE task_id = '{task}'")
-    return str(row["room_id"])
 
 
 async def freeze(stage: Stage, daemon: Daemon) -> None:

@@ -143,7 +143,7 @@ async def test_another_version_of_the_schema(stage: Stage, version: str) -> None
     await stage.audit(stopped=rooms)
 
 
-# -- 35: those who should read along --
+# -- 35: readers of the log --
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -219,7 +219,7 @@ def blocked(pid: int) -> bool:
     return False
 
 
-# -- 36: those who scrape --
+# -- 36: scrapes --
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -255,7 +255,7 @@ async def test_a_hundred_scrapes_at_once(stage: Stage) -> None:
     assert sum(status == 200 for status, _ in answers) >= 50
     pages = {page for status, page in answers if status == 200}
     assert len(pages) <= took + 2, "a page is made once a second, however many ask"
-    # Those that never finish asking are sent away; the others may have an answer half read.
+    # Requests that never finish are closed; the others may have a half-read answer.
     assert [await asyncio.to_thread(one.recv, 1) for one in hung[:20]] == [b""] * 20
     for one in hung:
         one.close()

@@ -103,7 +103,7 @@ async def test_a_jump_of_the_wall_clock_stops_nobody(stage: Stage, wall_clock: W
     talking += await asyncio.to_thread(written, stage, wall_clock, 1, people=1)
     await stage.recovers("tasks are stopped as ever", lambda: stage.ended(later))
     if not stage.is_sqlite:
-        # There nobody knows any more for how long these rooms have been empty: in doubt ZEGO ends their tasks.
+        # There the time since when these rooms are empty is lost: in doubt ZEGO ends their tasks.
         await stage.until("those whose grace ran are, too", lambda: stage.ended(waiting))
         later += waiting
     stops = {event["task_id"]: event["at"] for event in stage.sandbox.events() if event["event"] == "task_stopped"}
@@ -120,7 +120,7 @@ async def test_a_lease_that_jumped_is_not_taken_over(stage: Stage, wall_clock: W
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(1.5, 1.5), requests=2))
     rooms = await stage.abandon(2)
     await stage.until("requests are under way", lambda: len(stage.attempts("sent")) == len(rooms))
-    # Committed is not signed yet: the pace has them leave one by one, a quarter of a second later at most.
+    # A committed request is not signed yet: the pace delays it by up to a quarter of a second.
     await SystemClock().sleep(0.3)
     wall_clock.set_ahead(seconds)
     stage.struck()

@@ -1,4 +1,4 @@
-"""What no linter looks at: the repository is clean, and its parts agree with each other."""
+"""What no linter checks: the repository is clean, and its parts agree."""
 
 import os
 import re
@@ -63,7 +63,7 @@ SILENCED = re.compile(r"#\s*(?:noqa|type:\s*ignore|mypy:\s*ignore)")
 SILENCED_WITH_REASON = re.compile(r"# (?:noqa: [A-Z]+\d+(?:, [A-Z]+\d+)*|type: ignore\[[a-z, -]+\])(?: +# | - )\S")
 
 
-def test_whoever_silences_a_linter_names_the_rule_and_the_reason() -> None:
+def test_a_silenced_linter_has_a_rule_and_a_reason() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in files()

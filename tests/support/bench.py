@@ -148,12 +148,12 @@ async def bench(
 
 
 async def empty_room(bench: Bench, task: str = "t", room: str = "room", **columns: Any) -> None:
-    """A room that was occupied, is now empty, and whose task is planned: due in 45 s, ended by ZEGO in 150 s."""
+    """Empty an occupied room and plan its task: due in 45 s, ended by ZEGO in 150 s."""
     bench.world.app.start(task, room, user_count=2, **columns)
     bench.world.app.people(room, 0)
     await bench.sweep()
 
 
 def value(metrics: Metrics, name: str, /, **labels: str) -> float | None:
-    """Return what a metric with these labels says; None where it is absent."""
+    """Return a metric's value for these labels, or None if it is absent."""
     return metrics.registry.get_sample_value(PREFIX + name, labels)

@@ -22,7 +22,7 @@ _numbers = count(1)
 
 
 class Server:
-    """A server of its own; ``address`` is that of its maintenance database. Everything here blocks."""
+    """A PostgreSQL server; ``address`` is that of its maintenance database. All methods block."""
 
     def __init__(self) -> None:
         # A socket's path may be 107 bytes long, and the server's user must reach it: no folder of pytest's.
@@ -60,7 +60,7 @@ class Server:
         self._pg_ctl("-w", "-D", str(self._data), "-m", mode, "stop")
 
     def kill(self) -> None:
-        """Kill the postmaster with SIGKILL; its children notice by themselves."""
+        """Kill the postmaster with SIGKILL; its children notice and end."""
         pid = int((self._data / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, signal.SIGKILL)
 
@@ -106,13 +106,13 @@ def own_postgresql_url(own_server: Server) -> str:
 @pytest.fixture(scope="session")
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a server for this process (each xdist worker has its own); yield its maintenance database's address."""
-    # One worker at a time: as root, the first to come creates the system user that the server runs as.
+    # One worker at a time: as root, the first one creates the system user that the server runs as.
     with (tmp_path_factory.getbasetemp().parent / "postgresql.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         server = Server()
     with closing(server):
         with psycopg.connect(server.address, autocommit=True) as connection:
-            # A test kills processes, not the machine: what the system has is safe.
+            # Tests kill processes, not the machine, so what the kernel has is safe.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
         yield server.address

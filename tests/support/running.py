@@ -41,7 +41,7 @@ def secret_file(path: Path, secret: str = SECRET) -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without settings of ours and without a proxy to the sandbox."""
+    """Return this process's environment without the product's settings, and without a proxy to the sandbox."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
     return kept | {"NO_PROXY": "127.0.0.1"} | more
 
@@ -55,7 +55,7 @@ def free_port() -> int:
 async def eventually(what: str, happened: Callable[[], bool], *, seconds: float = 30) -> None:
     """Return as soon as ``happened()``; fail with ``what`` after ``seconds``.
 
-    It is called in a thread: the sandbox shares the test's event loop, and must not be held up.
+    ``happened`` runs in a thread, because it must not block the sandbox on the test's event loop.
     """
     clock = SystemClock()
     until = clock.monotonic() + seconds
@@ -65,7 +65,7 @@ async def eventually(what: str, happened: Callable[[], bool], *, seconds: float 
 
 
 class Application:
-    """What a backend does: three statements in plain SQL, and its own reading of the ledger."""
+    """A backend: three statements in plain SQL, and queries of the ledger."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -95,14 +95,14 @@ class Application:
         return connection
 
     async def start(self, sandbox: Sandbox, room: str) -> str:
-        """Start a task at the vendor, and write it down as the README says."""
+        """Start a task at the vendor and insert it as the README says."""
         task_id = str(sandbox.perform(Start(room=room))["task_id"])
         statement = "INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)"
         await asyncio.to_thread(self.execute, statement, task_id, room)
         return task_id
 
     async def abandon(self, sandbox: Sandbox, rooms: Sequence[str]) -> list[str]:
-        """Start a task in each room; people come, and go, as the application sees it."""
+        """Start a task in each room; the application sees people join and leave."""
         started = []
         for room in rooms:
             started.append(await self.start(sandbox, room))
@@ -124,7 +124,7 @@ class Application:
 
 
 class DaemonProcess:
-    """``zego-watchdog run`` as a process of its own; its log goes to a file."""
+    """A process of ``zego-watchdog run`` that logs to a file."""
 
     def __init__(self, folder: Path, url: str, sandbox: Sandbox, **sections: Mapping[str, object]) -> None:
         self.folder = folder
@@ -144,7 +144,7 @@ class DaemonProcess:
                 "confirm_seconds": 0.5,
             }
             | dict(sections.get("policy", {})),
-            # Unless a test says otherwise, it is about what the application's own hints lead to.
+            # Most tests are about the application's hints, so polling is off.
             "schedule": {"poll_seconds": 0.5, "occupancy_poll_seconds": 0} | dict(sections.get("schedule", {})),
             "guard": dict(sections.get("guard", {})),
             "stop": {"requests_per_second": 50, "occupancy_requests_per_second": 50} | dict(sections.get("stop", {})),
@@ -155,7 +155,7 @@ class DaemonProcess:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, *options: str, seconds: float = 30) -> None:
-        """Return when it says that it has started, within ``seconds``; ``options`` are those of ``run``."""
+        """Return when its log says that it has started; ``options`` are those of ``run``."""
         before = len(self.events("started"))
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(

@@ -1,8 +1,7 @@
-"""Databases whose time is turned by hand, with no hook in the code under test.
+"""Databases whose time a test sets, with no hook in the code under test.
 
-SQLite takes a function of the same name as a built-in one, and PostgreSQL looks functions up along the search path: on
-both it is the word for "now" that means something else, whoever says it. The product, the triggers and the pretended
-application all live in the same virtual time::
+SQLite lets a function replace a built-in one, and PostgreSQL looks functions up along the search path. On both, "now"
+is the test's time: for the product, for the triggers and for the fake application::
 
     def test_something(world: World) -> None:
         world.app.start("task", "room")
@@ -40,7 +39,7 @@ class PostgresqlTime:
 
     @staticmethod
     def install(url: str) -> None:
-        """Put the database at ``url`` under virtual time for good; it begins at START."""
+        """Put the database at ``url`` permanently under virtual time, which starts at START."""
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("CREATE SCHEMA time_travel")
             connection.execute("CREATE TABLE time_travel.clock (moment timestamptz NOT NULL)")
@@ -60,7 +59,7 @@ class PostgresqlTime:
         self._connection.execute("UPDATE time_travel.clock SET moment = %s", [moment])
 
     def clear(self) -> None:
-        """Cut off whoever is still connected, and empty the product's tables."""
+        """Close all other connections and empty the product's tables."""
         self._connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -81,14 +80,14 @@ class Connection(Protocol):
 
 
 class Application:
-    """The backend whose tasks are watched, as small as it may be: the driver alone, and design §3's statements."""
+    """The smallest backend whose tasks are watched: a driver and design §3's statements."""
 
     def __init__(self, connection: Connection, mark: str) -> None:
         self._connection = connection
         self._mark = mark
 
     def start(self, task_id: str, room_id: str = "room", /, **columns: Any) -> None:
-        """Put a task into the table, as after StartRealtimeASRTask."""
+        """Insert a task, as after StartRealtimeASRTask."""
         names = ("task_id", "room_id", *columns)
         self.execute(
             f"INSERT INTO zego_tasks ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
@@ -98,7 +97,7 @@ class Application:
         )
 
     def people(self, room_id: str, number: int | None, /, **columns: Any) -> int:
-        """Say how many people are in a room; return how many rows were changed."""
+        """Write the number of people in a room; return how many rows were changed."""
         more = "".join(f", {name} = ?" for name in columns)
         return self.execute(
             f"UPDATE zego_tasks SET user_count = ?{more} WHERE room_id = ? AND status = 'active'",
@@ -108,7 +107,7 @@ class Application:
         )
 
     def release(self, task_id: str) -> int:
-        """Take a task back, as after its own StopRealtimeASRTask."""
+        """Release a task, as after the application's own StopRealtimeASRTask."""
         return self.execute("UPDATE zego_tasks SET status = 'released' WHERE task_id = ?", task_id)
 
     def change(self, task_id: str, /, **columns: Any) -> int:
@@ -137,7 +136,7 @@ class Application:
 
 
 class World:
-    """One database with the product's schema, everything in it in virtual time."""
+    """One database with the product's schema, in virtual time."""
 
     def __init__(
         self,

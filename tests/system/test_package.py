@@ -1,4 +1,4 @@
-"""The Debian package through its life: in, up, not down, out, and no trace. One machine, in this order."""
+"""The Debian package: install, upgrade, refused downgrade, remove, purge. One machine, in this order."""
 
 import re
 import shutil

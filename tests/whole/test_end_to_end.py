@@ -1,4 +1,4 @@
-"""The whole main path: real processes, real databases, real HTTP. The sandbox's log is the referee."""
+"""The main path with real processes, databases and HTTP; the sandbox's log is the referee."""
 
 import importlib.util
 import shutil
@@ -73,7 +73,7 @@ async def test_ledger_and_vendor_agree_one_to_one_whatever_the_vendor_does(
     daemon = new_daemon(sandbox)
     await daemon.start()
     abandoned = await application.abandon(sandbox, [f"room-{number}" for number in range(60)])
-    # The application says empty, and does not know better: the vendor does.
+    # The application says that these are empty; the vendor knows that they are not.
     talking = await application.abandon(sandbox, [f"talk-{number}" for number in range(6)])
     for number in range(6):
         sandbox.perform(Join(room=f"talk-{number}", user="alice"))
@@ -105,7 +105,7 @@ def spared_rooms(application: Application) -> int:
 async def test_killed_in_mid_flight_and_started_again(
     application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
-    # The vendor acts at once, and takes its time to say so.
+    # The vendor acts at once and answers late.
     slow = Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.0, 1.0), requests=20)
     sandbox.perform(slow)
     daemon = new_daemon(sandbox, stop={"request_timeout_seconds": 2, "lease_seconds": 4.5, "concurrency": 10})
@@ -159,7 +159,7 @@ async def test_ends_in_good_order_with_requests_in_flight(
     verdict = application.judge(sandbox, abandoned)
     assert verdict.disagreements == ()
     assert all(row["outcome"] == "stopped" for row in application.attempts())
-    # What was not sent was given back: no lease keeps the next daemon from it.
+    # What was not sent was given back, so no lease blocks the next daemon.
     assert application.rows("SELECT task_id FROM zego_tasks WHERE claimed_by IS NOT NULL") == []
 
 

@@ -1,4 +1,4 @@
-"""Answers that come while the database is away, and a daemon that is killed before it is back: real processes."""
+"""Real processes: answers arrive while the database is away, and the daemon is killed before it is back."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ def answers(sandbox: Sandbox) -> dict[str, str]:
 
 
 def agree(application: Application, sandbox: Sandbox, tasks: list[str]) -> None:
-    """The ledger has each answer once, word by word, and nothing was asked again."""
+    """The ledger has each answer once, and nothing was sent again."""
     rows = application.attempts()
     assert {row["task_id"]: row["request_id"] for row in rows} == answers(sandbox)
     assert [(row["outcome"], row["code"], row["attempt"]) for row in rows] == [("stopped", "0", 1)] * len(tasks)
