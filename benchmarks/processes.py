@@ -112,7 +112,7 @@ async def process(
         try:
             await asyncio.wait_for(running.wait(), _ENDS_WITHIN_SECONDS)
         except TimeoutError:
-            # Nothing is measured any more, and no peer need be polite.
+            # Nothing is measured any more, so the process may be killed.
             running.kill()
             await running.wait()
 

@@ -1,4 +1,4 @@
-"""The sandbox's side of a comparison: tasks that run, people who come and go by a script, and the log that referees."""
+"""The sandbox's side of a comparison: running tasks, scripted people, and the log as the referee."""
 
 import asyncio
 import random
@@ -98,7 +98,7 @@ class Vendor:
             reading.cancel()
 
     async def _keep_up(self) -> None:
-        """Read the log all the time: all of it at once would keep the sandbox from its work for a tenth of a second."""
+        """Read the log continuously: all of it at once would block the sandbox for a tenth of a second."""
         while True:
             await self._clock.sleep(_LOOK_EVERY_SECONDS)
             await self.read()

@@ -37,13 +37,13 @@ _LATENCY_SECONDS: Final = (0.01, 0.15)
 
 
 def is_person(user: User, bots: Sequence[str]) -> bool:
-    """Whether the vendor's user is one for whose sake a task must not be stopped, crashed or not."""
+    """Whether a user of the vendor's counts as a person, crashed or not."""
     return user.role != ADMIN_ROLE and not any(fnmatchcase(user.user_id, bot) for bot in bots)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back, and the Code and RequestId that can be read in it."""
+    """A response, and the Code and RequestId that can be read in it."""
 
     response: httpx2.Response
     code: int | None = None
@@ -54,7 +54,7 @@ class Gateway:
     """Handles every request: outage, trouble, or the vendor. What happens to a request depends on it alone.
 
     Chance is drawn from the seed and the request, not from a common stream: requests that leave at one moment may do so
-    in any order, and a run is the same each time all the same.
+    in any order, and a run still repeats.
     """
 
     def __init__(

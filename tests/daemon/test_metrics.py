@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 from prometheus_client.registry import Collector
 
+from tests.support.bench import bench, empty_room, reply, value
+from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
-from tests.support.stopping_bench import bench, empty_room, reply, value
-from tests.support.time_travel import FakeClock, World
+from tests.support.time_travel import World
 from watchdog.cli.checks.installation import check_configuration
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
@@ -35,7 +36,6 @@ from watchdog.services.figures import EVERY_SECONDS, DatabaseFigures
 from watchdog.store.callbacks import use_key
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Intent
 from watchdog.wiring import database as opening
-from watchdog.wiring.parts import Parts
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 TOKEN = "not-a-real-token-é"
@@ -192,22 +192,16 @@ class TestAttempts:
 async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics, list[DatabaseFigures]]]]:
     """So many daemons that do nothing but to look at the database; the first has been alive for longest."""
     found: list[tuple[Metrics, list[DatabaseFigures]]] = []
-    open_parts: list[Parts] = []
     everyone: list[DatabaseFigures] = []
-    for _ in range(number):
-        metrics = Metrics()
-        parts = Parts(Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now)
-        world.heartbeats.beat(parts.daemon, 60, fresh=True)
-        everyone.append(DatabaseFigures(parts.storage.figures, parts.storage.clock, metrics, world.clock))
-        open_parts.append(parts)
-        found.append((metrics, everyone))
-        world.advance(1)
-    try:
+    async with AsyncExitStack() as stack:
+        for _ in range(number):
+            metrics = Metrics()
+            parts = (await stack.enter_async_context(bench(world, policy={"mode": "observe"}))).parts
+            world.heartbeats.beat(parts.daemon, 60, fresh=True)
+            everyone.append(DatabaseFigures(parts.storage.figures, parts.storage.clock, metrics, world.clock))
+            found.append((metrics, everyone))
+            world.advance(1)
         yield found
-    finally:
-        for parts in open_parts:
-            await parts.zego.aclose()
-            parts.storage.close()
 
 
 async def settle(world: World, gauges: list[DatabaseFigures], seconds: float) -> None:
@@ -490,7 +484,7 @@ class TestItsConfiguration:
 
 def families(metrics: Metrics) -> dict[str, str]:
     """Return the types by name, as a scraper sees them."""
-    page = Exposition(metrics.registry, FakeClock()).page("").body.decode()
+    page = Exposition(metrics.registry, SettableClock()).page("").body.decode()
     return dict(re.findall(r"^# TYPE (\S+) (\w+)$", page, flags=re.MULTILINE))
 
 
@@ -509,7 +503,7 @@ def test_only_what_is_known_can_be_shown() -> None:
 
 
 def test_a_page_is_made_again_after_a_second_and_kept_in_two_formats() -> None:
-    metrics, clock = Metrics(), FakeClock()
+    metrics, clock = Metrics(), SettableClock()
     exposition = Exposition(metrics.registry, clock)
     metrics.show("due_tasks", 1)
     page = exposition.page("")

@@ -1,10 +1,10 @@
-"""The vendor and the network to it: what really happened there, and what must be true whenever a Stop leaves.
+"""The vendor and the network to it; checks what must be true whenever a Stop leaves.
 
 The world, its codes and its signatures are the sandbox's. What happens to a request once it has left happens on the
 Timeline, whatever becomes of the process that sent it. Checked when a Stop leaves (design §11):
 
-    I1  the vendor's last word to this process about the room was that nobody is there, and it was fresh
-    I2  the attempt is committed: a row that no other request has, read through a connection of our own
+    I1  the vendor's last answer to this process about the room was 0 people, and it was fresh
+    I2  the attempt is committed, in a row of its own, read through another connection
     I4  no other Stop for this task is under way
 """
 
@@ -29,7 +29,7 @@ APP_ID: Final = 12345
 SECRET: Final = "made-up-secret"
 BOTS: Final = ("bot-*",)
 REQUEST_SECONDS: Final = 8.0
-"""``stop.request_timeout_seconds``: what is under way for longer is over for the one who sent it."""
+"""``stop.request_timeout_seconds``: after it the sender has given up."""
 
 FRESH_SECONDS: Final = 5.0
 """``policy.verification_max_age_seconds``."""
@@ -62,7 +62,7 @@ class Caller(Protocol):
 
 @dataclass(slots=True)
 class Stop:
-    """One Stop request that left: the row that it has, what the vendor did, and what the process was told."""
+    """One Stop request that left: its row, what the vendor did, and the reply that the process got."""
 
     task_id: str
     instance: str
@@ -77,7 +77,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The vendor's word on one room to one process: of when it is, when it arrived, and the people in it."""
+    """One answer of the vendor to one process: when it was true, when it arrived, and the people in the room."""
 
     asked_at: float
     heard_at: float
@@ -85,7 +85,7 @@ class Said:
 
 
 class ModelVendor:
-    """Hears requests, does what it is told to do with them, and remembers."""
+    """Takes requests, treats them as told, and records them."""
 
     def __init__(self, timeline: Timeline, database: Database, violated: Callable[[Violation], None]) -> None:
         self._timeline = timeline

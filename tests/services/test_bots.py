@@ -3,8 +3,8 @@
 import httpx2
 import pytest
 
+from tests.support.bench import reply
 from tests.support.room_api import APP, bench, page
-from tests.support.stopping_bench import reply
 from watchdog.core.model import RoomUser
 from watchdog.core.people import BOTS_AT_MOST
 from watchdog.zego.replies import UserList

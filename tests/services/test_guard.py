@@ -12,8 +12,8 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
+from tests.support.bench import Bench, bench
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from tests.support.stopping_bench import Bench, bench
 from tests.support.time_travel import World
 from watchdog.cli.app.root import app
 from watchdog.sandbox import Limits, Sandbox

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx2
 
-from tests.support.stopping_bench import reply
-from tests.support.time_travel import FakeClock
+from tests.support.bench import reply
+from tests.support.clock import SettableClock
 from watchdog.core.model import Source
 from watchdog.services.bots import Bots
 from watchdog.services.occupancy import Occupancy
@@ -21,7 +21,7 @@ APP = 1
 class Now:
     """What Occupancy wants of a Storage."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: SettableClock) -> None:
         self._clock = clock
 
     def now(self) -> Any:
@@ -65,7 +65,7 @@ def page(users: Sequence[tuple[str, int]], marker: str = "") -> dict[str, Any]:
 
 class Bench:
     def __init__(self, patterns: Sequence[str]) -> None:
-        self.clock = FakeClock()
+        self.clock = SettableClock()
         self.vendor = Vendor()
         self.zego = ZegoClient(
             {APP: "secret"},

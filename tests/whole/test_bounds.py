@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stopping_bench import bench
+from tests.support.bench import bench
 from tests.support.time_travel import World
 from watchdog.errors import DatabaseUnavailable
 from watchdog.services import callbacks as webhook
