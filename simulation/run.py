@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-import httpx2
+import httpx2 as httpx
 import sqlalchemy as sa
 
 from simulation.gateway import Gateway, Span
@@ -162,7 +162,7 @@ class _Run:
                 self._engine,
                 Tasks(self._engine, "").now(),
                 on_progress=self._progress.set,
-                transport=httpx2.MockTransport(self._gateway),
+                transport=httpx.MockTransport(self._gateway),
             )
             # Threads would run in real time.
             self._parts.storage.threads._threads.shutdown()  # noqa: SLF001 - see AtOnce

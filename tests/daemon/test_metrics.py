@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
@@ -70,7 +70,7 @@ class TestAttempts:
                 ("gone", reply(410001002)),
                 ("retry", reply(410000001)),
                 ("rejected", reply(410000003)),
-                ("unknown", httpx2.ReadError("gone")),
+                ("unknown", httpx.ReadError("gone")),
                 ("never", reply(0)),
             ):
                 if task == "never":
@@ -106,7 +106,7 @@ class TestAttempts:
             it.vendor.people["full"] = 3
             await empty_room(it, "spared", "full")
             await it.after(45)
-            it.vendor.count_replies += [httpx2.ConnectError("down") for _ in range(20)]
+            it.vendor.count_replies += [httpx.ConnectError("down") for _ in range(20)]
             await empty_room(it, "withheld", "elsewhere")
             for _ in range(10):
                 await it.after(8)
@@ -262,13 +262,13 @@ def configured(url: str, **sections: Any) -> Config:
 
 
 @asynccontextmanager
-async def daemon(url: str, **sections: Any) -> AsyncIterator[tuple[Service, httpx2.AsyncClient]]:
+async def daemon(url: str, **sections: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """A daemon on a migrated database, and a client that speaks to its HTTP server."""
     config = configured(url, **sections)
     service = Service(config, SystemClock(), opening.engine(config.database))
     await service.start()
     assert service.http is not None
-    client = httpx2.AsyncClient(base_url=service.http.url, trust_env=False, timeout=10)
+    client = httpx.AsyncClient(base_url=service.http.url, trust_env=False, timeout=10)
     try:
         yield service, client
     finally:
@@ -411,13 +411,13 @@ async def scrape_from_another_process(url: str, *, connections: int, seconds: fl
 
 class TestToken:
     @pytest.fixture
-    async def guarded(self, sqlite_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    async def guarded(self, sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
         Backend(sqlite_url)
         async with daemon(sqlite_url, http={"token": TOKEN}) as (_, client):
             yield client
 
     @pytest.mark.parametrize("path", ["/metrics", "/readyz"])
-    async def test_only_who_has_it_gets_an_answer(self, guarded: httpx2.AsyncClient, path: str) -> None:
+    async def test_only_who_has_it_gets_an_answer(self, guarded: httpx.AsyncClient, path: str) -> None:
         raw = TOKEN.encode()
         for given in (b"Bearer " + raw, b"bearer  " + raw):
             assert (await guarded.get(path, headers={b"Authorization": given})).status_code == 200
@@ -429,7 +429,7 @@ class TestToken:
         assert (await guarded.get(path)).status_code == 401
         assert (await guarded.get(f"{path}?token={TOKEN}")).status_code == 401
 
-    async def test_health_and_callbacks_need_none(self, guarded: httpx2.AsyncClient) -> None:
+    async def test_health_and_callbacks_need_none(self, guarded: httpx.AsyncClient) -> None:
         assert (await guarded.get("/healthz")).status_code == 200
         refused = await guarded.post("/callbacks/zego", content=b"{}")
         assert (refused.status_code, refused.headers.get("WWW-Authenticate")) == (400, None)

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
-import httpx2
+import httpx2 as httpx
 
 from simulation.jobs import Jobs, silent_logs
 from simulation.virtual import START, VirtualClock
@@ -110,7 +110,7 @@ class Process:
             town.database.engine,
             town.database.now,
             on_progress=self._progress.set,
-            transport=httpx2.MockTransport(lambda request: town.vendor.handle(self, request)),
+            transport=httpx.MockTransport(lambda request: town.vendor.handle(self, request)),
         )
         self.instance = self.parts.daemon.instance
         # Threads would run in real time.

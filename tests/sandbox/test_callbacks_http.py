@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
 from tests.support.clock import SettableClock
@@ -84,7 +84,7 @@ async def receiving(*statuses: int | None) -> AsyncIterator[Receiver]:
 
 async def logged(sandbox: Sandbox, number: int) -> list[Event]:
     """Return the callback_sent entries once there are so many: they follow the answer that the sandbox has read."""
-    async with asyncio.timeout(10), httpx2.AsyncClient(base_url=sandbox.url) as http:
+    async with asyncio.timeout(10), httpx.AsyncClient(base_url=sandbox.url) as http:
         while True:
             # Each turn is an exchange with the sandbox, so whatever it has to do gets done.
             events = (await http.get("/_sandbox/log")).json()["events"]
@@ -149,7 +149,7 @@ async def test_a_task_started_over_the_api_is_told_of_when_it_ends_by_itself() -
     async with (
         receiving() as receiver,
         Sandbox({APP: "s"}, clock=clock, callback_url=receiver.url) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url) as http,
+        httpx.AsyncClient(base_url=sandbox.url) as http,
     ):
         signature = sign(APP, "n", "s", int(NOW))
         query = f"Action={Action.START}&AppId={APP}&SignatureNonce=n&Timestamp={int(NOW)}&SignatureVersion=2.0"
@@ -185,10 +185,10 @@ async def test_callbacks_and_their_behaviour_are_set_at_run_time() -> None:
     async with (
         receiving() as receiver,
         Sandbox({APP: "s"}) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url) as http,
+        httpx.AsyncClient(base_url=sandbox.url) as http,
     ):
 
-        async def control(name: str, **fields: object) -> httpx2.Response:
+        async def control(name: str, **fields: object) -> httpx.Response:
             return await http.post(f"/_sandbox/{name}", json=fields)
 
         sandbox.perform(Join(room="room", user="before"))

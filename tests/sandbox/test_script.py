@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
 from tests.support.clock import SettableClock
@@ -104,7 +104,7 @@ async def run_until(sandbox: Sandbox, script: Path, last_line: str) -> tuple[lis
     if running.done():
         running.result()
     url = lines[0].split(" for ")[0].rsplit(" ", 1)[1]
-    async with httpx2.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url) as http:
         log: dict[str, Any] = (await http.get("/_sandbox/log")).json()
     os.kill(os.getpid(), signal.SIGTERM)
     await running

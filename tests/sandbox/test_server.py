@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
 from tests.support.clock import SettableClock
@@ -27,7 +27,7 @@ APP, SECRET, NOW = 12345, "9193cc662a4c0ec135ec71fb57194b38", 1_700_000_000.0
 class Client:
     """A sandbox, a client of it, and their clock."""
 
-    def __init__(self, sandbox: Sandbox, clock: SettableClock, http: httpx2.AsyncClient) -> None:
+    def __init__(self, sandbox: Sandbox, clock: SettableClock, http: httpx.AsyncClient) -> None:
         self.sandbox = sandbox
         self.clock = clock
         self.http = http
@@ -45,7 +45,7 @@ class Client:
             }
         )
 
-    async def stop(self, task_id: str = "1") -> httpx2.Response:
+    async def stop(self, task_id: str = "1") -> httpx.Response:
         return await self.http.post(f"/?{self.query(Action.STOP)}", json={"TaskId": task_id})
 
     def start(self, room: str = "room") -> str:
@@ -57,7 +57,7 @@ class Client:
     def is_running(self, task_id: str) -> bool:
         return task_id in [task["task_id"] for task in self.sandbox.state()["tasks"]]
 
-    async def stop_in_the_background(self, task_id: str) -> asyncio.Task[httpx2.Response]:
+    async def stop_in_the_background(self, task_id: str) -> asyncio.Task[httpx.Response]:
         request = asyncio.create_task(self.stop(task_id))
         await self.clock.asleep()
         return request
@@ -65,7 +65,7 @@ class Client:
     async def gone(self) -> None:
         """Return once the sandbox has noticed that the client's connection is closed."""
         await self.http.aclose()
-        async with httpx2.AsyncClient(base_url=self.sandbox.url) as another:
+        async with httpx.AsyncClient(base_url=self.sandbox.url) as another:
             await another.get("/_sandbox/state")
 
 
@@ -74,7 +74,7 @@ async def serving(**settings: Any) -> AsyncIterator[Client]:
     clock = SettableClock(NOW, sleepers_wait=True)
     async with (
         Sandbox({APP: SECRET}, clock=clock, seed=1, **settings) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url, timeout=10) as http,
+        httpx.AsyncClient(base_url=sandbox.url, timeout=10) as http,
     ):
         yield Client(sandbox, clock, http)
 
@@ -189,7 +189,7 @@ async def test_the_referee_agrees_with_what_a_client_saw_and_notices_what_it_for
         rows[-1]["request_id"] = request_id
 
     record(first, Outcome.RETRY, (await client.stop(first)).status_code, {})
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await client.stop(second)
     record(second, Outcome.UNKNOWN, None, {})
     for task_id, outcome in ((first, Outcome.STOPPED), (second, Outcome.STOPPED_EARLIER)):
@@ -253,7 +253,7 @@ async def test_a_told_code_may_hide_a_stop_that_took_place(client: Client) -> No
 async def test_a_dropped_reply(client: Client, drop: Drop, *, survives: bool) -> None:
     task_id = client.start()
     client.sandbox.perform(Misbehaviour(drop_reply=drop, requests=1))
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await client.stop(task_id)
     assert client.is_running(task_id) is survives
     (request,) = client.stop_requests()
@@ -293,7 +293,7 @@ async def test_a_client_that_gives_up_is_not_delivered_to_but_its_stop_takes_eff
     await asyncio.gather(request, return_exceptions=True)
     await client.gone()
     client.clock.advance(30)
-    async with httpx2.AsyncClient(base_url=client.sandbox.url) as another:
+    async with httpx.AsyncClient(base_url=client.sandbox.url) as another:
         log = (await another.get("/_sandbox/log")).json()["events"]
     (entry,) = [event for event in log if event["event"] == "stop_requested"]
     assert (entry["accepted"], entry["delivered"], entry["code"]) == (True, False, 0)
@@ -381,14 +381,14 @@ async def test_a_drip_that_the_client_cuts_short_is_not_delivered(client: Client
 
 async def test_closing_does_not_wait_for_what_is_held_up(caplog: pytest.LogCaptureFixture) -> None:
     clock = SettableClock(NOW, sleepers_wait=True)
-    async with httpx2.AsyncClient() as http:
+    async with httpx.AsyncClient() as http:
         async with Sandbox({APP: SECRET}, clock=clock) as sandbox:
             http.base_url = sandbox.url
             client = Client(sandbox, clock, http)
             task_id = client.start()
             sandbox.perform(Misbehaviour(latency_seconds=(3000, 3000)))
             request = await client.stop_in_the_background(task_id)
-        with pytest.raises(httpx2.RemoteProtocolError):
+        with pytest.raises(httpx.RemoteProtocolError):
             await request
     (entry,) = client.stop_requests()
     assert (entry["processed"], entry["delivered"], entry["task_id"]) == (False, False, task_id)
@@ -399,7 +399,7 @@ async def misbehaving_run(seed: int) -> list[tuple[int, str]]:
     clock = SettableClock(NOW, sleepers_wait=True)
     async with (
         Sandbox({APP: SECRET}, clock=clock, seed=seed, limits=Limits(stop=0)) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url) as http,
+        httpx.AsyncClient(base_url=sandbox.url) as http,
     ):
         sandbox.perform(Misbehaviour(probability=0.5, code=410000001))
         client = Client(sandbox, clock, http)
@@ -533,7 +533,7 @@ async def test_nothing_is_logged_that_holds_a_signature(client: Client, caplog: 
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="uvicorn.access")
     client.sandbox.perform(Misbehaviour(drop_reply=Drop.AFTER, requests=1))
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await client.stop()
     await client.http.post(f"/?{client.query(Action.STOP)}", content=b"x" * (2 << 20))
     await client.stop()

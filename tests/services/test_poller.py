@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import httpx2
+import httpx2 as httpx
 import pytest
 import structlog
 
@@ -332,7 +332,7 @@ class Limited:
         self.arrivals: list[float] = []
         self.throttling = False
 
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
         self.arrivals.append(loop_seconds())
         await VirtualClock().sleep(self.latency)
         if self.throttling:
@@ -359,7 +359,7 @@ class Many:
             rtc_url="http://zego/",
             timeout_seconds=8,
             clock=clock,
-            transport=httpx2.MockTransport(vendor),
+            transport=httpx.MockTransport(vendor),
         )
         paces = [Pace[int](rate, clock=clock) for rate in (10, 10 * BACKGROUND_SHARE)]
         self.occupancy = Occupancy(self.zego, paces[0], database_clock, background=paces[1])

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 
 from tests.support.time_travel import World
 from watchdog.config.settings import Config
@@ -30,9 +30,9 @@ class Vendor:
         self.people: dict[str, int] = {}
         self.admins: dict[str, int] = {}
         self.users: dict[str, list[str]] = {}
-        self.refusal: httpx2.Response | None = None
-        self.stop_replies: list[httpx2.Response | Exception] = []
-        self.count_replies: list[httpx2.Response | Exception] = []
+        self.refusal: httpx.Response | None = None
+        self.stop_replies: list[httpx.Response | Exception] = []
+        self.count_replies: list[httpx.Response | Exception] = []
         self.before_stop: Callable[[], object] = lambda: None
         self.before_count: Callable[[], object] = lambda: None
         self.stops: list[str] = []
@@ -42,7 +42,7 @@ class Vendor:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
         parameters = request.url.params
         self.timestamps.append(int(parameters["Timestamp"]))
         if parameters["Action"] == "DescribeUserNum":
@@ -67,12 +67,12 @@ class Vendor:
         return {"RoomId": room, "UserCount": people + admins, "AdminUserCount": admins}
 
 
-def reply(code: object, status: int = 200, **fields: Any) -> httpx2.Response:
+def reply(code: object, status: int = 200, **fields: Any) -> httpx.Response:
     body = {"Code": code, "Message": "…", "RequestId": "r"} | fields
-    return httpx2.Response(status, json=body)
+    return httpx.Response(status, json=body)
 
 
-def answer(queue: list[httpx2.Response | Exception], default: httpx2.Response) -> httpx2.Response:
+def answer(queue: list[httpx.Response | Exception], default: httpx.Response) -> httpx.Response:
     if not queue:
         return default
     head = queue.pop(0)
@@ -135,7 +135,7 @@ async def bench(
         world.clock,
         world.engine,
         world.tasks.now(),
-        transport=httpx2.MockTransport(vendor),
+        transport=httpx.MockTransport(vendor),
         observer=observer,
         on_progress=on_progress,
     )

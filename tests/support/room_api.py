@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 
 from tests.support.bench import reply
 from tests.support.clock import SettableClock
@@ -33,13 +33,13 @@ class Vendor:
         self.users: list[tuple[str, int]] = []
         self.admins: int | None = None
         self.listed: list[tuple[str, int]] | None = None
-        self.list_reply: httpx2.Response | Exception | None = None
+        self.list_reply: httpx.Response | Exception | None = None
         self.lists: list[str] = []
         self.counts = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
         parameters = request.url.params
         if parameters["Action"] == "DescribeUserNum":
             self.counts += 1
@@ -73,7 +73,7 @@ class Bench:
             rtc_url="http://zego/",
             timeout_seconds=8,
             clock=self.clock,
-            transport=httpx2.MockTransport(self.vendor),
+            transport=httpx.MockTransport(self.vendor),
         )
         bots = Bots(patterns, self.zego, Pace(0, clock=self.clock), self.clock)
         self.occupancy = Occupancy(self.zego, Pace(0, clock=self.clock), Now(self.clock), bots=bots)  # type: ignore[arg-type] # its now()
