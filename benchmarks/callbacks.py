@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-import httpx2
+import httpx2 as httpx
 import sqlalchemy as sa
 
 from benchmarks import processes, rooms
@@ -83,7 +83,7 @@ async def _measure(url: sa.URL, execute: Execute, *, seconds: float, connections
 
 async def _empty_rooms(vendor: str, execute: Execute, phase: str, seconds: float, clock: SystemClock) -> None:
     """Start a task in an empty room again and again, and wait until the last one is due and stopped."""
-    async with httpx2.AsyncClient(base_url=vendor, trust_env=False) as control:
+    async with httpx.AsyncClient(base_url=vendor, trust_env=False) as control:
         for number in range(int(seconds / _EMPTYING_EVERY_SECONDS)):
             room = f"{phase}-{number}"
             started = (await control.post("_sandbox/start", json={"room": room})).raise_for_status().json()
@@ -100,19 +100,19 @@ async def _storm(url: str, seconds: float, connections: int, clock: SystemClock)
     numbers = count()
     until = clock.monotonic() + seconds
 
-    async def one(client: httpx2.AsyncClient) -> None:
+    async def one(client: httpx.AsyncClient) -> None:
         nonlocal refused
         while clock.monotonic() < until:
             body = _callback(next(numbers), clock.time())
             began = clock.monotonic()
             answer = await client.post(url, content=body, headers={"Content-Type": "application/json"})
-            if answer.status_code == httpx2.codes.OK:
+            if answer.status_code == httpx.codes.OK:
                 latencies.append(clock.monotonic() - began)
             else:
                 refused += 1
 
-    limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-    async with httpx2.AsyncClient(limits=limits, timeout=10, trust_env=False) as client, asyncio.TaskGroup() as group:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    async with httpx.AsyncClient(limits=limits, timeout=10, trust_env=False) as client, asyncio.TaskGroup() as group:
         for _ in range(connections):
             group.create_task(one(client))
     return latencies, refused

@@ -1,7 +1,7 @@
 """The watchdog and its peers, each running and ready to be told of rooms, beside a sandbox.
 
-A contender is an application that takes orders, and what else it needs: daemon, worker, database server, broker. What
-it costs is what all of these cost.
+A contender is an application that takes orders, with its daemon, worker, database server and broker. Its cost is
+the sum of theirs.
 """
 
 import asyncio
@@ -25,7 +25,12 @@ MAX_IDLE_SECONDS: Final = 1800
 """What all tasks are started with: no auto-stop while something is measured."""
 
 Sections = Mapping[str, Mapping[str, Any]]
-"""Of the daemon's configuration, what a benchmark sets."""
+"""The parts of the daemon's configuration that a benchmark sets."""
+
+
+def due_after(grace_seconds: float) -> dict[str, float]:
+    """Return the daemon's policy by which a task is due so long after its room has emptied."""
+    return {"grace_seconds": grace_seconds, "never_joined_grace_seconds": grace_seconds, "confirm_seconds": 0}
 
 
 class Application:
@@ -36,7 +41,7 @@ class Application:
         self._turn = asyncio.Lock()
 
     async def empty(self, rooms: Rooms, due_at: float) -> None:
-        """Say that these rooms have emptied; due at a Unix time. Returns when that is taken note of."""
+        """Say that these rooms have emptied, due at a Unix time. Returns when it is recorded."""
         await self._order({"empty": list(rooms), "due_at": due_at})
 
     async def occupied(self, rooms: Rooms) -> None:
@@ -79,7 +84,7 @@ class Entry:
 
 
 async def expect(process: asyncio.subprocess.Process, word: str) -> None:
-    """Wait until it says so. Raises RuntimeError where it ends instead."""
+    """Wait for the line. Raises RuntimeError if the process ends instead."""
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for
     if (said := (await process.stdout.readline()).decode().strip()) != word:
         raise RuntimeError(f"a contender said {said or 'nothing'} instead of {word}")

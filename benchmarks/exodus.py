@@ -1,7 +1,7 @@
 """A mass exodus: all rooms are empty and due at once, and nothing is paced.
 
 The daemon's time runs from the moment at which the tasks are due until the last outcome is committed. A peer's runs
-from that moment until the sandbox has accepted its last stop: its jobs have been scheduled beforehand, at leisure.
+from that moment until the sandbox has accepted its last stop: its jobs have been scheduled beforehand.
 The limits are loops that send the same requests and record nothing, or record what came of them and do nothing else.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks import contenders, databases, processes, rooms
-from benchmarks.contenders import Entry, Sections
+from benchmarks.contenders import Entry, Sections, due_after
 from benchmarks.databases import Database, unix_time
 from benchmarks.peers.vendor import CONCURRENCY
 from benchmarks.rooms import Vendor
@@ -31,7 +31,7 @@ LIMITS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``grace_seconds`` is the time for taking note of it all: nothing is due before it is over.
+    """``grace_seconds`` is the time to record all tasks: nothing is due before it is over.
 
     ``distance_seconds`` is how long the vendor takes for each answer.
     """
@@ -41,13 +41,9 @@ class Setting:
     distance_seconds: float = 0.0
 
     def sections(self) -> Sections:
-        """The daemon without a pace, and without its round of questions to the vendor about every room."""
+        """The daemon without a pace and without polling."""
         return {
-            "policy": {
-                "grace_seconds": self.grace_seconds,
-                "never_joined_grace_seconds": self.grace_seconds,
-                "confirm_seconds": 0,
-            },
+            "policy": due_after(self.grace_seconds),
             "schedule": {"poll_seconds": 0.5, "occupancy_poll_seconds": 0},
             "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0, "concurrency": CONCURRENCY},
         }
@@ -150,7 +146,7 @@ def measured(entry: Entry, vendor: Vendor, tasks: int, seconds: float, cost: tup
 
 
 async def all_ended(database: Database) -> float:
-    """The Unix time at which no task is active any more, as another connection sees it; or at which nothing goes on."""
+    """Return the Unix time at which no task is active any more, by another connection, or progress has stopped."""
     clock = SystemClock()
     left, until = -1, 0.0
     while left != 0:

@@ -1,7 +1,7 @@
 """How late stops are: rooms that empty at random times, some of which fill again before their grace ends.
 
 Lateness is the moment at which the Stop request arrives, by the sandbox's log, minus the moment at which the room
-emptied, by the same log, minus the grace: the same clock and the same yardstick for everybody.
+emptied, by the same log, minus the grace: one clock and one measure for all contenders.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks import processes, rooms
-from benchmarks.contenders import Entry, Sections
+from benchmarks.contenders import Entry, Sections, due_after
 from benchmarks.rooms import Event, What
 
 _SEED: Final = 20261123
@@ -27,11 +27,7 @@ class Setting:
     def sections(self) -> Sections:
         """The daemon as it is shipped, but for the grace, and for limits that the sandbox does not have here."""
         return {
-            "policy": {
-                "grace_seconds": self.grace_seconds,
-                "never_joined_grace_seconds": self.grace_seconds,
-                "confirm_seconds": 0,
-            },
+            "policy": due_after(self.grace_seconds),
             "schedule": {"poll_seconds": min(5.0, self.grace_seconds / 2), "occupancy_poll_seconds": 15},
             "stop": {"requests_per_second": 1000, "occupancy_requests_per_second": 1000},
         }

@@ -1,4 +1,4 @@
-"""How much of the rate that the vendor allows is used, and how often the vendor has to say that it is too much."""
+"""How much of the vendor's rate limit is used, and how often the vendor throttles."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +9,7 @@ from benchmarks.rooms import Event
 from watchdog.clock import SystemClock
 
 _STARTING_SECONDS: Final = 1.0
-"""Until then it is not steady yet; that much is left out at the beginning."""
+"""Left out at the beginning, before the steady state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,11 @@ class Measured:
 
 
 async def measure(name: str, allowed: int, seconds: float) -> Measured:
-    """Let as many rooms be due at once as fill that many seconds at the allowed rate."""
+    """Make as many rooms due at once as fill that many seconds at the allowed rate."""
     number = max(10, int(allowed * seconds))
     grace = 2.0
-    policy = {"grace_seconds": grace, "never_joined_grace_seconds": grace, "confirm_seconds": 0}
     sections: dict[str, dict[str, float]] = {
-        "policy": policy,
+        "policy": contenders.due_after(grace),
         "schedule": {"poll_seconds": 0.5, "occupancy_poll_seconds": 0},
         # A question to the vendor is about ten rooms; of these it allows as many here as of stops.
         "stop": {"requests_per_second": allowed, "occupancy_requests_per_second": allowed},

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2
+import httpx2 as httpx
 import yaml
 
 from watchdog.clock import SystemClock
@@ -112,7 +112,7 @@ async def process(
         try:
             await asyncio.wait_for(running.wait(), _ENDS_WITHIN_SECONDS)
         except TimeoutError:
-            # Nothing is measured any more, and no peer need be polite.
+            # Nothing is measured any more, so the process may be killed.
             running.kill()
             await running.wait()
 
@@ -159,10 +159,10 @@ async def daemon(database_url: str, vendor: str, sections: Mapping[str, Mapping[
 
 async def _answers(url: str) -> None:
     clock = SystemClock()
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         for _ in range(300):
-            with contextlib.suppress(httpx2.TransportError):
-                if (await client.get(url)).status_code == httpx2.codes.OK:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(url)).status_code == httpx.codes.OK:
                     return
             await clock.sleep(0.1)
     raise TimeoutError(f"{url} does not answer")

@@ -1,4 +1,4 @@
-"""The sandbox's side of a comparison: tasks that run, people who come and go by a script, and the log that referees."""
+"""The sandbox's side of a comparison: running tasks, scripted people, and the log as the referee."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-import httpx2
+import httpx2 as httpx
 
 from benchmarks.contenders import MAX_IDLE_SECONDS, Application
 from benchmarks.peers.orders import Rooms
@@ -51,7 +51,7 @@ def script(*, rooms: int, seconds: float, grace_seconds: float, refill: float, s
 class Vendor:
     """The control API of a sandbox, and its log so far."""
 
-    def __init__(self, client: httpx2.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
         self._clock = SystemClock()
         self.log: list[Event] = []
@@ -98,7 +98,7 @@ class Vendor:
             reading.cancel()
 
     async def _keep_up(self) -> None:
-        """Read the log all the time: all of it at once would keep the sandbox from its work for a tenth of a second."""
+        """Read the log continuously: all of it at once would block the sandbox for a tenth of a second."""
         while True:
             await self._clock.sleep(_LOOK_EVERY_SECONDS)
             await self.read()
@@ -145,6 +145,6 @@ class Vendor:
 @asynccontextmanager
 async def control(url: str) -> AsyncIterator[Vendor]:
     """The control API of the sandbox at ``url``."""
-    limits = httpx2.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
-    async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
+    limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
         yield Vendor(client)

@@ -202,7 +202,7 @@ def measures(emptied: int, due: int) -> list[Measure]:
 async def _sample(subjects: Sequence[Subject], measure: Measure, repeats: int) -> list[list[float]]:
     samples: list[list[float]] = [[] for _ in subjects]
     for turn in range(repeats * measure.times):
-        # A B, B A, A B …: whatever slows the machine down for a while slows all of them.
+        # A B, B A, A B …: a slow phase of the machine hits all of them.
         order = range(len(subjects)) if turn % 2 == 0 else reversed(range(len(subjects)))
         for index in order:
             samples[index].append(await measure.run(subjects[index]))
@@ -210,7 +210,7 @@ async def _sample(subjects: Sequence[Subject], measure: Measure, repeats: int) -
 
 
 def run(databases: Sequence[Database], emptied: int, due: int, repeats: int) -> dict[str, list[list[float]]]:
-    """The seconds of every repeat, by measure and then by database; what is measured first warms up unmeasured."""
+    """The seconds of every repeat, by measure and then by database, after an unmeasured warm-up."""
     subjects = [Subject(database, emptied, due) for database in databases]
 
     async def all_of_them() -> dict[str, list[list[float]]]:

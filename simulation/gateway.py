@@ -9,7 +9,7 @@ from email.utils import formatdate
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import httpx2
+import httpx2 as httpx
 
 from simulation.virtual import VirtualClock
 from watchdog.sandbox.misbehaviour import WELL_BEHAVED, Drop, Misbehaviour, between
@@ -37,15 +37,15 @@ _LATENCY_SECONDS: Final = (0.01, 0.15)
 
 
 def is_person(user: User, bots: Sequence[str]) -> bool:
-    """Whether the vendor's user is one for whose sake a task must not be stopped, crashed or not."""
+    """Whether a user of the vendor's counts as a person, crashed or not."""
     return user.role != ADMIN_ROLE and not any(fnmatchcase(user.user_id, bot) for bot in bots)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back, and the Code and RequestId that can be read in it."""
+    """A response, and the Code and RequestId that can be read in it."""
 
-    response: httpx2.Response
+    response: httpx.Response
     code: int | None = None
     request_id: str | None = None
 
@@ -54,7 +54,7 @@ class Gateway:
     """Handles every request: outage, trouble, or the vendor. What happens to a request depends on it alone.
 
     Chance is drawn from the seed and the request, not from a common stream: requests that leave at one moment may do so
-    in any order, and a run is the same each time all the same.
+    in any order, and a run still repeats.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Gateway:
         self._seen: Counter[str] = Counter()
         self.requests = 0
 
-    async def __call__(self, http: httpx2.Request) -> httpx2.Response:
+    async def __call__(self, http: httpx.Request) -> httpx.Response:
         """Answer, or raise what a broken connection raises."""
         self.requests += 1
         request = Request.read(http.method, http.url.query.decode("latin-1"), http.content)
@@ -88,7 +88,7 @@ class Gateway:
         await self._clock.sleep(between(chance, _LATENCY_SECONDS))
         if any(began <= self._clock.time() < ended for began, ended in self._outages):
             # Nothing arrives: the log has no request.
-            raise httpx2.ConnectError("no route to the vendor")
+            raise httpx.ConnectError("no route to the vendor")
         how = _draw(chance)
         try:
             await self._clock.sleep(between(chance, how.latency_seconds))
@@ -104,7 +104,7 @@ class Gateway:
             record |= {"of_stop": answer.request_id, "http_status": reply.response.status_code}
             await self._clock.sleep(between(chance, _LATENCY_SECONDS) + between(chance, how.reply_latency_seconds))
             if how.drop_reply is not None:
-                raise httpx2.ReadError("the connection was closed")
+                raise httpx.ReadError("the connection was closed")
             record |= {"delivered": True, "readable": reply.request_id is not None}
             if request.action is Action.USER_NUM and reply.code == 0:
                 self._world.log.append(self._clock.time(), "answered_who_is_there", asked_at=asked_at, people=people)
@@ -131,11 +131,11 @@ class Gateway:
     def _render(self, answer: Answer, how: Misbehaviour) -> Reply:
         headers = {"Date": formatdate(self._clock.time(), usegmt=True)}
         if how.http_status is not None:
-            return Reply(httpx2.Response(how.http_status, headers=headers, text="<html>gateway</html>"))
+            return Reply(httpx.Response(how.http_status, headers=headers, text="<html>gateway</html>"))
         body: dict[str, Any] = {"Code": answer.code, "Message": answer.message, "RequestId": answer.request_id}
         if answer.data is not None:
             body["Data"] = answer.data
-        response = httpx2.Response(200, headers=headers, content=json.dumps(body).encode())
+        response = httpx.Response(200, headers=headers, content=json.dumps(body).encode())
         return Reply(response, answer.code, answer.request_id)
 
 

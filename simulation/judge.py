@@ -1,8 +1,8 @@
-"""What a run was worth, from the sandbox's log of what really happened. Pure.
+"""The judgement of a run, by the sandbox's log of what really happened. Pure.
 
 A *wrong stop* is a Stop that the vendor accepted while somebody was really in the room: not an admin, not a bot, not a
-client that had crashed. With verification those do not count who came after the vendor had said that nobody was there,
-if that was at most ``VERIFY_TO_SEND_SECONDS`` before the request left (design I1); they are counted as ``raced``.
+client that had crashed. With verification, a person who joined after the vendor had said 0, at most
+``VERIFY_TO_SEND_SECONDS`` before the request left (design I1), counts as ``raced`` instead.
 
 A *miss* is an auto-stop of a task that stood in the table, active, for its grace and longer, while the vendor could be
 reached throughout the last ``REACHABLE_SECONDS`` (design I3); with an outage in them it is ``excused``.
@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One stop or end that should not have been."""
+    """One stop or end that was wrong."""
 
     task_id: str
     room_id: str
@@ -195,7 +195,7 @@ class Judge:
         return people == 0 and sent_at - asked_at <= VERIFY_TO_SEND_SECONDS
 
     def _due(self, task: _Task, now: float) -> float:
-        """When the task should have been stopped, by what was true."""
+        """When the task should have been stopped."""
         if self._people[task.room_id]:
             # Only crashed clients are there, and the vendor does not know yet; it is early rather than late.
             return now

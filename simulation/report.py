@@ -30,14 +30,14 @@ HEADING: Final = "  ".join(name.rjust(width) for name, width in COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is printed of one run; ``bad`` where something is as it must not be."""
+    """What is printed of one run; ``bad`` if it found a fault."""
 
     lines: tuple[str, ...]
     bad: bool
 
 
 def report(scenario: Scenario, trace: str | None) -> Report:
-    """Simulate, in whatever process; with ``trace`` all that happened in that room, or in the first bad one."""
+    """Simulate; with ``trace`` show all that happened in that room, or in the first bad one."""
     result = simulate(scenario)
     lines = [_line(result), *result.verdict.disagreements[:5]]
     if trace is not None:

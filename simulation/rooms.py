@@ -1,4 +1,4 @@
-"""What people, bots, recorders and the application do; every room by itself, from its own stream of chance."""
+"""What people, bots, recorders and the application do; every room has its own random stream."""
 
 import asyncio
 import sqlite3
@@ -14,7 +14,7 @@ BOTS: Final = ("bot-*",)
 
 
 class Backend:
-    """The application's database connection: design §3's three statements, and nothing else of ours."""
+    """The application's database connection: design §3's three statements."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -57,7 +57,7 @@ class Fleet:
     """Runs what a room does beside what it does next."""
 
     wrong_hints: float = 0.0
-    """The share of hints that say nobody is there, whoever is; for tests of the measure."""
+    """The share of hints that call an occupied room empty; for tests of the judge."""
 
 
 class Room:
@@ -79,7 +79,7 @@ class Room:
         self._has_bot = self._happens(0.1)
 
     async def live(self) -> None:
-        """Come into use at some time, and be met in once to three times."""
+        """Start at some time, with one to three meetings."""
         await self._sleep(0, self._fleet.seconds * 0.9)
         for _ in range(self._chance.randint(1, 3)):
             await self._meet()

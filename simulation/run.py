@@ -1,12 +1,11 @@
-"""One run: the world, the network, the application, and the watchdog's real parts, for hours of virtual time."""
+"""One run of the world, the network, the application and the watchdog's real parts, over hours of virtual time."""
 
 import asyncio
 import gc
-import logging
 import random
 import sqlite3
 import tempfile
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,11 +14,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-import httpx2
+import httpx2 as httpx
 import sqlalchemy as sa
-import structlog
 
 from simulation.gateway import Gateway, Span
+from simulation.jobs import Jobs, silent_logs
 from simulation.judge import Judge, Judgement, Watched
 from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room
 from simulation.virtual import AtOnce, SqliteTime, VirtualClock, VirtualLoop
@@ -29,9 +28,6 @@ from watchdog.sandbox import referee
 from watchdog.sandbox.misbehaviour import CallbackBehaviour
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.world import Event, World, stream
-from watchdog.services.heartbeat import HEARTBEAT_SECONDS
-from watchdog.services.poller import TICK_SECONDS
-from watchdog.services.reaper import REAP_SECONDS
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
 from watchdog.store.tables import attempts, tasks
@@ -42,7 +38,6 @@ CALLBACKS: Final = CallbackBehaviour(
     lose=0.05, duplicate=0.10, reorder=0.20, delay_seconds=(0.05, 1.0), reorder_seconds=(1.0, 10.0)
 )
 _DELIVERY_SECONDS: Final = 0.25
-_AFTER_PROGRESS_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +53,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of it. ``took_seconds`` is real, and no part of the comparison of two results."""
+    """The result. ``took_seconds`` is real time, and not compared."""
 
     scenario: Scenario
     judgement: Judgement
@@ -75,7 +70,7 @@ class Result:
         return self.scenario.hours * 3600 / self.took_seconds
 
     def trace(self, room_id: str) -> Iterator[str]:
-        """Everything that happened in a room, and what the ledger says of it, in order."""
+        """Everything that happened in a room, and its ledger rows, in order."""
         told = [
             (event["at"], {key: value for key, value in event.items() if key not in {"seq", "at", "app_id"}})
             for event in self.log
@@ -96,13 +91,13 @@ def _names(event: Event, room_id: str) -> bool:
 
 
 def simulate(scenario: Scenario) -> Result:
-    """Run it; the same scenario gives the same result."""
+    """Run a scenario; the same one gives the same result."""
     # The jitter of retries is drawn from the process's own source.
     random.seed(scenario.seed)
     began = perf_counter()
     loop = VirtualLoop()
     with (
-        _silent_logs(),
+        silent_logs(),
         _little_garbage(),
         tempfile.TemporaryDirectory(dir=_memory(), prefix="simulation-") as directory,
         asyncio.Runner(loop_factory=lambda: loop) as runner,
@@ -111,18 +106,8 @@ def simulate(scenario: Scenario) -> Result:
 
 
 @contextmanager
-def _silent_logs() -> Iterator[None]:
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
-@contextmanager
 def _little_garbage() -> Iterator[None]:
-    """The log only grows, and looking through all of it for garbage again and again takes a good part of the time."""
+    """Collect garbage rarely: the log only grows, and scanning it takes much of the time."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, 50, 1000)
     try:
@@ -132,7 +117,7 @@ def _little_garbage() -> Iterator[None]:
 
 
 def _memory() -> str | None:
-    """A directory in memory, where there is one."""
+    """A directory in memory, if there is one."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a fresh directory in it
 
 
@@ -140,7 +125,7 @@ class _Run:
     def __init__(self, scenario: Scenario, loop: VirtualLoop, file: Path) -> None:
         self._scenario = scenario
         self._loop = loop
-        self._clock = VirtualClock(loop)
+        self._clock = VirtualClock(loop.time)
         self._world = World(seed=scenario.seed, concurrent_tasks=0, max_idle_seconds=120)
         self._outbox = Outbox(self._world, seed=scenario.seed, secrets={APP_ID: _SECRET})
         self._outbox.behaviour = CALLBACKS
@@ -149,7 +134,7 @@ class _Run:
         self._time = SqliteTime(self._clock)
         self._file = file
         self._config = _config(scenario)
-        self._failed: list[BaseException] = []
+        self._over: asyncio.Future[None] = loop.create_future()
         self._background: set[asyncio.Task[None]] = set()
         self._progress = asyncio.Event()
 
@@ -177,11 +162,11 @@ class _Run:
                 self._engine,
                 Tasks(self._engine, "").now(),
                 on_progress=self._progress.set,
-                transport=httpx2.MockTransport(self._gateway),
+                transport=httpx.MockTransport(self._gateway),
             )
-            # Storage has no say in where its statements run, and this is no place for threads.
+            # Threads would run in real time.
             self._parts.storage.threads._threads.shutdown()  # noqa: SLF001 - see AtOnce
-            self._parts.storage.threads._threads = AtOnce(1)  # noqa: SLF001 - no seam for it, and it is not ours to add one
+            self._parts.storage.threads._threads = AtOnce(1)  # noqa: SLF001 - the product has no seam for it
             try:
                 return await self._play(began)
             finally:
@@ -201,12 +186,13 @@ class _Run:
                 in_background=self._spawn,
                 wrong_hints=self._scenario.wrong_hints,
             )
-            for service in (self._sweep, self._poll, self._heartbeat, self._reap, self._retain, self._deliver):
-                self._spawn(service())
+            self._spawn(self._daemon())
+            self._spawn(self._deliver())
             for number in range(self._scenario.rooms):
                 # The application forgets a third of the rooms.
                 self._spawn(Room(fleet, number, hints=number % 3 != 0).live())
-            await self._loop.run_to(self._scenario.hours * 3600, self._check)
+            self._loop.call_at(self._scenario.hours * 3600, self._end)
+            await self._over
             self._world.advance(self._clock.time())
         return self._conclude(began)
 
@@ -241,46 +227,16 @@ class _Run:
             attempts=ledger,
         )
 
-    # What the daemon's jobs do (watchdog.daemon.lifecycle), without a scheduler of real time.
+    async def _daemon(self) -> None:
+        for job in await Jobs(self._parts, self._config, self._clock, self._progress).begin():
+            self._spawn(self._forever(job))
 
-    async def _sweep(self) -> None:
-        poll = self._config.schedule.poll_seconds
+    async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
         while True:
-            swept = await self._parts.sweeper.run_once()
-            wait = poll if swept.wake_seconds is None else min(poll, swept.wake_seconds)
-            await self._wait_for_progress(min(wait, _AFTER_PROGRESS_SECONDS) if swept.due and swept.claimed else wait)
-
-    async def _wait_for_progress(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._progress.wait()
-        except TimeoutError:
-            return
-        self._progress.clear()
-        await self._clock.sleep(_AFTER_PROGRESS_SECONDS)
-
-    async def _poll(self) -> None:
-        poller = self._parts.poller
-        while poller is not None:
-            await poller.begin()
-            await self._clock.sleep(TICK_SECONDS)
-
-    async def _heartbeat(self) -> None:
-        while True:
-            await self._parts.heartbeat.run_once()
-            await self._clock.sleep(HEARTBEAT_SECONDS)
-
-    async def _reap(self) -> None:
-        while True:
-            await self._parts.reaper.run_once()
-            await self._clock.sleep(REAP_SECONDS)
-
-    async def _retain(self) -> None:
-        while True:
-            await self._clock.sleep(await self._parts.retention.run_once())
+            await job()
 
     async def _deliver(self) -> None:
-        """The vendor's sending of callbacks; it looks for news several times a second, for nobody wakes it."""
+        """Send the vendor's callbacks; polls, because nothing wakes it."""
         webhook = self._parts.callbacks
         while True:
             for delivery in self._outbox.due(self._clock.time()):
@@ -297,11 +253,14 @@ class _Run:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed.append(error)
+            self._end(error)
 
-    def _check(self) -> None:
-        if self._failed:
-            raise self._failed[0]
+    def _end(self, error: BaseException | None = None) -> None:
+        if not self._over.done():
+            if error is None:
+                self._over.set_result(None)
+            else:
+                self._over.set_exception(error)
 
     def _open(self) -> sa.Engine:
         engine = open_engine(f"sqlite:///{self._file}", must_exist=False)
@@ -321,10 +280,6 @@ class _Run:
 
 
 _SECRET: Final = "made-up-secret"  # noqa: S105 - made up
-
-
-def _nothing() -> None:
-    """Given to a worker thread, which does it after everything else."""
 
 
 def _config(scenario: Scenario) -> Config:

@@ -1,81 +1,72 @@
-"""Time that passes only when nobody has anything left to do.
+"""Virtual time: it moves to the next timer when nothing else is left to do, so hours pass in seconds.
 
-The event loop's time and SQLite's are one number. ``VirtualLoop.run_to`` moves it from timer to timer, each time after
-everything that can go on without time has gone on. Worker threads would have a time of their own, so there are none:
-``AtOnce`` is the executor.
+For code that waits on timers alone. Sockets and worker threads take real time, which virtual time would overtake:
+use ``AtOnce`` instead of a thread pool. Tests use this module as well.
 """
 
 import asyncio
-import heapq
+import selectors
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from threading import Lock
-from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 START: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
-_START_UNIX: Final = START.timestamp()
 _SQL_NOW: Final = "%Y-%m-%d %H:%M:%f000"
 """The one format that the product and its triggers use."""
 
+_TURN_SECONDS: Final = 1e-9
+"""What a turn of the loop takes, so that a wait shorter than a float's precision ends as well."""
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose time, in seconds from 0, stands still unless ``run_to`` moves it."""
+
+class _SkippingSelector(selectors.DefaultSelector):
+    """Moves the time instead of waiting for it."""
 
     def __init__(self) -> None:
-        self._now = 0.0
-        self._timers: list[float] = []
-        self._handles = 0
         super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            return super().select(None)
+        self.now += max(timeout, _TURN_SECONDS)
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual time, in seconds from 0."""
+
+    def __init__(self) -> None:
+        self._skipping = _SkippingSelector()
+        super().__init__(self._skipping)
 
     def time(self) -> float:
-        return self._now
+        return self._skipping.now
 
-    def call_at(
-        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        heapq.heappush(self._timers, when)
-        return super().call_at(when, callback, *args, context=context)
+    def hold_up(self, seconds: float) -> None:
+        """Let time pass in which nothing runs, as when something blocks the loop."""
+        self._skipping.now += seconds
 
-    def call_soon(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.Handle:
-        self._handles += 1
-        return super().call_soon(callback, *args, context=context)
 
-    async def run_to(self, end: float, check: Callable[[], None]) -> None:
-        """Let time pass until ``end``; belongs to the one coroutine that owns the time.
+def run_virtual(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` to its end in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(coroutine)
 
-        ``check`` raises what went wrong meanwhile.
-        """
-        while True:
-            await self._quiet()
-            check()
-            while self._timers and self._timers[0] <= self._now:
-                heapq.heappop(self._timers)
-            if not self._timers or self._timers[0] > end:
-                break
-            self._now = self._timers[0]
-        self._now = end
 
-    async def _quiet(self) -> None:
-        """Return when nothing has been ready for two turns: in the first, timers may only have become ready."""
-        turns = 0
-        while turns < 2:
-            before = self._handles
-            await asyncio.sleep(0)  # noqa: TID251 - no time
-            turns = turns + 1 if self._handles == before + 1 else 0
+def loop_seconds() -> float:
+    """Return the time of the running loop."""
+    return asyncio.get_running_loop().time()
 
 
 class AtOnce(ThreadPoolExecutor):
-    """Does what it is given before ``submit`` returns."""
+    """Runs what it is given before ``submit`` returns."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
@@ -87,55 +78,69 @@ class AtOnce(ThreadPoolExecutor):
 
 
 class VirtualClock:
-    """The loop's time as a ``Clock``."""
+    """A ``Clock`` that reads ``seconds``, by default the time of the running loop.
 
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
+    ``now`` is the database's time; ``host_is_off_by`` is the error of the host's wall clock in seconds.
+    """
+
+    def __init__(self, seconds: Callable[[], float] = loop_seconds, *, start: datetime = START) -> None:
+        self.host_is_off_by = 0.0
+        self._seconds = seconds
+        self._start = start
+        self._start_unix = start.timestamp()
 
     def time(self) -> float:
-        return _START_UNIX + self._loop.time()
+        return self._start_unix + self._seconds() + self.host_is_off_by
 
     def monotonic(self) -> float:
-        return self._loop.time()
+        return self._seconds()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)  # noqa: TID251 - the loop's time is not real
+        await asyncio.sleep(seconds)  # noqa: TID251 - virtual time
 
     @property
     def now(self) -> datetime:
         """The database's time."""
-        return START + timedelta(seconds=self._loop.time())
+        return self._start + timedelta(seconds=self._seconds())
+
+
+class Now(Protocol):
+    """What tells a database's time."""
+
+    @property
+    def now(self) -> datetime: ...
 
 
 class SqliteTime:
-    """SQLite's ``strftime`` as of a VirtualClock, quick for what the product says all the time."""
+    """SQLite's ``strftime`` on a virtual time; fast for the one call that the product makes all the time."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: Now) -> None:
         self._clock = clock
         self._sqlite = sqlite3.connect(":memory:", check_same_thread=False)
         self._lock = Lock()
         self._rewritten = lru_cache(maxsize=4096)(self._ask_sqlite)
 
     def govern(self, connection: sqlite3.Connection) -> None:
-        """Have ``connection`` take its time from the clock."""
+        """Make ``connection`` take its time from the clock."""
         connection.create_function("strftime", -1, self._strftime)
 
     def close(self) -> None:
         self._sqlite.close()
 
-    def _strftime(self, text_format: str, moment: Any = "now", modifier: str = "0 seconds") -> Any:
+    def _strftime(self, text_format: str, moment: Any = "now", *modifiers: Any) -> Any:
         if moment is None or text_format != _SQL_NOW:
-            return self._ask_sqlite(text_format, moment, modifier)
+            return self._ask_sqlite(text_format, moment, *modifiers)
         if moment != "now":
-            return self._rewritten(text_format, moment, modifier)
-        seconds, _, unit = modifier.partition(" ")
-        if unit != "seconds":
-            raise ValueError(f"the simulation does not understand the modifier {modifier!r}")
+            return self._rewritten(text_format, moment, *modifiers)
+        seconds, _, unit = (*modifiers, "0 seconds")[0].partition(" ")
+        if unit != "seconds" or len(modifiers) > 1:
+            return self._ask_sqlite(text_format, moment, *modifiers)
         at = self._clock.now + timedelta(seconds=float(seconds))
         return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}000"
 
-    def _ask_sqlite(self, text_format: str, moment: Any, modifier: str) -> Any:
+    def _ask_sqlite(self, text_format: str, moment: Any, *modifiers: Any) -> Any:
         if moment == "now":
             moment = f"{self._clock.now:%Y-%m-%d %H:%M:%S.%f}"
+        marks = ", ".join("?" * (2 + len(modifiers)))
         with self._lock:
-            return self._sqlite.execute("SELECT strftime(?, ?, ?)", (text_format, moment, modifier)).fetchone()[0]
+            return self._sqlite.execute(f"SELECT strftime({marks})", (text_format, moment, *modifiers)).fetchone()[0]

@@ -11,39 +11,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import Final
 
-from tests.faults.soak import daemons
+from tests.faults.soak import Usage, daemons
 from tests.invariants.database import sqlite_driver
 from tests.invariants.machine import Tally
 from tests.invariants.test_invariants import play
 from watchdog.clock import SystemClock
 
 _EXAMPLES_AT_ONCE: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What this process has in hand."""
-
-    memory_mib: float
-    descriptors: int
-    threads: int
-
-    @classmethod
-    def now(cls) -> "Usage":
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return cls(
-            round(int(fields["VmRSS"].split()[0]) / 1024, 1),
-            sum(1 for _ in Path("/proc/self/fd").iterdir()),
-            int(fields["Threads"]),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.memory_mib} MiB, {self.descriptors} descriptors, {self.threads} threads"
 
 
 def invariants(seconds: float) -> Iterator[str]:
@@ -58,7 +36,7 @@ def invariants(seconds: float) -> Iterator[str]:
             yield (
                 f"{total.examples} examples, {rate:.1f} a second, {total.steps} steps,"
                 f" {total.faults} faults, {total.requests} requests, {total.stops} stops,"
-                f" {total.virtual_seconds / 3600:.1f} h of virtual time; {Usage.now()}"
+                f" {total.virtual_seconds / 3600:.1f} h of virtual time; {Usage.of(os.getpid())}"
             )
     yield f"outcomes: {dict(sorted(total.outcomes.items()))}"
 
@@ -72,11 +50,11 @@ DRIVERS: Final[Sequence[tuple[str, Callable[[float], Iterator[str]]]]] = (
 
 @contextmanager
 def measured(name: str) -> Iterator[None]:
-    print(f"{name}: begins with {Usage.now()}", flush=True)  # noqa: T201 - this is what it is for
+    print(f"{name}: begins with {Usage.of(os.getpid())}", flush=True)  # noqa: T201 - this is what it is for
     try:
         yield
     finally:
-        print(f"{name}: ends with {Usage.now()}", flush=True)  # noqa: T201 - the same
+        print(f"{name}: ends with {Usage.of(os.getpid())}", flush=True)  # noqa: T201 - the same
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-import httpx2
+import httpx2 as httpx
 
 from benchmarks.peers import vendor
 from watchdog.clock import SystemClock
@@ -105,7 +105,7 @@ async def _run(how: str, url: str, at_once: int, *database: str) -> None:
     print("ready", flush=True)
     rooms = [(task_id, room_id) for task_id, room_id in json.loads(sys.stdin.readline())]
     if how == "httpx2":
-        async with httpx2.AsyncClient(base_url=url, limits=vendor.limits(at_once), trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, limits=vendor.limits(at_once), trust_env=False) as client:
             seconds = await _all(
                 rooms, lambda some: vendor.ask_async(client, some), lambda one: vendor.stop_async(client, one), at_once
             )

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from functools import cache
 
-import httpx2
+import httpx2 as httpx
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
@@ -22,8 +22,8 @@ _VENDOR = "BENCHMARK_VENDOR"
 
 
 @cache
-def _client() -> httpx2.Client:
-    return httpx2.Client(base_url=os.environ[_VENDOR], limits=vendor.limits(), trust_env=False)
+def _client() -> httpx.Client:
+    return httpx.Client(base_url=os.environ[_VENDOR], limits=vendor.limits(), trust_env=False)
 
 
 def stop(task_id: str) -> None:

@@ -8,7 +8,7 @@ either, tasks with an ETA are kept in the worker's memory until they are due.
 import os
 from functools import cache
 
-import httpx2
+import httpx2 as httpx
 from celery import Celery
 from celery.signals import worker_ready
 
@@ -26,8 +26,8 @@ app.conf.update(
 
 
 @cache
-def _client() -> httpx2.Client:
-    return httpx2.Client(base_url=os.environ[VENDOR], limits=vendor.limits(), trust_env=False)
+def _client() -> httpx.Client:
+    return httpx.Client(base_url=os.environ[VENDOR], limits=vendor.limits(), trust_env=False)
 
 
 @app.task(name="stop")  # type: ignore[untyped-decorator] # Celery has no types

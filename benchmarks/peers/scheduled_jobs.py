@@ -7,7 +7,7 @@ time.
 
 import asyncio
 
-import httpx2
+import httpx2 as httpx
 import procrastinate
 
 from benchmarks.peers import vendor
@@ -37,7 +37,7 @@ def _application(conninfo: str) -> None:
 
 async def _worker(conninfo: str, url: str) -> None:
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=conninfo))
-    async with httpx2.AsyncClient(base_url=url, limits=vendor.limits(), trust_env=False) as client, app.open_async():
+    async with httpx.AsyncClient(base_url=url, limits=vendor.limits(), trust_env=False) as client, app.open_async():
 
         @app.task(name="stop")
         async def stop(task_id: str) -> None:

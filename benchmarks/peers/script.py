@@ -7,7 +7,7 @@ What has been stopped is marked, so that it is not stopped again.
 import sqlite3
 import threading
 
-import httpx2
+import httpx2 as httpx
 
 from benchmarks.peers import vendor
 from benchmarks.peers.orders import Rooms, serve
@@ -42,7 +42,7 @@ def _application(path: str) -> None:
 def _worker(path: str, url: str) -> None:
     connection = _open(path)
     clock = SystemClock()
-    with httpx2.Client(base_url=url, trust_env=False) as client:
+    with httpx.Client(base_url=url, trust_env=False) as client:
         print("ready", flush=True)
         while True:
             select = "SELECT task_id FROM rooms WHERE due_at <= ? AND NOT stopped"

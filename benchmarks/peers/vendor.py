@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 
 from watchdog.clock import SystemClock
 from watchdog.core.signing import sign
@@ -15,21 +15,21 @@ CONCURRENCY = 64
 """Stops at a time, as many as the daemon is given where it has no pace."""
 
 
-def limits(connections: int = CONCURRENCY) -> httpx2.Limits:
+def limits(connections: int = CONCURRENCY) -> httpx.Limits:
     """So many connections, and all are kept."""
-    return httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
 
 
-def stop(client: httpx2.Client, task_id: str) -> None:
-    """Raise httpx2.HTTPError, or ValueError for an answer that is no success."""
+def stop(client: httpx.Client, task_id: str) -> None:
+    """Raise httpx.HTTPError, or ValueError for an answer that is no success."""
     _check(client.post("/", params=_signed(), json={"TaskId": task_id}))
 
 
-async def stop_async(client: httpx2.AsyncClient, task_id: str) -> None:
+async def stop_async(client: httpx.AsyncClient, task_id: str) -> None:
     _check(await client.post("/", params=_signed(), json={"TaskId": task_id}))
 
 
-async def ask_async(client: httpx2.AsyncClient, rooms: Sequence[str]) -> None:
+async def ask_async(client: httpx.AsyncClient, rooms: Sequence[str]) -> None:
     """One DescribeUserNum."""
     _check(await client.get("/", params=_signed("DescribeUserNum") | {"RoomId[]": list(rooms)}))
 
@@ -47,7 +47,7 @@ def _signed(action: str = "StopRealtimeASRTask") -> dict[str, Any]:
     }
 
 
-def _check(response: httpx2.Response) -> None:
+def _check(response: httpx.Response) -> None:
     code = json.loads(response.raise_for_status().content)["Code"]
     if code not in {0, 410001002}:  # stopped, or gone already
         raise ValueError(f"ZEGO answered Code {code}")

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.support.clock import SettableClock
 from tests.support.notify_socket import Ear
 from tests.support.running import APP_ID, SECRET
 from tests.support.time_travel import World
@@ -14,22 +15,6 @@ from watchdog.daemon.lifecycle import Service
 from watchdog.daemon.liveness import EXTEND_SECONDS, STATUS_SECONDS, ServiceStatus
 from watchdog.daemon.sd_notify import ServiceManager
 from watchdog.errors import DatabaseUnavailable
-
-
-class HandClock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Calls:
@@ -44,7 +29,7 @@ class Scene:
 
     def __init__(self, ear: Ear) -> None:
         self.ear = ear
-        self.clock = HandClock()
+        self.clock = SettableClock()
         self.calls = Calls()
         self.status = "fine"
         manager = ServiceManager(ear.environment | {"WATCHDOG_USEC": "15000000"})
@@ -61,7 +46,7 @@ class Scene:
         """Let that many seconds pass, tick by tick; return how often it pinged."""
         pings = 0
         for _ in range(seconds):
-            self.clock.now += 1
+            self.clock.advance(1)
             self.service_status.tick()
             # Each time: the socket holds ten messages.
             pings += sum("WATCHDOG" in message for message in self.ear.heard())
@@ -78,9 +63,9 @@ def test_ready_after_the_first_sweep_that_succeeds_and_once(scene: Scene) -> Non
     scene.ear.heard()
     scene.sweep(fails_with=DatabaseUnavailable("away"))
     assert [set(message) for message in scene.ear.heard()] == [{"WATCHDOG"}]
-    scene.clock.now += 5
+    scene.clock.advance(5)
     scene.sweep()
-    scene.clock.now += 5
+    scene.clock.advance(5)
     scene.sweep()
     heard = scene.ear.heard()
     assert [message for message in heard if "READY" in message] == [{"READY": "1", "STATUS": "fine"}]
@@ -93,7 +78,7 @@ def test_ready_that_was_lost_is_said_again(scene: Scene) -> None:
         pass
     scene.sweep()
     scene.ear.heard()
-    scene.clock.now += 5
+    scene.clock.advance(5)
     scene.sweep()
     assert {"READY": "1", "STATUS": "fine"} in scene.ear.heard()
 
@@ -101,7 +86,7 @@ def test_ready_that_was_lost_is_said_again(scene: Scene) -> None:
 def test_a_database_that_is_away_is_no_reason_to_be_ended(scene: Scene) -> None:
     for _ in range(100):
         scene.sweep(fails_with=DatabaseUnavailable("away"))
-        scene.clock.now += 5
+        scene.clock.advance(5)
         assert scene.ear.heard() == [{"WATCHDOG": "1"}]
 
 
@@ -114,7 +99,7 @@ def test_a_sweep_that_breaks_is_no_sign_of_life(scene: Scene) -> None:
 def test_sweeps_in_quick_succession_are_not_all_told(scene: Scene) -> None:
     for _ in range(100):
         scene.sweep()
-        scene.clock.now += 0.02
+        scene.clock.advance(0.02)
     assert sum("WATCHDOG" in message for message in scene.ear.heard()) <= 3
 
 
@@ -130,7 +115,7 @@ def test_a_sweep_behind_others_that_time_out_lives_and_one_behind_a_dead_call_do
             # One after the other comes back, five seconds each.
             assert scene.pings(5) == 5
             scene.calls.pending -= 1
-            scene.calls.answered_at = scene.clock.now
+            scene.calls.answered_at = scene.clock.monotonic()
         scene.calls.pending = 1
         assert 35 <= scene.pings(60) <= 41
         assert scene.pings(600) == 0
@@ -140,7 +125,7 @@ def test_no_sweep_lasts_for_ever_whatever_it_waits_for(scene: Scene) -> None:
     with scene.service_status.sweep():
         scene.calls.pending = 1
         for _ in range(700):
-            scene.calls.answered_at = scene.clock.now
+            scene.calls.answered_at = scene.clock.monotonic()
             scene.pings(1)
         assert scene.pings(10) == 0
 
@@ -151,11 +136,11 @@ def test_the_status_is_said_when_it_has_changed_and_not_too_often(scene: Scene) 
     said = []
     for second in range(60):
         scene.status = f"second {second}"
-        scene.clock.now += 1
+        scene.clock.advance(1)
         scene.service_status.tick()
         said += [message for message in scene.ear.heard() if "STATUS" in message]
     assert 10 <= len(said) <= 60 / STATUS_SECONDS
-    scene.clock.now += 30
+    scene.clock.advance(30)
     scene.service_status.tick()
     scene.ear.heard()
     scene.pings(30)

@@ -6,21 +6,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 from prometheus_client.registry import Collector
 
+from tests.support.bench import bench, empty_room, reply, value
+from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
-from tests.support.stopping_bench import bench, empty_room, reply, value
-from tests.support.time_travel import FakeClock, World
+from tests.support.time_travel import World
 from watchdog.cli.checks.installation import check_configuration
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
@@ -35,7 +36,6 @@ from watchdog.services.figures import EVERY_SECONDS, DatabaseFigures
 from watchdog.store.callbacks import use_key
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Intent
 from watchdog.wiring import database as opening
-from watchdog.wiring.parts import Parts
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 TOKEN = "not-a-real-token-é"
@@ -70,7 +70,7 @@ class TestAttempts:
                 ("gone", reply(410001002)),
                 ("retry", reply(410000001)),
                 ("rejected", reply(410000003)),
-                ("unknown", httpx2.ReadError("gone")),
+                ("unknown", httpx.ReadError("gone")),
                 ("never", reply(0)),
             ):
                 if task == "never":
@@ -106,7 +106,7 @@ class TestAttempts:
             it.vendor.people["full"] = 3
             await empty_room(it, "spared", "full")
             await it.after(45)
-            it.vendor.count_replies += [httpx2.ConnectError("down") for _ in range(20)]
+            it.vendor.count_replies += [httpx.ConnectError("down") for _ in range(20)]
             await empty_room(it, "withheld", "elsewhere")
             for _ in range(10):
                 await it.after(8)
@@ -192,22 +192,16 @@ class TestAttempts:
 async def daemons(world: World, number: int) -> AsyncIterator[list[tuple[Metrics, list[DatabaseFigures]]]]:
     """So many daemons that do nothing but to look at the database; the first has been alive for longest."""
     found: list[tuple[Metrics, list[DatabaseFigures]]] = []
-    open_parts: list[Parts] = []
     everyone: list[DatabaseFigures] = []
-    for _ in range(number):
-        metrics = Metrics()
-        parts = Parts(Config.model_validate({"policy": {"mode": "observe"}}), world.clock, world.engine, world.now)
-        world.heartbeats.beat(parts.daemon, 60, fresh=True)
-        everyone.append(DatabaseFigures(parts.storage.figures, parts.storage.clock, metrics, world.clock))
-        open_parts.append(parts)
-        found.append((metrics, everyone))
-        world.advance(1)
-    try:
+    async with AsyncExitStack() as stack:
+        for _ in range(number):
+            metrics = Metrics()
+            parts = (await stack.enter_async_context(bench(world, policy={"mode": "observe"}))).parts
+            world.heartbeats.beat(parts.daemon, 60, fresh=True)
+            everyone.append(DatabaseFigures(parts.storage.figures, parts.storage.clock, metrics, world.clock))
+            found.append((metrics, everyone))
+            world.advance(1)
         yield found
-    finally:
-        for parts in open_parts:
-            await parts.zego.aclose()
-            parts.storage.close()
 
 
 async def settle(world: World, gauges: list[DatabaseFigures], seconds: float) -> None:
@@ -268,13 +262,13 @@ def configured(url: str, **sections: Any) -> Config:
 
 
 @asynccontextmanager
-async def daemon(url: str, **sections: Any) -> AsyncIterator[tuple[Service, httpx2.AsyncClient]]:
+async def daemon(url: str, **sections: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """A daemon on a migrated database, and a client that speaks to its HTTP server."""
     config = configured(url, **sections)
     service = Service(config, SystemClock(), opening.engine(config.database))
     await service.start()
     assert service.http is not None
-    client = httpx2.AsyncClient(base_url=service.http.url, trust_env=False, timeout=10)
+    client = httpx.AsyncClient(base_url=service.http.url, trust_env=False, timeout=10)
     try:
         yield service, client
     finally:
@@ -417,13 +411,13 @@ async def scrape_from_another_process(url: str, *, connections: int, seconds: fl
 
 class TestToken:
     @pytest.fixture
-    async def guarded(self, sqlite_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    async def guarded(self, sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
         Backend(sqlite_url)
         async with daemon(sqlite_url, http={"token": TOKEN}) as (_, client):
             yield client
 
     @pytest.mark.parametrize("path", ["/metrics", "/readyz"])
-    async def test_only_who_has_it_gets_an_answer(self, guarded: httpx2.AsyncClient, path: str) -> None:
+    async def test_only_who_has_it_gets_an_answer(self, guarded: httpx.AsyncClient, path: str) -> None:
         raw = TOKEN.encode()
         for given in (b"Bearer " + raw, b"bearer  " + raw):
             assert (await guarded.get(path, headers={b"Authorization": given})).status_code == 200
@@ -435,7 +429,7 @@ class TestToken:
         assert (await guarded.get(path)).status_code == 401
         assert (await guarded.get(f"{path}?token={TOKEN}")).status_code == 401
 
-    async def test_health_and_callbacks_need_none(self, guarded: httpx2.AsyncClient) -> None:
+    async def test_health_and_callbacks_need_none(self, guarded: httpx.AsyncClient) -> None:
         assert (await guarded.get("/healthz")).status_code == 200
         refused = await guarded.post("/callbacks/zego", content=b"{}")
         assert (refused.status_code, refused.headers.get("WWW-Authenticate")) == (400, None)
@@ -490,7 +484,7 @@ class TestItsConfiguration:
 
 def families(metrics: Metrics) -> dict[str, str]:
     """Return the types by name, as a scraper sees them."""
-    page = Exposition(metrics.registry, FakeClock()).page("").body.decode()
+    page = Exposition(metrics.registry, SettableClock()).page("").body.decode()
     return dict(re.findall(r"^# TYPE (\S+) (\w+)$", page, flags=re.MULTILINE))
 
 
@@ -509,7 +503,7 @@ def test_only_what_is_known_can_be_shown() -> None:
 
 
 def test_a_page_is_made_again_after_a_second_and_kept_in_two_formats() -> None:
-    metrics, clock = Metrics(), FakeClock()
+    metrics, clock = Metrics(), SettableClock()
     exposition = Exposition(metrics.registry, clock)
     metrics.show("due_tasks", 1)
     page = exposition.page("")

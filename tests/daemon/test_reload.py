@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import pytest
 import yaml
 
@@ -167,7 +167,7 @@ async def test_a_bad_file_changes_nothing_and_says_so(
 
 async def shown(daemon: DaemonProcess) -> dict[str, float]:
     """Read the metrics of this program, without their prefix."""
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False) as http:
         # A page is made once a second.
         await SystemClock().sleep(1.1)
         text = (await http.get(daemon.events("started")[-1]["http"] + "/metrics")).text
@@ -217,7 +217,7 @@ async def test_secrets_are_rotated_without_a_restart(
 
 async def scraped(daemon: DaemonProcess, token: str) -> int:
     """Return the status of what somebody with this token is answered."""
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False) as http:
         url = daemon.events("started")[-1]["http"] + "/metrics"
         return (await http.get(url, headers={"Authorization": f"Bearer {token}"})).status_code
 
@@ -232,7 +232,7 @@ async def called(url: str, secret: str) -> int:
         "nonce": nonce,
         "signature": callback_signature(secret, timestamp, nonce),
     }
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.post(url, content=json.dumps(body), headers={"Content-Type": "application/json"})
     return answer.status_code
 
@@ -401,7 +401,7 @@ async def test_a_socket_that_is_passed_stands_in_for_http_listen(daemon: Daemon)
 
 
 async def healthy(port: int) -> int:
-    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
         return (await http.get(f"http://127.0.0.1:{port}/healthz")).status_code
 
 

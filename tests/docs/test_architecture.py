@@ -19,50 +19,6 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ARCHITECTURE, ROOT / "CONTRIBUTING.md")}
 WORDS_A_MINUTE = 230
 
-UNTIL_MERGED: frozenset[str] = frozenset(
-    {
-        "config/rules_between.py",
-        "core/callback_body.py",
-        "core/hints.py",
-        "core/people.py",
-        "core/people.py is_person",
-        "services/bots.py",
-        "services/bots.py Bots",
-        "services/callbacks.py CallbackIntake.receive",
-        "services/claims.py",
-        "services/claims.py Claimed",
-        "services/claims.py announce",
-        "services/guard.py StopGuard",
-        "services/reaper.py",
-        "services/verification.py",
-        "services/verification.py Verifier.ask",
-        "services/workload.py",
-        "services/workload.py Workload.capacity",
-        "store/aio/answers.py",
-        "store/aio/answers.py Answers.intend",
-        "store/aio/answers.py Answers.record",
-        "store/aio/calls.py",
-        "store/aio/threads.py DatabaseThreads",
-        "store/attempts.py Ledger.intend",
-        "store/attempts.py Ledger.record",
-        "store/figures.py",
-        "store/heartbeats.py",
-        "store/records.py",
-        "store/records.py Claim",
-        "store/tasks.py Tasks.claim",
-        "store/tasks.py Tasks.newly_empty",
-        "store/tasks.py Tasks.peek",
-        "store/tasks.py Tasks.save_plans",
-        "store/tasks.py Tasks.set_aside",
-        "tests/services/test_sender.py",
-        "wiring/from_config.py",
-        "zego/pacing.py Pace.depart",
-        "zego/replies.py",
-        "zego/replies.py read_reply",
-    }
-)
-"""Names on the pages that other branches introduce; empty after the merge."""
-
 
 def task_states() -> str:
     """Draw the statuses of a task as Mermaid: from TASK_BECOMES, and what the application may set."""
@@ -139,7 +95,7 @@ def test_every_path_exists(name: str) -> None:
     quoted = {path for path in re.findall(r"`([\w./-]+)`", page) if re.search(r"/|\.(py|md|toml|yaml|sql|json)$", path)}
     linked = {path.partition("#")[0].removeprefix("../") for path in re.findall(r"\]\(([^)]+)\)", page)}
     assert len(quoted) > 15
-    assert {path for path in quoted | linked if not exists(path)} - UNTIL_MERGED == set()
+    assert {path for path in quoted | linked if not exists(path)} == set()
 
 
 def test_the_tree_is_the_packages() -> None:
@@ -171,7 +127,7 @@ def test_every_function_that_is_named_exists() -> None:
         path = ROOT / "watchdog" / module
         if not path.exists() or name not in defined(path):
             missing.add(f"{module} {name}")
-    assert missing - UNTIL_MERGED == set()
+    assert missing == set()
 
 
 def test_every_make_target_exists() -> None:

@@ -6,13 +6,13 @@ import re
 import shutil
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.running import eventually
+from tests.support.running import eventually, free_port
 from watchdog.daemon.http_server import CALLBACK_PATH
 from watchdog.sandbox import Join, Sandbox, SendCallbacks
 
@@ -25,13 +25,6 @@ def block(language: str) -> str:
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     assert isinstance(found, str)
     return found
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        port = listening.getsockname()[1]
-    assert isinstance(port, int)
-    return port
 
 
 class Receiver:

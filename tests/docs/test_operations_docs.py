@@ -1,4 +1,4 @@
-"""docs/operations.md: its commands run, its statements are answered, and a backup of yesterday does no harm today.
+"""docs/operations.md: its commands and statements run, and restoring an old backup does no harm.
 
 What needs root and systemd (``console root``) is run by the tests of the package.
 """
@@ -17,10 +17,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs.test_callbacks_docs import free_port
 from tests.docs.test_sql_docs import Shell, Story
 from tests.repository.test_monitoring import slug
-from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.running import (
+    APP_ID,
+    SECRET,
+    Application,
+    DaemonProcess,
+    environment,
+    eventually,
+    free_port,
+    secret_file,
+)
 from tests.support.time_travel import World
 from watchdog import config as configuration
 from watchdog.sandbox import Join, Leave, Sandbox
@@ -114,9 +122,7 @@ def test_every_alert_has_its_place_here() -> None:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if "config" in b.words], ids=lambda block: block.heading)
 def test_the_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
-    secret = tmp_path / "zego_server_secret"
-    secret.write_text(SECRET)
-    secret.chmod(0o600)
+    secret_file(tmp_path / "zego_server_secret")
     file = tmp_path / "config.yaml"
     file.write_text(block.text)
     config = configuration.load(file, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
@@ -159,16 +165,10 @@ class Machine:
             text = text.replace(written, real)
         text = re.sub(r"\bTASK\b", self.task, re.sub(r"\bROOM\b", "room", text))
         path = [str(Path(sys.executable).parent), str(tools()), os.environ["PATH"]]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")} | {
-            "PATH": os.pathsep.join(path),
-            "NO_PROXY": "127.0.0.1",
-            "ZEGO_WATCHDOG_CONFIG": str(self.config),
-            "DATABASE": self.url,
-        }
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", text),
             cwd=self.folder,
-            env=environment,
+            env=environment(PATH=os.pathsep.join(path), ZEGO_WATCHDOG_CONFIG=str(self.config), DATABASE=self.url),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -189,10 +189,7 @@ async def installed(
     address = f"127.0.0.1:{free_port()}"
     config = yaml.safe_load(daemon.config.read_text())
     (folder / "backups").mkdir()
-    callback_secret = folder / "callback_secret"
-    callback_secret.write_text(SECRET)
-    callback_secret.chmod(0o600)
-    config["zego"]["apps"][0]["callback_secret_file"] = str(callback_secret)
+    config["zego"]["apps"][0]["callback_secret_file"] = secret_file(folder / "callback_secret")
     daemon.config.write_text(yaml.safe_dump(config | {"http": {"listen": address}}))
     try:
         yield Machine(folder, address, url, daemon.config), daemon, application

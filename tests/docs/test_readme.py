@@ -1,4 +1,4 @@
-"""The README is true: its statements and commands are run as they stand there, and both languages say the same."""
+"""The README's statements and commands run as written, and both languages show the same."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import APP_ID, SECRET, Application, eventually
+from tests.support.running import APP_ID, SECRET, Application, environment, eventually
 from watchdog.sandbox import Sandbox, Start
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_both_languages_have_the_same_commands_and_links() -> None:
 
 
 def test_the_two_commands_are_make_targets() -> None:
-    """``.ci/run`` runs them; here only that they are what it runs."""
+    """``.ci/run`` runs them; here: that they are the same."""
     (block,) = blocks("README.md", "console")
     continuous = (ROOT / ".ci" / "run").read_text()
     for command in without_comments(block):
@@ -82,19 +82,18 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 async def test_run_it_for_real(sandbox: Sandbox, tmp_path: Path) -> None:
     """The shipped configuration, in an empty folder; the vendor's addresses point to the sandbox."""
     shutil.copy(ROOT / "config.yaml", tmp_path)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")} | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "NO_PROXY": "127.0.0.1",
-        "ZEGO_WATCHDOG_ZEGO__ASR_URL": sandbox.url,
-        "ZEGO_WATCHDOG_ZEGO__RTC_URL": sandbox.url,
-        "ZEGO_WATCHDOG_ZEGO__APPS": f'[{{"app_id": {APP_ID}, "server_secret": "{SECRET}"}}]',
-    }
+    settings = environment(
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        ZEGO_WATCHDOG_ZEGO__ASR_URL=sandbox.url,
+        ZEGO_WATCHDOG_ZEGO__RTC_URL=sandbox.url,
+        ZEGO_WATCHDOG_ZEGO__APPS=f'[{{"app_id": {APP_ID}, "server_secret": "{SECRET}"}}]',
+    )
 
     async def start(command: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *shlex.split(command),
             cwd=tmp_path,
-            env=environment,
+            env=settings,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

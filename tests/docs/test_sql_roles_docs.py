@@ -128,7 +128,7 @@ TABLES_NOT_FOR_ANALYSTS = sorted(set(metadata.tables) - {"zego_stop_attempts"})
 )
 def test_an_analyst_can_do_nothing_else(database: Database, statement: str) -> None:
     some_history(database)
-    # What is no table of rows is refused as such, whoever asks.
+    # What is not a table is refused as such, for every role.
     refusals = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectNotInPrerequisiteState)
     with pytest.raises(refusals[1] if statement == "DELETE FROM zego_stop_history" else refusals[0]):
         database.run("anna", statement)

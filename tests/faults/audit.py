@@ -1,4 +1,4 @@
-"""The judge of every fault: what the sandbox saw, what the ledger says, and what was written in between.
+"""Checks the invariants after every fault: the sandbox's log against the ledger and its history.
 
 ``install`` adds a history of our own to the test's database, kept by triggers: every change of a status, an outcome or
 a claim. ``inspect`` compares all of it with the invariants of design §11 and returns what does not hold, as sentences.
@@ -103,7 +103,7 @@ class Case:
 
 
 def install(application: Application) -> None:
-    """Have the database keep a history that the product does not know of."""
+    """Make the database keep a history, unknown to the product."""
     if application.is_sqlite:
         with closing(sqlite3.connect(_file(application))) as connection:
             connection.executescript(_SQLITE)
@@ -155,7 +155,7 @@ def _occupied_since(events: Sequence[Event], room_id: str, until: float) -> floa
 
 
 def _every_request_on_record(case: Case, attempts: Sequence[Row], sent: Sequence[Row]) -> Iterator[str]:
-    # A reply that nobody can read is given up half-way by its reader: to the sandbox it looks like one that was lost.
+    # A client gives up an unreadable reply half-way: to the sandbox it looks lost.
     events = [
         {**event, "delivered": True}
         if event["event"] == "stop_requested" and not event["readable"] and event["http_status"] is not None
@@ -198,7 +198,7 @@ def _one_request_at_a_time(case: Case) -> Iterator[str]:
         task_id, began = request["task_id"], float(request["received_at"])
         if began < over.get(task_id, 0.0):
             yield f"I4 a request of task {task_id} arrived {over[task_id] - began:.3f} s before the last one was over."
-        # What the vendor still works on when its client has given up is not under way any more.
+        # Once the client has given up, a request is no longer under way.
         over[task_id] = max(over.get(task_id, 0.0), min(float(request["at"]), began + case.request_seconds))
 
 
@@ -206,7 +206,7 @@ def _final_is_final(history: Sequence[Row]) -> Iterator[str]:
     for change in history:
         if change["what"] == "status" and change["old"] != "active":
             yield f"I5 task {change['name']} went from {change['old']} to {change['new']}."
-        # An answer that comes late, from a daemon that was taken for dead, completes the row once.
+        # A late answer from a daemon that was taken for dead completes the row once.
         elif change["what"] == "outcome" and change["old"] not in {Outcome.SENT, Outcome.UNKNOWN}:
             yield f"I5 attempt {change['name']} went from {change['old']} to {change['new']}."
         elif change["what"] == "deleted":

@@ -19,7 +19,7 @@ several separated by commas.
     action      what happens
     kill        kill -9
     freeze      SIGSTOP: the whole process, until somebody sends SIGCONT
-    block       the event loop hangs for ever; in a thread of the store only that thread does
+    block       the event loop hangs; in a thread of the store only that thread does
 
 ``SIGUSR1`` blocks the event loop wherever it is.
 
@@ -59,7 +59,7 @@ _passed: Counter[str] = Counter()
 
 
 def block(*_: object) -> None:
-    """Hold up the thread for ever."""
+    """Block the thread for ever."""
     while True:
         time.sleep(3600)  # noqa: TID251 - not a clock: what hangs here is the fault
 

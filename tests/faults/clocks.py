@@ -1,4 +1,4 @@
-"""A wall clock that the test turns, for whole processes: a library that is loaded before all others (LD_PRELOAD).
+"""A wall clock that a test sets for whole processes, through LD_PRELOAD.
 
     clock = WallClock(folder)
     with clock.preloaded(): nursery = Nursery(...)      # this process's children, and theirs
@@ -89,7 +89,7 @@ class WallClock:
         self._ahead.write_bytes(struct.pack("q", 0))
 
     def set_ahead(self, seconds: int) -> None:
-        """Be that far ahead of the true time from now on; negative is behind."""
+        """Set the clock that far ahead of the true time; negative is behind."""
         with self._ahead.open("r+b") as file:
             file.write(struct.pack("q", seconds))
         self.seconds = seconds
@@ -101,7 +101,7 @@ class WallClock:
 
     @contextmanager
     def preloaded(self) -> Iterator[None]:
-        """Have the processes that are started meanwhile follow this clock."""
+        """Make the processes that are started meanwhile follow this clock."""
         before = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)
         try:
@@ -114,7 +114,7 @@ class WallClock:
                     os.environ[name] = value
 
     def write(self, file: str, statements: Sequence[tuple[str, Sequence[Sequence[Any]]]]) -> None:
-        """Execute statements on a SQLite file as an application does that lives by this clock."""
+        """Run statements on a SQLite file in a process that follows this clock."""
         subprocess.run(
             [sys.executable, "-c", _WRITE],
             input=json.dumps([file, statements]).encode(),

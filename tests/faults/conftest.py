@@ -60,7 +60,7 @@ _RECORD = pytest.StashKey[Record]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Take the record along; its content is what it is when the call is over."""
+    """Attach the record; it is read when the call is over."""
     record = item.stash.get(_RECORD, None)
     if record is not None:
         item.user_properties.append(("fault", record))
@@ -90,9 +90,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     terminalreporter.section("what was injected, and how long recovery took")
     terminalreporter.write_line(report.as_text(passed))
     if not os.environ.get("FAULTS_WRITE") or hasattr(config, "workerinput"):
-        # A process of pytest-xdist comes by here as well when it has done its part, and knows of no other.
+        # An xdist worker gets here as well, and knows only its own tests.
         return
-    # A run that was broken off comes by here, too.
+    # So does an interrupted run.
     if exitstatus != pytest.ExitCode.OK or not _is_whole(config):
         terminalreporter.write_line(f"not written into {report.PAGE.name}: it takes a run of all rows, none failed")
     else:

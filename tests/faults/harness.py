@@ -1,12 +1,10 @@
-"""What every fault is played on: a ``Stage`` with a real database, a real sandbox and real daemon processes.
+"""The stage of every fault: a real database, a real sandbox and real daemon processes.
 
 A test reads like this:
 
     @fault(2, "killed after commit, before send", quick=True)
     async def test_killed_before_sending(stage: Stage) -> None:
-        await stage.open()
-        daemon = stage.daemon()
-        await daemon.start(faults="intend.committed=kill")      # see chaos_daemon for the places
+        daemon = await stage.begin(faults="intend.committed=kill")      # see chaos_daemon for the places
         rooms = await stage.abandon(3)
         await stage.strikes("it is dead", lambda: not daemon.alive)
         await daemon.start()
@@ -18,10 +16,9 @@ A test reads like this:
 - ``stage.sandbox`` is the vendor: ``perform(Misbehaviour(...))``, ``perform(Join(...))``, ``events()``.
 - ``stage.proxy(target)`` puts something that can break between a daemon and the vendor, or PostgreSQL.
 - ``Supervisor`` is what systemd does for a unit with ``WatchdogSec`` and ``Restart=always``.
-- ``strikes``, ``lifted`` and ``recovers`` measure; the figures are reported at the end, and nothing depends on them.
-- Conditions are polled with ``stage.until``; nobody sleeps for a number of seconds in the hope that it is enough,
-  except to see that something does *not* happen.
-- ``fault(..., quick=True)`` has a test run in ``make test``, too; all of them run in ``make faults``.
+- ``strikes``, ``lifted`` and ``recovers`` measure; the figures are only reported.
+- Wait for conditions with ``stage.until``; sleep only to see that something does *not* happen.
+- ``fault(..., quick=True)`` runs in ``make test`` as well; ``make faults`` runs all.
 
 The timings are short: a request takes 2 s at most, a lease 4.2 s, a grace half a second, and ZEGO's window is 30 s.
 """
@@ -51,9 +48,9 @@ import yaml
 
 from tests.faults.audit import Case, inspect, install
 from tests.faults.proxy import Proxy, Target
-from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.running import Application, DaemonProcess, environment, eventually, fake_zego
 from watchdog.clock import SystemClock
-from watchdog.sandbox import Join, Limits, Sandbox, Start
+from watchdog.sandbox import Join, Sandbox, Start
 from watchdog.sandbox.world import Event
 
 ROOT = Path(__file__).parent.parent.parent
@@ -99,10 +96,9 @@ class Record:
 
 
 class Nursery:
-    """The process that forks daemons; see ``chaos_daemon``. It takes them all with it when it ends."""
+    """The process that forks daemons; see ``chaos_daemon``. They end with it."""
 
     def __init__(self, log: Path) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.chaos_daemon"],
@@ -110,7 +106,7 @@ class Nursery:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 cwd=ROOT,
-                env=environment | {"NO_PROXY": "127.0.0.1"},
+                env=environment(),
             )
         self._started: SimpleQueue[int] = SimpleQueue()
         self._ends: dict[int, Future[int]] = {}
@@ -153,7 +149,7 @@ class Nursery:
 
 
 class Daemon(DaemonProcess):
-    """One daemon: a configuration, a log, and a process at a time. Any section of the configuration can be given."""
+    """One daemon: a configuration, a log and one process at a time."""
 
     def __init__(
         self, folder: Path, url: str, sandbox: Sandbox, nursery: Nursery, **sections: Mapping[str, object]
@@ -164,7 +160,7 @@ class Daemon(DaemonProcess):
         self.configure(**sections)
 
     def configure(self, **sections: Mapping[str, object]) -> None:
-        """Change sections of the configuration file; a daemon that runs learns of it by SIGHUP."""
+        """Change sections of the configuration file; send SIGHUP to apply them."""
         config = yaml.safe_load(self.config.read_text())
         for name, section in sections.items():
             config[name] = config.get(name, {}) | dict(section)
@@ -207,16 +203,17 @@ class Daemon(DaemonProcess):
         return self.alive and Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def status(self, name: str) -> int:
-        """Return a number of ``/proc/PID/status``, such as VmRSS in kB or Threads."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key == name:
-                return int(value.split()[0])
-        raise KeyError(name)
+        return process_status(self.pid, name)
+
+
+def process_status(pid: int, name: str) -> int:
+    """Return a number of ``/proc/PID/status``, such as VmRSS in kB or Threads."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields[name].split()[0])
 
 
 class Supervisor:
-    """What systemd does: starts the daemon again when it ends, and kills it when WATCHDOG=1 does not come in time."""
+    """Acts as systemd: restarts the daemon, and kills it when WATCHDOG=1 is late."""
 
     def __init__(self, daemon: Daemon, *, watchdog_seconds: float) -> None:
         self._daemon = daemon
@@ -291,13 +288,7 @@ class Stage:
         """Make the database and start the sandbox; ``settings`` are the sandbox's, ``apps`` its AppIds' secrets."""
         self._application = await asyncio.to_thread(Application, self.url)
         await asyncio.to_thread(install, self._application)
-        defaults: dict[str, Any] = {
-            "seed": 7,
-            "limits": Limits(start=0, stop=100, user_num=100),
-            "concurrent_tasks": 0,
-            "max_idle_seconds": 30,
-        }
-        self._sandbox = await self._exits.enter_async_context(Sandbox(apps or {APP_ID: SECRET}, **defaults | settings))
+        self._sandbox = await self._exits.enter_async_context(fake_zego(apps, **settings))
         return self._sandbox
 
     async def close(self) -> None:
@@ -327,7 +318,7 @@ class Stage:
         address = urlsplit(self.sandbox.url)
         return str(address.hostname), int(address.port or 0)
 
-    def daemon(self, *, database_url: str | None = None, **sections: Mapping[str, object]) -> Daemon:
+    def daemon(self, *, database_url: str = "", **sections: Any) -> Daemon:
         """Make a daemon, not started yet. It does not outlive the test."""
         folder = self.folder / f"daemon-{len(self.daemons)}"
         folder.mkdir()
@@ -338,20 +329,27 @@ class Stage:
         self.daemons.append(daemon)
         return daemon
 
+    async def begin(self, *, faults: str = "", max_idle_seconds: float = 30, **sections: Any) -> Daemon:
+        """Open the stage and start one daemon on it."""
+        await self.open(max_idle_seconds=max_idle_seconds)
+        daemon = self.daemon(**sections)
+        await daemon.start(faults=faults)
+        return daemon
+
     async def proxy(self, target: Target | None = None) -> Proxy:
         """Put a proxy in front of ``target``, by default the sandbox. It does not outlive the test."""
         return await self._exits.enter_async_context(Proxy(target or self.vendor))
 
-    # -- the application, and the people --
+    # -- application and people --
 
     async def abandon(self, number: int, *, app_id: int | None = None) -> list[str]:
-        """Start that many tasks, each in a room of its own in which nobody is any more; return the TaskIds."""
+        """Start that many tasks, each in a room that people have left; return the TaskIds."""
         tasks = self._start(number, app_id)
         await asyncio.to_thread(self._write_down, tasks, app_id, (2, 0))
         return list(tasks)
 
     async def talk(self, number: int, *, says: int = 0) -> list[str]:
-        """Start tasks in rooms with somebody in them; ``says`` is what the application believes (0: it is wrong)."""
+        """Start tasks in occupied rooms; ``says`` is the application's count (0: it is wrong)."""
         tasks = self._start(number, None)
         for room in tasks.values():
             self.sandbox.perform(Join(room=room, user="alice"))
@@ -367,7 +365,7 @@ class Stage:
         return tasks
 
     def _write_down(self, tasks: Mapping[str, str], app_id: int | None, counts: Iterable[int]) -> None:
-        """Do what a backend does: each task its row, and then what it sees in the rooms, one count after the other."""
+        """Insert each task as a backend does, then write the counts one after the other."""
         insert = "INSERT INTO zego_tasks (task_id, room_id, app_id) VALUES (?, ?, ?)"
         update = "UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'"
         rows = [(task_id, room, app_id) for task_id, room in tasks.items()]
@@ -393,7 +391,7 @@ class Stage:
             raise
 
     def logs(self, lines: int = 15, characters: int = 300) -> str:
-        """Return the last lines of every daemon's log, cut off where they are long."""
+        """Return the last lines of every daemon's log, shortened."""
         return "\n".join(
             "\n".join(
                 [
@@ -406,7 +404,7 @@ class Stage:
         )
 
     def ended(self, tasks: Collection[str]) -> bool:
-        """Whether none of these tasks is active any more."""
+        """Whether all these tasks have ended."""
         statuses = self.application.statuses()
         return all(statuses[task] != "active" for task in tasks)
 
@@ -418,14 +416,18 @@ class Stage:
         """Return the outcomes of one task's attempts, first to last."""
         return [row["outcome"] for row in self.application.attempts() if row["task_id"] == task]
 
+    def room_of(self, task: str) -> str:
+        (row,) = self.application.rows(f"SELECT room_id FROM zego_tasks WHERE task_id = '{task}'")
+        return str(row["room_id"])
+
     def requests(self) -> list[Event]:
-        """Return the Stop requests that the vendor has received, and is done with."""
+        """Return the Stop requests that the vendor has completed."""
         return [event for event in self.sandbox.events() if event["event"] == "stop_requested"]
 
     # -- measuring --
 
     async def strikes(self, what: str, happened: Callable[[], bool], *, seconds: float = 30) -> None:
-        """Wait until the fault has struck; the time to ``recovers`` runs from then."""
+        """Wait until the fault has struck; the recovery time starts then."""
         await self.until(what, happened, seconds=seconds)
         self.struck()
 
@@ -435,11 +437,11 @@ class Stage:
         self.lifted()
 
     def lifted(self) -> None:
-        """Note that the fault is over now: the time to ``recovers`` runs from here."""
+        """Note that the fault is over; the recovery time starts now."""
         self._struck_at = self.clock.monotonic()
 
     async def recovers(self, what: str, happened: Callable[[], bool], *, seconds: float = 30) -> float:
-        """Wait until all is well again; return, and report, how long that took."""
+        """Wait for the recovery; report and return how long it took."""
         await self.until(what, happened, seconds=seconds)
         took = self.clock.monotonic() - self._struck_at
         self.record.recovered_seconds.append(round(took, 2))

@@ -27,15 +27,15 @@ class Mode(StrEnum):
 
     PASS = "pass"
     REFUSE = "refuse"
-    """Nobody listens, and whoever is connected is cut off."""
+    """Connections are refused, and open ones are reset."""
     BLACK_HOLE = "black_hole"
-    """Nobody answers: a SYN gets no reply, and what is sent on open connections is lost."""
+    """A SYN gets no reply, and data on open connections is lost."""
     RESET = "reset"
     """Connections are accepted and reset at once."""
     RESET_REPLY = "reset_reply"
     """The request arrives; instead of the reply comes a reset."""
     SILENT = "silent"
-    """Half-open: connections are accepted and stay open, and nothing that is sent arrives, in either direction."""
+    """Half-open: connections are accepted and stay open; data is lost in both directions."""
     DRIP = "drip"
     """The replies come at one byte a second."""
 
@@ -167,7 +167,7 @@ class Proxy:
                     writer.write(data)
                 await writer.drain()
         if is_reply and self._mode in {Mode.SILENT, Mode.BLACK_HOLE}:
-            # That the target has hung up is not heard of either, until ``set`` ends it.
+            # The target's close is lost as well, until ``set`` ends it.
             await asyncio.Event().wait()
 
     async def _drip(self, data: bytes, writer: asyncio.StreamWriter) -> None:

@@ -20,8 +20,8 @@ from typing import Final
 import psycopg
 
 from tests.faults.client import LISTEN, address, request
-from tests.faults.harness import LEASE_SECONDS, Daemon, Nursery, Record, Stage
-from tests.faults.servers import Server
+from tests.faults.harness import LEASE_SECONDS, Nursery, Record, Stage, process_status
+from tests.support.postgresql import Server
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Behave, Body, Drop, Join, Misbehaviour, Stop
 
@@ -47,16 +47,16 @@ _MISBEHAVIOURS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a daemon has in hand."""
+    """What a process has in hand."""
 
     memory_kib: int
     descriptors: int
     threads: int
 
     @classmethod
-    def of(cls, daemon: Daemon) -> "Usage":
-        descriptors = sum(1 for _ in Path(f"/proc/{daemon.pid}/fd").iterdir())
-        return cls(daemon.status("VmRSS"), descriptors, daemon.status("Threads"))
+    def of(cls, pid: int) -> "Usage":
+        descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+        return cls(process_status(pid, "VmRSS"), descriptors, process_status(pid, "Threads"))
 
     def __str__(self) -> str:
         return f"{self.memory_kib / 1024:.1f} MiB, {self.descriptors} descriptors, {self.threads} threads"
@@ -114,7 +114,7 @@ class Soak:
         self.faults.update(fault.__name__ for fault in chosen)
         self.rounds += 1
         if self.rounds == WARM_UP_ROUNDS:
-            self.warm = Usage.of(self.survivor)
+            self.warm = Usage.of(self.survivor.pid)
 
     async def _more(self, left: list[str]) -> None:
         """Some are abandoned in the midst of it; the application, too, comes again when the database is away."""
@@ -219,7 +219,7 @@ class Soak:
 
     def verdict(self) -> str:
         """Say how much was done and how flat the survivor stayed; AssertionError when it grew."""
-        now = Usage.of(self.survivor)
+        now = Usage.of(self.survivor.pid)
         said = (
             f"{self.rounds} rounds, {sum(self.faults.values())} faults, {len(self._stopped)} tasks stopped; "
             f"the survivor: {self.warm} warm, {now} now"
@@ -240,14 +240,8 @@ def daemons(seconds: float) -> Iterator[str]:
         (folder / "sqlite").mkdir()
         (folder / "postgresql").mkdir()
         yield from _on("SQLite", f"sqlite:///{folder}/soak.db", folder / "sqlite", seconds / 2)
-        server = Server()
-        try:
-            with psycopg.connect(server.address, autocommit=True) as connection:
-                connection.execute("CREATE DATABASE soak")
-            url = server.address.replace("/postgres?", "/soak?")
-            yield from _on("PostgreSQL", url, folder / "postgresql", seconds / 2)
-        finally:
-            server.close()
+        with closing(Server()) as server:
+            yield from _on("PostgreSQL", server.create_database("soak"), folder / "postgresql", seconds / 2)
 
 
 def _on(database: str, url: str, folder: Path, seconds: float) -> Iterator[str]:

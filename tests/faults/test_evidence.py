@@ -1,4 +1,4 @@
-"""Rows 27 to 32: what people do, and what is said of them, truly or not."""
+"""Rows 27 to 32: people who move, and hints and callbacks that are right or wrong."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.client import LISTEN, address, metric, request
 from tests.faults.harness import Daemon, Stage, fault
-from tests.support.running import APP_ID, SECRET
+from tests.support.running import APP_ID, SECRET, secret_file
 from watchdog.clock import SystemClock
 from watchdog.core.signing import callback_signature
 from watchdog.sandbox import CallbackBehaviour, Join, Leave, SendCallbacks, Start
@@ -26,9 +26,16 @@ JSON = {"Content-Type": "application/json"}
 # -- 27: people return between decision and send --
 
 
+async def waiting(stage: Stage, tasks: list[str]) -> list[str]:
+    """Wait for the first stop; return the tasks that are still waiting for the pace."""
+    await stage.until("one has been stopped", lambda: len(stage.requests()) >= 1)
+    stopped = {event["task_id"] for event in stage.requests()}
+    return [task for task in tasks if task not in stopped]
+
+
 @fault(27, "people return between decision and send", quick=True)
 async def test_people_return_before_the_request(stage: Stage) -> None:
-    """The pace lets one request a second leave: whoever has to wait is looked at again."""
+    """The pace lets few requests leave: tasks that wait are verified again."""
     await stage.open()
     daemon = stage.daemon(
         policy={"verification_max_age_seconds": 1},
@@ -36,14 +43,9 @@ async def test_people_return_before_the_request(stage: Stage) -> None:
     )
     rooms = await stage.abandon(4)
     await daemon.start()
-    await stage.until("one has been stopped", lambda: len(stage.requests()) >= 1)
-    gone = {event["task_id"] for event in stage.requests()}
-    back = [task for task in rooms if task not in gone]
-    names = {
-        row["task_id"]: row["room_id"] for row in stage.application.rows("SELECT task_id, room_id FROM zego_tasks")
-    }
+    back = await waiting(stage, rooms)
     for task in back:
-        stage.sandbox.perform(Join(room=names[task], user="alice"))
+        stage.sandbox.perform(Join(room=stage.room_of(task), user="alice"))
     returned_at = stage.clock.time()
     stage.struck(len(back))
     await stage.recovers(
@@ -61,14 +63,12 @@ async def test_the_hint_comes_before_the_request(stage: Stage) -> None:
     daemon = stage.daemon(stop={"requests_per_second": 0.4, "concurrency": 4, "lease_seconds": 15})
     rooms = await stage.abandon(3)
     await daemon.start()
-    await stage.until("one has been stopped", lambda: len(stage.requests()) >= 1)
-    gone = {event["task_id"] for event in stage.requests()}
-    back = [task for task in rooms if task not in gone]
+    back = await waiting(stage, rooms)
     for task in back:
         stage.application.execute("UPDATE zego_tasks SET user_count = 1 WHERE task_id = ?", task)
     stage.struck(len(back))
     await stage.clock.sleep(6)
-    assert {event["task_id"] for event in stage.requests()} == gone
+    assert {event["task_id"] for event in stage.requests()} == set(rooms) - set(back)
     stage.lifted()
     for task in back:
         stage.application.execute("UPDATE zego_tasks SET user_count = 0 WHERE task_id = ?", task)
@@ -82,9 +82,7 @@ async def test_the_hint_comes_before_the_request(stage: Stage) -> None:
 @pytest.mark.parametrize("verify", ["required", "when_possible"])
 @fault(28, "hints stale, negative, future, missing, flapping")
 async def test_hints_of_every_kind(stage: Stage, verify: str) -> None:
-    await stage.open()
-    daemon = stage.daemon(policy={"verify": verify, "grace_seconds": 1.5, "hint_max_age_seconds": 2})
-    await daemon.start()
+    await stage.begin(policy={"verify": verify, "grace_seconds": 1.5, "hint_max_age_seconds": 2})
     now = (
         "strftime('%Y-%m-%d %H:%M:%f000', 'now', '{} seconds')" if stage.is_sqlite else "now() + interval '{} seconds'"
     )
@@ -141,18 +139,11 @@ async def test_hints_of_every_kind(stage: Stage, verify: str) -> None:
 @fault(29, "feed dies while rooms are full", quick=True)
 async def test_the_feed_dies(stage: Stage) -> None:
     """The last that was said of these rooms is 0, because the writer died in the middle of it."""
-    await stage.open()
-    daemon = stage.daemon(
+    daemon = await stage.begin(
         http=LISTEN,
-        policy={
-            "verify": "when_possible",
-            "grace_seconds": 4,
-            "hint_max_age_seconds": 1,
-            "gap_seconds": 1,
-        },
+        policy={"verify": "when_possible", "grace_seconds": 4, "hint_max_age_seconds": 1, "gap_seconds": 1},
         zego={"rtc_url": "http://127.0.0.1:9/"},
     )
-    await daemon.start()
     full = await stage.talk(5)
     stage.struck()
     await stage.until("they are due", lambda: len(stage.attempts("withheld")) == len(full))
@@ -164,9 +155,7 @@ async def test_the_feed_dies(stage: Stage) -> None:
 
 @fault(29, "feed reads all rooms empty, and ZEGO says otherwise")
 async def test_the_feed_reads_all_empty(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    daemon = await stage.begin()
     full = await stage.talk(30, says=2)
     stage.struck()
     stage.application.execute("UPDATE zego_tasks SET user_count = 0")
@@ -180,9 +169,7 @@ async def test_the_feed_reads_all_empty(stage: Stage) -> None:
 @fault(29, "feed reads all rooms empty, and nobody is asked")
 async def test_the_guard_holds_back(stage: Stage) -> None:
     """Where the application alone is trusted, no more than a share can go wrong."""
-    await stage.open()
-    daemon = stage.daemon(policy={"verify": "off"}, guard={"unverified_share": 0.25})
-    await daemon.start()
+    daemon = await stage.begin(policy={"verify": "off"}, guard={"unverified_share": 0.25})
     full = await stage.talk(40, says=2)
     # It counts the active tasks with its heartbeat.
     await stage.clock.sleep(5.5)
@@ -199,14 +186,10 @@ async def test_the_guard_holds_back(stage: Stage) -> None:
 
 @fault(30, "the same RoomId used again by a new session")
 async def test_a_room_is_used_again(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon(policy={"grace_seconds": 2})
-    await daemon.start()
+    await stage.begin(policy={"grace_seconds": 2})
     execute = stage.application.execute
     old = await stage.abandon(3)
-    names = {
-        row["task_id"]: row["room_id"] for row in stage.application.rows("SELECT task_id, room_id FROM zego_tasks")
-    }
+    names = {task: stage.room_of(task) for task in old}
     stage.struck()
     new = []
     for task in old:
@@ -232,21 +215,13 @@ async def test_a_room_is_used_again(stage: Stage) -> None:
 
 def with_callbacks(stage: Stage, **sections: Any) -> Daemon:
     """Make a daemon that takes callbacks, and knows of people only by them."""
-    secret = stage.folder / "callback_secret"
-    secret.write_text(CALLBACK_SECRET)
-    secret.chmod(0o600)
     daemon = stage.daemon(http=LISTEN, **sections)
-    daemon.configure(
-        zego={
-            "apps": [
-                {
-                    "app_id": APP_ID,
-                    "server_secret_file": str(daemon.folder / "server_secret"),
-                    "callback_secret_file": str(secret),
-                }
-            ]
-        }
-    )
+    app = {
+        "app_id": APP_ID,
+        "server_secret_file": str(daemon.folder / "server_secret"),
+        "callback_secret_file": secret_file(stage.folder / "callback_secret", CALLBACK_SECRET),
+    }
+    daemon.configure(zego={"apps": [app]})
     return daemon
 
 

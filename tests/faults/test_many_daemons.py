@@ -87,7 +87,7 @@ async def test_many_daemons_share_work_and_pace(stage: Stage, capsys: pytest.Cap
     per_daemon = Counter(row["instance"] for row in stage.attempts("stopped", "stopped_earlier"))
     names = [daemon.events("started")[-1]["instance"] for daemon in daemons]
     most, busiest_at = busiest_second(arrivals)
-    # What comes while the sandbox stands still, on a machine that is busy, seems to it to have come at once.
+    # Requests that arrive while the sandbox is stalled, on a busy machine, seem to arrive at once.
     about_then = max((seconds for at, seconds in stalls if 0 <= at - busiest_at < 1.5), default=0.0)
     with capsys.disabled():
         print(  # noqa: T201 - the figures are the purpose

@@ -11,15 +11,10 @@ import psycopg
 import pytest
 
 from tests.faults.client import LISTEN, Pulse, address, request
+from tests.faults.far_host import FarHost, can_make_networks
 from tests.faults.harness import Stage, Supervisor, fault
 from tests.faults.proxy import Mode
-from tests.faults.servers import (  # noqa: F401 - fixtures
-    FarHost,
-    Server,
-    can_make_networks,
-    own_postgresql_url,
-    own_server,
-)
+from tests.support.postgresql import Server
 from watchdog.sandbox import Action, Misbehaviour
 
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -71,7 +66,7 @@ async def test_the_backend_ends_at_each_statement(stage: Stage) -> None:
 
 @on_its_own
 @fault(23, "PostgreSQL stopped at once, killed, restarted, in mid-load")
-async def test_the_server_dies_again_and_again(stage: Stage, own_server: Server) -> None:  # noqa: F811 - the fixture
+async def test_the_server_dies_again_and_again(stage: Stage, own_server: Server) -> None:
     sandbox = await stage.open(max_idle_seconds=60)
     sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(0.0, 0.5)))
     daemons = [stage.daemon(policy={"max_idle_seconds": 60}) for _ in range(2)]
@@ -176,9 +171,7 @@ async def test_the_server_answers_nothing(stage: Stage) -> None:
 @fault(24, "PostgreSQL read-only after a failover")
 async def test_the_server_is_read_only(stage: Stage) -> None:
     """As after a failover: connections that still lead to what is a replica now must not be kept for ever."""
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    daemon = await stage.begin()
     rooms = await stage.abandon(2)
     await stage.until("all are stopped", lambda: stage.ended(rooms))
     with psycopg.connect(stage.url, autocommit=True) as operator:

@@ -22,9 +22,7 @@ SLOW_REPLY: Final = Misbehaviour(action=Action.STOP, reply_latency_seconds=(0.7,
 
 @fault(1, "killed before the attempt is committed", quick=True)
 async def test_killed_before_the_attempt_is_committed(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon(stop=SHORT)
-    await daemon.start(faults="intend.commit=kill")
+    daemon = await stage.begin(faults="intend.commit=kill", stop=SHORT)
     rooms = await stage.abandon(3)
     await stage.strikes("it is dead", lambda: not daemon.alive)
     assert stage.attempts() == [], "it was to die before the commit"
@@ -39,16 +37,14 @@ async def test_killed_before_the_attempt_is_committed(stage: Stage) -> None:
 @fault(2, "killed after commit, before send", quick=True)
 async def test_killed_before_the_request_leaves(stage: Stage) -> None:
     """And while nobody is there, people come back to one of the rooms: what was intended counts for nothing."""
-    await stage.open()
-    daemon = stage.daemon(stop=SHORT)
-    await daemon.start(faults="intend.committed=kill")
+    daemon = await stage.begin(faults="intend.committed=kill", stop=SHORT)
     rooms = await stage.abandon(3)
     await stage.strikes("it is dead", lambda: not daemon.alive)
     intended = [row["task_id"] for row in stage.attempts("sent")]
     assert intended, "it was to die after the commit"
     assert stage.requests() == []
     back = intended[0]
-    stage.sandbox.perform(Join(room=room_of(stage, back), user="alice"))
+    stage.sandbox.perform(Join(room=stage.room_of(back), user="alice"))
 
     await daemon.start()
     empty = [task for task in rooms if task != back]
@@ -61,9 +57,7 @@ async def test_killed_before_the_request_leaves(stage: Stage) -> None:
 @pytest.mark.parametrize("place", ["stop.left", "stop.answered", "record.commit"])
 @fault(3, "killed after the vendor accepted")
 async def test_killed_after_the_vendor_accepted(stage: Stage, place: str) -> None:
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start(faults=f"{place}=kill")
+    daemon = await stage.begin(faults=f"{place}=kill")
     (task,) = await stage.abandon(1)
     await stage.strikes("it is dead", lambda: not daemon.alive)
     await stage.until("the vendor has stopped it", lambda: [one["accepted"] for one in stage.requests()] == [True])
@@ -105,10 +99,8 @@ async def test_killed_at_random(stage: Stage) -> None:
 
 @fault(5, "SIGTERM with requests in flight")
 async def test_told_to_end_with_requests_in_flight(stage: Stage) -> None:
-    await stage.open()
+    daemon = await stage.begin()
     stage.sandbox.perform(SLOW_REPLY)
-    daemon = stage.daemon()
-    await daemon.start()
     rooms = await stage.abandon(20)
     await stage.until("requests are in flight", lambda: len(stage.attempts("sent")) >= 3)
     stage.struck()
@@ -126,10 +118,8 @@ async def test_told_to_end_with_requests_in_flight(stage: Stage) -> None:
 
 @fault(5, "a second SIGTERM")
 async def test_told_twice_to_end(stage: Stage) -> None:
-    await stage.open()
+    daemon = await stage.begin()
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.8, 1.8), requests=3))
-    daemon = stage.daemon()
-    await daemon.start()
     rooms = await stage.abandon(3)
     await stage.until("the requests are in flight", lambda: len(stage.attempts("sent")) == 3)
     daemon.send(signal.SIGTERM)
@@ -176,7 +166,7 @@ async def test_frozen_before_the_request_leaves(stage: Stage) -> None:
     assert stage.outcomes(task) == ["sent"]
     await other.start()
     # People come back before the lease is over: the other one finds them.
-    stage.sandbox.perform(Join(room=room_of(stage, task), user="alice"))
+    stage.sandbox.perform(Join(room=stage.room_of(task), user="alice"))
     await stage.recovers("the other one spares it", lambda: stage.outcomes(task) == ["unknown", "spared"])
 
     await thaw(stage, frozen)
@@ -223,9 +213,7 @@ async def test_event_loop_blocked(stage: Stage) -> None:
 
 @fault(8, "out of file descriptors")
 async def test_out_of_file_descriptors(stage: Stage) -> None:
-    await stage.open(max_idle_seconds=60)
-    daemon = stage.daemon(policy={"max_idle_seconds": 60})
-    await daemon.start()
+    daemon = await stage.begin(max_idle_seconds=60, policy={"max_idle_seconds": 60})
     # What is open stays open; and there is no connection to ZEGO yet.
     limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
@@ -260,11 +248,6 @@ async def test_out_of_memory(stage: Stage) -> None:
         stage.lifted()
         await stage.recovers("all are stopped", lambda: stage.ended(rooms), seconds=60)
         await stage.audit(stopped=rooms, killed=True)
-
-
-def room_of(stage: Stage, task: str) -> str:
-    (row,) = stage.application.rows(f"SELECT room_id FROM zego_tasks WHERE task_id = '{task}'")
-    return str(row["room_id"])
 
 
 async def freeze(stage: Stage, daemon: Daemon) -> None:

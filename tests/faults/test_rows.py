@@ -1,4 +1,4 @@
-"""Row 26: what an application may write into the table, and what stands there for ever."""
+"""Row 26: odd rows that an application may write, and rows that are never eligible."""
 
 import asyncio
 import sqlite3
@@ -47,7 +47,7 @@ async def test_poison_rows(stage: Stage, verify: str) -> None:
     await daemon.start()
     rooms += await stage.abandon(15)
     stage.struck()
-    # One in the midst of the poison, with numbers that make no sense.
+    # A real one among them, with senseless numbers.
     task = str(stage.sandbox.perform(Start(room="odd-numbers"))["task_id"])
     stage.application.execute(
         "INSERT INTO zego_tasks (task_id, room_id, user_count, grace_seconds, max_idle_seconds) "
@@ -64,7 +64,7 @@ async def test_poison_rows(stage: Stage, verify: str) -> None:
 
 
 def poison(stage: Stage) -> None:
-    """Write down whatever the database lets one write."""
+    """Write everything odd that the database accepts."""
     texts = [(f"odd-room-{number}", room) for number, room in enumerate(ODD_ROOMS)]
     texts += [(task, "odd-task") for task in ODD_TASKS]
     written = [

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.client import LISTEN, Pulse, address, hanging, request
 from tests.faults.harness import Daemon, Stage, fault
+from tests.support.running import secret_file
 from watchdog import SCHEMA_VERSION
 
 _WITH_JOURNAL = """
@@ -77,8 +78,7 @@ async def test_what_cannot_be_used_is_refused(stage: Stage, what: str) -> None:
     said = daemon.log.read_text()
     assert named in said
     assert "Traceback" not in said
-    file.write_text(good)
-    file.chmod(0o600)
+    secret_file(file, good)
     stage.lifted()
     rooms = await stage.abandon(1)
     await daemon.start()
@@ -89,9 +89,7 @@ async def test_what_cannot_be_used_is_refused(stage: Stage, what: str) -> None:
 
 @fault(33, "bad reload", quick=True)
 async def test_a_bad_reload_changes_nothing(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    daemon = await stage.begin()
     good = daemon.config.read_text()
     for bad in ("database: [", "polcy: {}\n", good.replace("grace_seconds: 0.5", "grace_seconds: -3"), ""):
         before = len(daemon.events("reload_refused")) + len(daemon.events("reloaded"))
@@ -145,7 +143,7 @@ async def test_another_version_of_the_schema(stage: Stage, version: str) -> None
     await stage.audit(stopped=rooms)
 
 
-# -- 35: those who should read along --
+# -- 35: readers of the log --
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -221,15 +219,13 @@ def blocked(pid: int) -> bool:
     return False
 
 
-# -- 36: those who scrape --
+# -- 36: scrapes --
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @fault(36, "a hundred scrapes at once, and some that hang")
 async def test_a_hundred_scrapes_at_once(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon(http=LISTEN)
-    await daemon.start()
+    daemon = await stage.begin(http=LISTEN)
     where = address(daemon)
 
     async def reaction() -> float:
@@ -259,7 +255,7 @@ async def test_a_hundred_scrapes_at_once(stage: Stage) -> None:
     assert sum(status == 200 for status, _ in answers) >= 50
     pages = {page for status, page in answers if status == 200}
     assert len(pages) <= took + 2, "a page is made once a second, however many ask"
-    # Those that never finish asking are sent away; the others may have an answer half read.
+    # Requests that never finish are closed; the others may have a half-read answer.
     assert [await asyncio.to_thread(one.recv, 1) for one in hung[:20]] == [b""] * 20
     for one in hung:
         one.close()

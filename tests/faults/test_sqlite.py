@@ -75,9 +75,7 @@ async def test_the_writer_is_held(stage: Stage) -> None:
 @on_sqlite
 @fault(19, "a SQLite reader that does not end")
 async def test_a_long_reader(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon(http=LISTEN)
-    await daemon.start()
+    daemon = await stage.begin(http=LISTEN)
     where = address(daemon)
     with closing(sqlite3.connect(file_of(stage), isolation_level=None)) as reader:
         reader.execute("BEGIN")
@@ -114,9 +112,7 @@ async def stage_on_disk(stage: Stage, tmp_path: Path) -> AsyncIterator[tuple[Sta
 @fault(20, "disk full at intent")
 async def test_the_disk_is_full_at_intent(stage_on_disk: tuple[Stage, SmallDisk]) -> None:
     stage, disk = stage_on_disk
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start(faults="intend.commit=freeze")
+    daemon = await stage.begin(faults="intend.commit=freeze")
     rooms = await stage.abandon(3)
     # All that is needed to send is there, but for the commit.
     await stage.until("it is frozen", lambda: daemon.is_frozen)
@@ -140,10 +136,8 @@ async def test_the_disk_is_full_at_intent(stage_on_disk: tuple[Stage, SmallDisk]
 @fault(20, "disk full at outcome")
 async def test_the_disk_is_full_at_outcome(stage_on_disk: tuple[Stage, SmallDisk]) -> None:
     stage, disk = stage_on_disk
-    sandbox = await stage.open()
-    sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(1.0, 1.0), requests=3))
-    daemon = stage.daemon()
-    await daemon.start()
+    daemon = await stage.begin()
+    stage.sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(1.0, 1.0), requests=3))
     rooms = await stage.abandon(3)
     await stage.until("requests are under way", lambda: len(stage.attempts("sent")) == len(rooms))
     disk.fill()
@@ -163,9 +157,7 @@ async def test_the_disk_is_full_at_outcome(stage_on_disk: tuple[Stage, SmallDisk
 @fault(20, "disk full at checkpoint")
 async def test_the_disk_is_full_at_checkpoint(stage_on_disk: tuple[Stage, SmallDisk]) -> None:
     stage, disk = stage_on_disk
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    await stage.begin()
     with closing(sqlite3.connect(file_of(stage), isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM zego_tasks").fetchone()
@@ -192,9 +184,7 @@ async def test_the_disk_is_full_at_checkpoint(stage_on_disk: tuple[Stage, SmallD
 @on_sqlite
 @fault(21, "database file moved away", quick=True)
 async def test_the_file_is_moved(stage: Stage) -> None:
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    daemon = await stage.begin()
     file = file_of(stage)
     rooms = await stage.abandon(2)
     await stage.until("all are stopped", lambda: stage.ended(rooms))
@@ -213,9 +203,7 @@ async def test_the_file_is_moved(stage: Stage) -> None:
 @fault(21, "database file replaced by a copy")
 async def test_the_file_is_replaced(stage: Stage) -> None:
     """As by somebody who restores a backup: the daemon must not go on with the old file that nobody sees."""
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    await stage.begin()
     file = file_of(stage)
     rooms = await stage.abandon(2)
     await stage.until("all are stopped", lambda: stage.ended(rooms))
@@ -232,9 +220,7 @@ async def test_the_file_is_replaced(stage: Stage) -> None:
 @pytest.mark.parametrize("to_bytes", [0, 20_000])
 @fault(21, "database file truncated")
 async def test_the_file_is_truncated(stage: Stage, to_bytes: int) -> None:
-    await stage.open()
-    daemon = stage.daemon()
-    await daemon.start()
+    daemon = await stage.begin()
     file = file_of(stage)
     rooms = await stage.abandon(2)
     await stage.until("all are stopped", lambda: stage.ended(rooms))

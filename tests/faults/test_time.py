@@ -90,9 +90,7 @@ async def audited(stage: Stage, wall_clock: WallClock, *, stopped: list[str], ke
 @fault(16, "wall clock an hour ahead, an hour back, to 2038, while running")
 @pytest.mark.parametrize("jump", list(JUMPS))
 async def test_a_jump_of_the_wall_clock_stops_nobody(stage: Stage, wall_clock: WallClock, jump: str) -> None:
-    await stage.open(max_idle_seconds=60)
-    daemon = stage.daemon(policy={"grace_seconds": GRACE_SECONDS, "max_idle_seconds": 60})
-    await daemon.start()
+    await stage.begin(max_idle_seconds=60, policy={"grace_seconds": GRACE_SECONDS, "max_idle_seconds": 60})
     talking = await stage.talk(2)
     waiting = await stage.abandon(3)
     emptied_at = stage.clock.time()
@@ -105,7 +103,7 @@ async def test_a_jump_of_the_wall_clock_stops_nobody(stage: Stage, wall_clock: W
     talking += await asyncio.to_thread(written, stage, wall_clock, 1, people=1)
     await stage.recovers("tasks are stopped as ever", lambda: stage.ended(later))
     if not stage.is_sqlite:
-        # There nobody knows any more for how long these rooms have been empty: in doubt ZEGO ends their tasks.
+        # There the time since when these rooms are empty is lost: in doubt ZEGO ends their tasks.
         await stage.until("those whose grace ran are, too", lambda: stage.ended(waiting))
         later += waiting
     stops = {event["task_id"]: event["at"] for event in stage.sandbox.events() if event["event"] == "task_stopped"}
@@ -118,13 +116,11 @@ async def test_a_jump_of_the_wall_clock_stops_nobody(stage: Stage, wall_clock: W
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("seconds", [120, 3600])
 async def test_a_lease_that_jumped_is_not_taken_over(stage: Stage, wall_clock: WallClock, seconds: int) -> None:
-    sandbox = await stage.open()
-    sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(1.5, 1.5), requests=2))
-    daemon = stage.daemon()
-    await daemon.start()
+    await stage.begin()
+    stage.sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(1.5, 1.5), requests=2))
     rooms = await stage.abandon(2)
     await stage.until("requests are under way", lambda: len(stage.attempts("sent")) == len(rooms))
-    # Committed is not signed yet: the pace has them leave one by one, a quarter of a second later at most.
+    # A committed request is not signed yet: the pace delays it by up to a quarter of a second.
     await SystemClock().sleep(0.3)
     wall_clock.set_ahead(seconds)
     stage.struck()
@@ -136,9 +132,7 @@ async def test_a_lease_that_jumped_is_not_taken_over(stage: Stage, wall_clock: W
 @fault(17, "application's clock five minutes off")
 @pytest.mark.parametrize(("off_seconds", "verify"), [(-300, "required"), (300, "required"), (-300, "when_possible")])
 async def test_the_applications_clock_is_off(stage: Stage, off_seconds: int, verify: str) -> None:
-    await stage.open()
-    daemon = stage.daemon(policy={"verify": verify, "grace_seconds": 2})
-    await daemon.start()
+    await stage.begin(policy={"verify": verify, "grace_seconds": 2})
     talking = await stage.talk(2)
     stage.struck()
     rooms = await stage.abandon(2)

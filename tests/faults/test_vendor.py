@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.harness import REQUEST_SECONDS, ROOT, Daemon, Stage, fault
 from tests.faults.proxy import Mode
-from tests.support.running import APP_ID, SECRET
+from tests.support.running import APP_ID, SECRET, secret_file
 from watchdog.sandbox import Action, Behave, Body, Drop, Misbehaviour, RequestIdStyle
 from watchdog.sandbox.world import Event
 
@@ -93,10 +93,8 @@ async def test_what_was_given_up_does_not_arrive_later(stage: Stage) -> None:
 
 @fault(10, "reply dropped after processing", quick=True)
 async def test_reply_dropped_after_processing(stage: Stage) -> None:
-    await stage.open()
+    await stage.begin()
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, drop_reply=Drop.AFTER, requests=3))
-    daemon = stage.daemon()
-    await daemon.start()
     rooms = await stage.abandon(3)
     await stage.strikes("nobody knows", lambda: len(stage.attempts("unknown")) == 3)
     await stage.recovers("all have ended", lambda: stage.ended(rooms))
@@ -124,10 +122,8 @@ async def test_reply_after_the_deadline(stage: Stage) -> None:
 @fault(11, "one byte a second")
 async def test_one_byte_a_second(stage: Stage, action: Action) -> None:
     """No single read takes long, and the reply would take more than a minute."""
-    await stage.open(max_idle_seconds=60)
+    await stage.begin(max_idle_seconds=60, policy=LONG_WINDOW)
     stage.sandbox.perform(Misbehaviour(action=action, drip=True, requests=1))
-    daemon = stage.daemon(policy=LONG_WINDOW)
-    await daemon.start()
     rooms = await stage.abandon(1)
     stage.struck()
     given_up = "unknown" if action is Action.STOP else "withheld"
@@ -152,10 +148,8 @@ async def test_one_byte_a_second(stage: Stage, action: Action) -> None:
 )
 @fault(12, "bursts of 429, 5xx, 206, 207")
 async def test_burst(stage: Stage, burst: Misbehaviour) -> None:
-    await stage.open(max_idle_seconds=60)
+    await stage.begin(max_idle_seconds=60, policy=LONG_WINDOW)
     stage.sandbox.perform(burst)
-    daemon = stage.daemon(policy=LONG_WINDOW)
-    await daemon.start()
     rooms = await stage.abandon(15)
     stage.struck()
     await stage.recovers("all are stopped", lambda: stage.ended(rooms), seconds=60)
@@ -168,9 +162,7 @@ async def test_burst(stage: Stage, burst: Misbehaviour) -> None:
 @fault(12, "throttled down to the slowest pace, and more due than it can take")
 async def test_throttled_with_a_queue(stage: Stage) -> None:
     """What waits for its turn for longer than its lease lasts is given back; and yet the queue must move."""
-    await stage.open(max_idle_seconds=120)
-    daemon = stage.daemon(policy={"max_idle_seconds": 120}, stop={"requests_per_second": 10})
-    await daemon.start()
+    await stage.begin(max_idle_seconds=120, policy={"max_idle_seconds": 120}, stop={"requests_per_second": 10})
     throttling = Misbehaviour(action=Action.STOP, code=206)
     stage.sandbox.perform(throttling)
     rooms = await stage.abandon(40)
@@ -206,10 +198,8 @@ def assert_no_storm(stage: Stage) -> None:
 )
 @fault(13, "200 with an error code, HTML, cut JSON, a huge body")
 async def test_odd_replies(stage: Stage, reply: Misbehaviour, shown: str | None) -> None:
-    await stage.open()
+    daemon = await stage.begin()
     stage.sandbox.perform(reply)
-    daemon = stage.daemon()
-    await daemon.start()
     rooms = await stage.abandon(2)
     stage.struck(2)
     await stage.recovers("all have ended", lambda: stage.ended(rooms))
@@ -265,10 +255,8 @@ async def test_wrong_secret(stage: Stage) -> None:
 
 @fault(15, "service not enabled")
 async def test_service_not_enabled(stage: Stage) -> None:
-    await stage.open(max_idle_seconds=60)
+    daemon = await stage.begin(max_idle_seconds=60, policy=LONG_WINDOW, stop={"blocked_retry_seconds": 2})
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, code=410000006))
-    daemon = stage.daemon(policy=LONG_WINDOW, stop={"blocked_retry_seconds": 2})
-    await daemon.start()
     rooms = await stage.abandon(40)
     await stage.strikes("it is blocked", lambda: bool(stage.attempts("blocked")))
     await stage.until("what was on its way is back", lambda: not stage.attempts("sent"))
@@ -290,9 +278,6 @@ def two_apps(stage: Stage, other_secret: str) -> Daemon:
     daemon = stage.daemon(policy=LONG_WINDOW, stop={"blocked_retry_seconds": 2})
     apps = []
     for app_id, name, secret in ((APP_ID, "server_secret", SECRET), (OTHER_APP, "other_secret", other_secret)):
-        file = daemon.folder / name
-        file.write_text(secret)
-        file.chmod(0o600)
-        apps.append({"app_id": app_id, "server_secret_file": str(file)})
+        apps.append({"app_id": app_id, "server_secret_file": secret_file(daemon.folder / name, secret)})
     daemon.configure(zego={"apps": apps})
     return daemon

@@ -1,12 +1,12 @@
-"""One database for many examples: in virtual time, with faults on order, and watched by somebody who trusts nobody.
+"""One database for many examples, in virtual time, with faults on request; it checks every change of the tables.
 
-``Database.call`` is one process's call of the store. After each the tables are read through the application's own
-connection, and what must never happen to them is looked for (design §11):
+``Database.call`` is one process's call of the store. After each call the tables are read through the application's
+connection and checked for what must never happen (design §11):
 
-    I1  a request allowed for a row that says nothing of an empty room, or is on hold, or has ended
+    I1  a request allowed for a row without an empty room, on hold, or ended
     I4  two attempts of one task in flight
-    I5  a final status or a final outcome that changes, a row of the ledger that goes
-    I6  a task that changes hands, or ends, by somebody who does not hold it
+    I5  a final status or outcome that changes, a ledger row that disappears
+    I6  a task that changes its owner, or ends, through a process that does not hold it
 """
 
 import shutil
@@ -23,7 +23,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
-from simulation.virtual import START, SqliteTime, VirtualClock
+from simulation.virtual import SqliteTime, VirtualClock
 from tests.invariants.timeline import Timeline
 from tests.support.time_travel import Application, PostgresqlTime
 from watchdog.store import schema
@@ -50,7 +50,7 @@ class Trouble(StrEnum):
     """A failure that is not said to pass."""
     COMMIT_REFUSED = "commit_refused"
     COMMIT_UNKNOWN = "commit_unknown"
-    """It was done, and nobody was told."""
+    """Committed, but reported as failed."""
 
 
 _AT_COMMIT = {Trouble.COMMIT_REFUSED, Trouble.COMMIT_UNKNOWN}
@@ -59,38 +59,29 @@ _SQLITE_CODES = {Trouble.BUSY: sqlite3.SQLITE_BUSY, Trouble.FULL: sqlite3.SQLITE
 
 @dataclass(slots=True)
 class Fault:
-    """Trouble for the ``countdown``-th statement, or commit, from now on, of one process or of anybody's."""
+    """Trouble for the ``countdown``-th statement or commit from now on, of one process or of any."""
 
     trouble: Trouble
     countdown: int
     instance: str | None = None
 
 
-class DatabaseClock(VirtualClock):
-    """The database's time: the Timeline's, and off by whatever somebody has set its host's clock to."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self.offset_seconds = 0.0
-
-    @property
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(START.timestamp() + self._timeline.now + self.offset_seconds, UTC)
-
-
 class Driver:
-    """What differs between the two: how to connect, how to govern the time, whether anything was written."""
+    """What differs between the databases: connecting, setting the time, detecting writes."""
 
     name: str
 
     def __init__(self) -> None:
-        self.clock = DatabaseClock(Timeline())
+        # The connections keep this clock; each example gives it another timeline.
+        self.timeline = Timeline()
+        self.offset_seconds = 0.0
+        self.clock = VirtualClock(lambda: self.timeline.now + self.offset_seconds)
 
     def tell_time(self) -> None:
-        """Called before every statement of anybody's."""
+        """Called before every statement."""
 
     def was_written(self) -> bool:
-        """Whether others than the application may have written since this was asked last."""
+        """Whether a process other than the application may have written since the last call."""
         return True
 
     def error(self, trouble: Trouble) -> Exception:
@@ -120,7 +111,6 @@ class SqliteDriver(Driver):
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # No power cut is tested here.
         connection.execute("PRAGMA synchronous = OFF")
-        # The clock is another one for each example.
         self._time.govern(connection)
 
     def was_written(self) -> bool:
@@ -188,7 +178,7 @@ def moment(value: Any) -> datetime | None:
 
 @dataclass(slots=True)
 class Record:
-    """The tables as they were when somebody last looked."""
+    """The tables at the last check."""
 
     tasks: dict[str, Row] = field(default_factory=dict)
     attempts: dict[int, Row] = field(default_factory=dict)
@@ -198,11 +188,9 @@ class Database:
     """The database of one example; ``driver`` outlives it."""
 
     def __init__(self, driver: Driver, timeline: Timeline) -> None:
-        self._driver = driver
-        # The drivers' connections hold the driver's clock: it begins again rather than being replaced.
-        driver.clock._timeline = timeline
-        driver.clock.offset_seconds = 0.0
-        self.clock = driver.clock
+        driver.timeline = timeline
+        driver.offset_seconds = 0.0
+        self.driver = driver
         self.engine = driver.engine
         self.faults: list[Fault] = []
         self.away_until = 0.0
@@ -225,42 +213,42 @@ class Database:
         sa.event.remove(self.engine, "do_execute_no_params", self._before_bare_statement)
         self.engine.dialect.do_commit = self._commit  # type: ignore[method-assign] # as it was
 
-    # What the application does, and what we read.
+    # The application's statements, and queries.
 
     @property
     def now(self) -> datetime:
-        return self.clock.now
+        return self.driver.clock.now
 
     def execute(self, statement: str, *parameters: Any) -> int:
-        """The application's statement; what it does to the tables is its right."""
-        self._driver.tell_time()
-        changed = self._driver.application.execute(statement, *parameters)
+        """Run a statement of the application, which may change anything."""
+        self.driver.tell_time()
+        changed = self.driver.application.execute(statement, *parameters)
         self._look(None)
         return changed
 
     def rows(self, statement: str, *parameters: Any) -> list[Row]:
-        self._driver.tell_time()
-        return self._driver.application.rows(statement, *parameters)
+        self.driver.tell_time()
+        return self.driver.application.rows(statement, *parameters)
 
-    # What a process does.
+    # A process's calls.
 
     def call(self, instance: str, method: Callable[[], T]) -> T:
-        """One call of the store by the process ``instance``; then the tables are looked at."""
-        self._driver.tell_time()
+        """Run one store call of the process ``instance``, then check the tables."""
+        self.driver.tell_time()
         self._current = instance
         try:
             return method()
         finally:
             self._current = None
-            if self._driver.was_written():
+            if self.driver.was_written():
                 self._look(instance)
 
     def fail(self, trouble: Trouble, countdown: int = 1, instance: str | None = None) -> None:
-        """Put a fault on order."""
+        """Request a fault."""
         self.faults.append(Fault(trouble, countdown, instance))
 
     def failed_since(self, instance: str, since: float) -> bool:
-        """Whether a call of this process was made to fail since then."""
+        """Whether a call of this process has been made to fail since then."""
         return self._failed_at.get(instance, -1.0) >= since
 
     def _before_statement(self, _cursor: Any, _statement: str, _parameters: Any, _context: Any) -> None:
@@ -273,15 +261,15 @@ class Database:
         trouble = self._perhaps_fail(at_commit=True)
         self._commit(connection)
         if trouble is not None:
-            raise self._driver.error(trouble)
+            raise self.driver.error(trouble)
 
     def _perhaps_fail(self, *, at_commit: bool) -> Trouble | None:
-        """Raise what is on order; return a trouble that comes after the commit."""
+        """Raise a requested fault; return one that comes after the commit."""
         if self._current is None:
             return None
         if self._timeline.now < self.away_until:
             self._failed_at[self._current] = self._timeline.now
-            raise self._driver.error(Trouble.BUSY)
+            raise self.driver.error(Trouble.BUSY)
         for fault in self.faults:
             if (fault.trouble in _AT_COMMIT) is not at_commit or fault.instance not in {None, self._current}:
                 continue
@@ -293,10 +281,10 @@ class Database:
             self._failed_at[self._current] = self._timeline.now
             if fault.trouble is Trouble.COMMIT_UNKNOWN:
                 return fault.trouble
-            raise self._driver.error(fault.trouble)
+            raise self.driver.error(fault.trouble)
         return None
 
-    # What must never be.
+    # The checks.
 
     def _look(self, instance: str | None) -> None:
         before = self.record
@@ -308,7 +296,7 @@ class Database:
         for row in new:
             if instance is not None and row["outcome"] == SENT:
                 _check_intent(before.tasks.get(row["task_id"]), row, instance, self.now)
-        # The vendor's own word that a task has ended ends it, whoever holds it.
+        # The vendor's callback that a task has ended ends it, even while another process holds it.
         ended = {
             row["task_id"] for row in new if row["outcome"] == "auto_stopped" and row["evidence_source"] == "callback"
         }
@@ -331,7 +319,7 @@ def _compare_ledgers(before: Mapping[int, Row], after: Mapping[int, Row]) -> Non
 
 
 def _is_open(old: Row, new: Row) -> bool:
-    """Whether the row had no final outcome yet; an answer that was late may still put an end to not knowing."""
+    """Whether the row has no final outcome yet: a late answer may still replace ``unknown``."""
     if old["outcome"] == "unknown":
         unanswered = old["replied_at"] is None and old["http_status"] is None and old["code"] is None
         return unanswered and new["outcome"] not in {SENT, "unknown"}
@@ -344,7 +332,7 @@ def _check_final(old: Row, new: Row) -> None:
 
 
 def _check_intent(row: Row | None, attempt: Row, instance: str, now: datetime) -> None:
-    """I1: at the moment when a request was allowed, its row spoke for it, and nobody else was at it."""
+    """I1 and I6: when a request was allowed, its row permitted it and this process held it."""
     held = None if row is None else moment(row["hold_until"])
     if row is None or row["status"] != ACTIVE or row["user_count"] != 0 or (held is not None and held > now):
         raise Violation(f"I1: a stop was allowed at {now} for a row that forbids it: {row and dict(row)}")

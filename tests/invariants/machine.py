@@ -1,4 +1,4 @@
-"""The machine: rules that do to a Town whatever an application, people, a network and a bad day can do."""
+"""The machine: rules by which an application, people, the network and faults act on a Town."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -101,7 +101,7 @@ class Tally:
 
 
 class Machine(RuleBasedStateMachine):
-    """One example: a Town, and at its end everything has to be settled. Subclass it with a ``driver``."""
+    """One example: a Town that has to settle at the end. Subclass it with a ``driver``."""
 
     driver: ClassVar[Driver]
     tally: ClassVar[Tally]
@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.town.database.record.tasks) < MOST_TASKS)
     @rule(then=lengths, room=rooms, seconds=st.sampled_from([0.0, 40.0, 44.0, 46.0]))
     def a_room_is_abandoned(self, then: float, room: str, seconds: float) -> None:
-        """The commonest story, told at once, so that there is always something to do."""
+        """The most common case as one rule, so that examples always have work."""
 
         def story() -> None:
             self._abandon(room)
@@ -221,7 +221,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(then=lengths, point=points, seconds=st.sampled_from([20.05, 20.4, 21.0, 23.0]), trouble=st.sampled_from(SLOW))
     def a_lease_is_lost(self, then: float, point: Point, seconds: float, trouble: str) -> None:
-        """A daemon is frozen until another has its task in hand, and finds that the vendor is in no hurry."""
+        """Freeze a daemon until another one has its task, while the vendor is slow."""
 
         def story() -> None:
             while len(self.town.running) < 2:
@@ -322,7 +322,7 @@ class Machine(RuleBasedStateMachine):
             what(self.town, tasks[number % len(tasks)])
 
     def _arm(self, point: Point, what: Any, then: float) -> None:
-        """Have it happen to whichever daemon gets there first."""
+        """Do it to the first daemon that gets there."""
         waiting = [what]
 
         def once(process: Process) -> None:

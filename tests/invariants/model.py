@@ -1,27 +1,26 @@
-"""A town of daemons: real ones in virtual time, on one real database, before a vendor that keeps its own record.
+"""A town of real daemons in virtual time, on one real database, with a vendor that keeps its own record.
 
-``Town`` is what a test, or the machine, plays with: the application's statements, people, time, and faults. Everything
-that the daemons do of themselves happens in ``advance``. Whatever breaks an invariant is raised there.
+A test, or the machine, acts on ``Town``: the application's statements, people, time and faults. The daemons run in
+``advance``, which raises any broken invariant.
 
 A daemon passes *points*: before and after each call of the store, when a request leaves and when a reply arrives.
-``Process.arm`` has something happen at one of them: a crash between two statements is a crash at a point.
+``Process.arm`` makes something happen at a point, such as a crash between two statements.
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
-import httpx2
-import structlog
+import httpx2 as httpx
 
-from simulation.virtual import START
+from simulation.jobs import Jobs, silent_logs
+from simulation.virtual import START, VirtualClock
 from tests.invariants.database import ACTIVE, SENT, Database, Driver, Row, Violation, moment
 from tests.invariants.timeline import ProcessLoop, Timeline
 from tests.invariants.vendor import APP_ID, BOTS, SECRET, ModelVendor
@@ -31,9 +30,6 @@ from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
 from watchdog.sandbox.outbox import Delivery, Outbox
 from watchdog.sandbox.vendor import Action
 from watchdog.sandbox.world import Event
-from watchdog.services.heartbeat import HEARTBEAT_SECONDS
-from watchdog.services.poller import TICK_SECONDS
-from watchdog.services.reaper import REAP_SECONDS
 from watchdog.wiring.parts import Parts
 
 P = ParamSpec("P")
@@ -43,40 +39,22 @@ WINDOW_SECONDS: Final = 150
 """The vendor's MaxIdleTime where a task states none, and what the daemons take it for."""
 
 CALM_SECONDS: Final = 75.0
-"""I3 is asked for where nothing but one crash has happened for so long before the auto-stop."""
+"""I3 is checked if nothing but one crash has happened for so long before the auto-stop."""
 
 NOTICED_SECONDS: Final = 30.0
-"""… and where the table said so soon after it happened that the room is empty."""
+"""… and if the table said this soon that the room was empty."""
 
 ANY: Final = "any"
 BEFORE_CALL, AFTER_CALL = "before a call of the store", "after a call of the store"
 UNSERVED_APP: Final = 99
 _CALL_SECONDS: Final = 0.002
-_AFTER_PROGRESS_SECONDS: Final = 0.02
 _SETTLE_SECONDS: Final = 1200.0
 _SETTLE_STEP_SECONDS: Final = 10.0
 _SHUTDOWN_SECONDS: Final = 10.0
 
 
-class ProcessClock:
-    """The host's clocks as one process sees them."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self.host_is_off_by = 0.0
-
-    def time(self) -> float:
-        return START.timestamp() + self._timeline.now + self.host_is_off_by
-
-    def monotonic(self) -> float:
-        return self._timeline.now
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)  # noqa: TID251 - the loop's time is not real
-
-
 class StoreThread(ThreadPoolExecutor):
-    """A process's calls of the store: one after the other, a moment for each, and none after its death."""
+    """A process's calls of the store: one at a time, each takes a moment, none after its death."""
 
     def __init__(self, process: "Process") -> None:
         super().__init__(1)
@@ -109,14 +87,14 @@ class StoreThread(ThreadPoolExecutor):
 
 
 class Process:
-    """One daemon: its parts on a loop of its own, doing what ``watchdog.daemon.lifecycle``'s jobs do."""
+    """One daemon: its parts and jobs on an event loop of its own."""
 
     def __init__(self, town: "Town", number: int) -> None:
         self.town = town
         self.number = number
         self.loop = ProcessLoop(town.timeline)
         self.loop.set_exception_handler(self._complain)
-        self.clock = ProcessClock(town.timeline)
+        self.clock = VirtualClock(lambda: town.timeline.now)
         self.is_alive = True
         self.frozen_until = -1.0
         self.disturbed_at = -1.0
@@ -132,10 +110,10 @@ class Process:
             town.database.engine,
             town.database.now,
             on_progress=self._progress.set,
-            transport=httpx2.MockTransport(lambda request: town.vendor.handle(self, request)),
+            transport=httpx.MockTransport(lambda request: town.vendor.handle(self, request)),
         )
         self.instance = self.parts.daemon.instance
-        # Storage has no say in where its statements run, and this is no place for threads.
+        # Threads would run in real time.
         self.parts.storage.threads._threads.shutdown()
         self.parts.storage.threads._threads = StoreThread(self)
         self._jobs: list[asyncio.Task[None]] = []
@@ -152,7 +130,7 @@ class Process:
         return self._ending
 
     def arm(self, after: str, points: int, what: "Callable[[Process], None]") -> None:
-        """Have ``what`` happen so many points after the next point called ``after``, 0 being that one itself."""
+        """Do ``what`` so many points after the next point called ``after``; 0 is that point itself."""
         self._waiting.append((after, points, what))
 
     def disarm(self) -> None:
@@ -160,7 +138,7 @@ class Process:
         self._waiting.clear()
 
     def reached(self, point: str) -> None:
-        """Pass a point, and suffer what was ordered for it."""
+        """Pass a point and do what was armed for it."""
         self.points += 1
         for waiting in [waiting for waiting in self._waiting if waiting[0] in {ANY, point}]:
             self._waiting.remove(waiting)
@@ -170,7 +148,7 @@ class Process:
             what(self)
 
     def crash(self) -> None:
-        """End without a word: nothing of it is run again."""
+        """End at once: none of its code runs again."""
         self.is_alive = False
         self.disturbed_at = self.town.timeline.now
 
@@ -183,13 +161,13 @@ class Process:
         self.frozen_until = min(self.frozen_until, self.town.timeline.now)
 
     def end(self) -> None:
-        """Ask it to end in good order, as SIGTERM does."""
+        """Ask it to shut down, as SIGTERM does."""
         if not self._ending:
             self._ending = True
             self._spawn(self._end)
 
     def deliver(self, delivery: Delivery, outbox: Outbox) -> None:
-        """Hand it a callback."""
+        """Deliver a callback to it."""
 
         async def receive() -> None:
             answer = await self.parts.callbacks.receive(delivery.letter.content_type, delivery.letter.body)
@@ -200,7 +178,7 @@ class Process:
         task.add_done_callback(self._deliveries.discard)
 
     def bury(self) -> None:
-        """Throw away what is left of it; nothing that it does any more reaches anybody."""
+        """Discard what is left of it; nothing it still does has an effect."""
         self.is_alive = False
         for _ in range(5):
             tasks = asyncio.all_tasks(self.loop)
@@ -215,7 +193,7 @@ class Process:
         self.loop.close()
 
     def _complain(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-        # A call-back of the loop's that fails; that nobody asked for a task's error is the task's owner's affair.
+        # Only loop callbacks that fail; a task's unread error concerns the task's owner.
         if "handle" in context and self.is_alive:
             error = context.get("exception")
             self.town.violated(Violation(f"daemon {self.number}: {context['message']}: {error!r}"), error)
@@ -232,58 +210,25 @@ class Process:
 
         self._jobs.append(self.loop.create_task(watched()))
 
-    # What the daemon's jobs do (watchdog.daemon.lifecycle), without a scheduler of real time.
-
     async def _run(self) -> None:
+        # At the daemon's own rate, polling would dominate an example.
+        jobs = Jobs(self.parts, self.town.config, self.clock, self._progress, ticks=3)
         try:
-            await self.parts.heartbeat.run_once()
+            found = await jobs.begin()
         except DatabaseError:
-            # The program ends, and the service manager starts another: under another name, as the first may be known.
+            # The program ends and the service manager starts another, under a new name: this one may be registered.
             self.is_alive = False
             self.town.restart_daemon(self)
             return
-        poll_seconds = self.town.config.schedule.poll_seconds
-        for job in (self._sweep, self._heartbeat, self._poll, self._reap, self._retain):
-            self._spawn(lambda job=job: self._forever(job, poll_seconds))  # type: ignore[misc] # bound at once
+        for job in found:
+            self._spawn(lambda job=job: self._forever(job))  # type: ignore[misc] # bound at once
 
-    async def _forever(self, job: Callable[[], Awaitable[None]], poll_seconds: float) -> None:
+    async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await job()
             except DatabaseError:
-                await self.clock.sleep(poll_seconds)
-
-    async def _sweep(self) -> None:
-        swept = await self.parts.sweeper.run_once()
-        wait = self.town.config.schedule.poll_seconds
-        if swept.wake_seconds is not None:
-            wait = min(wait, swept.wake_seconds)
-        if swept.due and swept.claimed:
-            wait = min(wait, _AFTER_PROGRESS_SECONDS)
-        try:
-            async with asyncio.timeout(wait):
-                await self._progress.wait()
-        except TimeoutError:
-            return
-        self._progress.clear()
-        await self.clock.sleep(_AFTER_PROGRESS_SECONDS)
-
-    async def _heartbeat(self) -> None:
-        await self.clock.sleep(HEARTBEAT_SECONDS)
-        await self.parts.heartbeat.run_once()
-
-    async def _poll(self) -> None:
-        if self.parts.poller is not None:
-            await self.parts.poller.begin()
-        # Less often than the daemon: by itself it would be the most of what an example does.
-        await self.clock.sleep(3 * TICK_SECONDS)
-
-    async def _reap(self) -> None:
-        await self.parts.reaper.run_once()
-        await self.clock.sleep(REAP_SECONDS)
-
-    async def _retain(self) -> None:
-        await self.clock.sleep(await self.parts.retention.run_once())
+                await self.clock.sleep(self.town.config.schedule.poll_seconds)
 
     async def _end(self) -> None:
         for job in self._jobs[:-1]:
@@ -298,7 +243,7 @@ class Process:
 
 
 class Town:
-    """Everything there is in one example."""
+    """One example: the daemons, the database, the vendor and the application."""
 
     def __init__(self, driver: Driver, *, occupancy_poll_seconds: float = 0, callbacks: bool = False) -> None:
         self.timeline = Timeline()
@@ -326,7 +271,7 @@ class Town:
     # Time.
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and everybody do what they do. Raises Violation."""
+        """Let time pass and run everything. Raises Violation."""
         end = self.timeline.now + seconds
         with silent_logs():
             while True:
@@ -347,7 +292,7 @@ class Town:
         if self._outbox is not None and (at := self._outbox.next_at()) is not None:
             yield max(self.timeline.now + 0.05, at - START.timestamp())
         if (at := self.vendor.world.next_deadline) is not None:
-            # Never quite the present: two ways to reckon the same moment differ in the last digit.
+            # Slightly later: two ways to compute the same moment differ in the last digit.
             yield max(self.timeline.now + 1e-3, at - START.timestamp())
 
     def _settle_all(self) -> None:
@@ -391,7 +336,7 @@ class Town:
         return process
 
     def restart_daemon(self, ended: Process) -> None:
-        """Do what the service manager does a second after a daemon has ended with an error."""
+        """Start another daemon a second later, as the service manager does after an error."""
 
         def restart() -> None:
             self.start_daemon()
@@ -426,7 +371,7 @@ class Town:
         self.vendor.outage_is_silent = silent
 
     def vendor_misbehaves(self, how: Misbehaviour, action: Action | None, requests: int) -> None:
-        """Have the vendor do that to its next requests, of one action or of any."""
+        """Make the vendor treat its next requests like that, for one action or for any."""
         self.vendor.troubles.add(replace(how, action=action, requests=requests))
 
     def step_host_clock(self, process: Process, seconds: float) -> None:
@@ -434,9 +379,9 @@ class Town:
         process.clock.host_is_off_by += seconds
 
     def step_database_clock(self, seconds: float) -> None:
-        """The database's host is told another time; all stored moments move as well for whoever compares them."""
+        """Set the database host's clock; the age of all stored times changes with it."""
         self._disturb(WINDOW_SECONDS + abs(seconds))
-        self.database.clock.offset_seconds += seconds
+        self.database.driver.offset_seconds += seconds
 
     # People and the application.
 
@@ -447,7 +392,7 @@ class Town:
         self.vendor.world.leave(APP_ID, room, user, self.vendor.now)
 
     def start_task(self, room: str, *, max_idle_seconds: int | None = None, **columns: Any) -> str:
-        """Start a task at the vendor, and write it down."""
+        """Start a task at the vendor and insert it."""
         task_id = self.vendor.world.start(APP_ID, room, self.vendor.now, max_idle_seconds=max_idle_seconds)
         assert task_id is not None, "there is no quota here"
         columns = {"task_id": task_id, "room_id": room, "max_idle_seconds": max_idle_seconds, **columns}
@@ -457,7 +402,7 @@ class Town:
         return task_id
 
     def hint(self, room: str, people: int | None, *, at: datetime | str | None = None) -> None:
-        """The application's word on a room; ``at``, if given, is its ``user_count_at``."""
+        """Write the application's hint for a room; ``at``, if given, is its ``user_count_at``."""
         where = "WHERE room_id = ? AND status = 'active'"
         if at is None:
             self.database.execute(f"UPDATE zego_tasks SET user_count = ? {where}", people, room)
@@ -465,20 +410,20 @@ class Town:
             self.database.execute(f"UPDATE zego_tasks SET user_count = ?, user_count_at = ? {where}", people, at, room)
 
     def release(self, task_id: str, *, stopped: bool) -> None:
-        """The application takes its task back, having stopped it or not."""
+        """Release a task, stopped by the application or not."""
         if stopped:
             self.vendor.world.stop(APP_ID, task_id, self.vendor.now, request_id=None)
         self.database.execute("UPDATE zego_tasks SET status = 'released' WHERE task_id = ?", task_id)
 
     def stop_quietly(self, task_id: str) -> None:
-        """The application stops its task, and forgets to say so."""
+        """Stop a task at the vendor as the application, without writing it to the table."""
         self.vendor.world.stop(APP_ID, task_id, self.vendor.now, request_id=None)
 
     def delete(self, task_id: str) -> None:
         self.database.execute("DELETE FROM zego_tasks WHERE task_id = ?", task_id)
 
     def change(self, task_id: str, **columns: Any) -> None:
-        """Other columns of a task: a hold, a limit."""
+        """Write other columns of a task: a hold, a limit."""
         self._changed_at[task_id] = self.timeline.now
         setting = ", ".join(f"{name} = ?" for name in columns)
         self.database.execute(f"UPDATE zego_tasks SET {setting} WHERE task_id = ?", *columns.values(), task_id)
@@ -524,26 +469,26 @@ class Town:
         )
 
     def settle(self) -> None:
-        """No more faults: let everything come to its end, and look whether it does. Raises Violation."""
+        """End all faults and check that every task settles. Raises Violation."""
         self.tell("no more faults")
         self.vendor.troubles.clear()
         self.vendor.outage_until = self.database.away_until = 0.0
         self.database.faults.clear()
-        # A clock that was ahead and is put right stands still, as it were, until the present has caught up.
-        patience = _SETTLE_SECONDS + abs(self.database.clock.offset_seconds)
-        self.database.clock.offset_seconds = 0.0
+        # After a clock that was ahead is corrected, nothing is due until the present has caught up.
+        patience = _SETTLE_SECONDS + abs(self.database.driver.offset_seconds)
+        self.database.driver.offset_seconds = 0.0
         for process in self.running:
             process.thaw()
             process.disarm()
         if all(process.is_ending for process in self.running):
-            # Whoever has been told to end goes on for a moment, and then nobody would be left.
+            # Daemons that are shutting down still run for a moment; then none would be left.
             with silent_logs():
                 self.start_daemon()
         until = self.timeline.now + patience
         self.advance(_SETTLE_STEP_SECONDS)
         while (left := self._unsettled()) and self.timeline.now < until:
             self.advance(_SETTLE_STEP_SECONDS)
-        # A backend that goes by its own list releases at last what has ended long ago: that changes nothing (I5).
+        # A backend may release tasks that ended long ago: that changes nothing (I5).
         for task_id, row in list(self.database.record.tasks.items()):
             if row["status"] != ACTIVE:
                 self.release(task_id, stopped=False)
@@ -559,7 +504,7 @@ class Town:
         return flying + [dict(row) for row in record.tasks.values() if not self._is_accounted_for(row)]
 
     def _is_accounted_for(self, row: Row) -> bool:
-        """Whether a task has ended, or it is plain to see why it has not."""
+        """Whether a task has ended, or has a known reason not to."""
         if row["status"] != ACTIVE:
             return True
         if row["app_id"] == UNSERVED_APP:
@@ -573,13 +518,13 @@ class Town:
         if row["user_count"] is None:
             return not is_polled
         if row["user_count"] > 0:
-            # What the application says of a room in which the vendor has never seen anybody is left as it is.
+            # If the vendor has never seen a person in a room, the application's count stays.
             is_contradicted = row["vendor_occupied_at"] is None and row["user_count_source"] == "app" and not people
             return people > 0 or is_contradicted or not is_polled
         return False
 
     def _check_credit(self) -> None:
-        """A task that our own request has ended is not recorded as ended by somebody else."""
+        """Check that a task ended by our request is not recorded as ended by another cause."""
         for stop in self.vendor.stops:
             row = self.database.record.tasks.get(stop.task_id)
             if stop.accepted and row is not None and row["status"] == "gone":
@@ -592,19 +537,9 @@ class Town:
         self.database.close()
 
 
-@contextmanager
-def silent_logs() -> Iterator[None]:
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
 def _config(occupancy_poll_seconds: float) -> Config:
     sections: Mapping[str, Any] = {
-        # Never opened: it only says that there is no file beside which answers could be kept, in threads of their own.
+        # Never opened; it only says that there is no folder for a journal, which would need threads.
         "database": {"url": "postgresql://nobody@localhost/nothing"},
         "zego": {
             "apps": [{"app_id": APP_ID, "server_secret": SECRET, "callback_secret": SECRET}],

@@ -1,7 +1,7 @@
-"""The machine, played: on SQLite, and with fewer examples on PostgreSQL.
+"""Runs the machine on SQLite and, with fewer examples, on PostgreSQL.
 
-Under CI the examples are the same each time; otherwise they are new, and a failure names the seed. A failing example
-is shown as the calls that lead to it: kept in ``test_regressions`` it stays.
+Under CI the examples are the same each time; otherwise they are new, and a failure names the seed. A failure shows the
+calls that lead to it: keep them in ``test_regressions``.
 """
 
 import os
@@ -24,7 +24,7 @@ def _same_each_time() -> bool:
 
 
 def play(driver: Driver, examples: int, *, seed: int | None = None) -> Tally:
-    """Play so many examples; raises what the first that fails has raised, shown as the calls that lead to it."""
+    """Run so many examples; raise the error of the first that fails, with the calls that lead to it."""
     tally = Tally()
     machine: type[Machine] = type("Played", (Machine,), {"driver": driver, "tally": tally})
     same_each_time = seed is None and _same_each_time()
@@ -40,7 +40,7 @@ def play(driver: Driver, examples: int, *, seed: int | None = None) -> Tally:
         derandomize=same_each_time,
         print_blob=True,
         report_multiple_bugs=False,
-        # No explanation: it plays the example hundreds of times.
+        # Phase.explain would run the example hundreds of times.
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
@@ -50,10 +50,10 @@ def play(driver: Driver, examples: int, *, seed: int | None = None) -> Tally:
 
 def test_the_invariants_hold_on_sqlite(sqlite: Driver) -> None:
     tally = play(sqlite, SQLITE_EXAMPLES)
-    # It is no use where nothing happens.
+    # Otherwise the examples prove nothing.
     assert tally.stops >= SQLITE_EXAMPLES
     assert tally.faults >= SQLITE_EXAMPLES
-    # With new examples each time a rarer outcome may not come up: two of seven seeds had three "unknown" or fewer.
+    # New examples may miss a rare outcome: two of seven seeds had three "unknown" or fewer.
     common = {"stopped", "stopped_earlier", "unknown", "withheld"} if _same_each_time() else {"stopped"}
     assert common <= tally.outcomes.keys()
 

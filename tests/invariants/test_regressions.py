@@ -1,4 +1,4 @@
-"""What the machine has found, and the hardest stories, step by step: recorded, so that they are played every time."""
+"""Failures that the machine has found, and hard cases step by step."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -47,7 +47,7 @@ def test_found_a_stop_that_a_gateway_answered_for_was_credited_to_nobody(town: T
 
 
 def test_found_an_answer_that_came_when_the_task_was_anothers_was_forgotten(town: Town) -> None:
-    """It is the first request that stopped the task: whoever is told "no such task" later on must know of it."""
+    """The first request stopped the task: a later "no such task" must be credited to it."""
     task_id = abandoned(town)
     first = town.processes[0]
     first.arm(IS_TOLD_OF_STOP, 0, lambda process: town.freeze(process, 21.0))

@@ -1,7 +1,6 @@
-"""One time for several processes in one thread: each has an event loop of its own, and none of them waits.
+"""One virtual time for several processes in one thread, each with an event loop of its own.
 
-A process that is not run any more has crashed, as far as everybody else can tell: no cleanup, no last words. One that
-is run again later was frozen meanwhile.
+To the others, a process that no longer runs has crashed, without cleanup. One that runs again later was frozen.
 """
 
 import asyncio
@@ -19,11 +18,11 @@ _TURN_SECONDS = 1e-6
 
 
 class Livelock(WatchdogError):
-    """A process goes on and on, and time does not pass."""
+    """A process runs in an endless loop while time stands still."""
 
 
 class Timeline:
-    """The one time, in seconds from 0, and what is to happen when."""
+    """The time, in seconds from 0, and the events to come."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -31,7 +30,7 @@ class Timeline:
         self._numbers = count()
 
     def at(self, when: float, what: Callable[[], None]) -> None:
-        """Have ``what`` happen then, after everything that was ordered earlier for the same moment."""
+        """Do ``what`` then, after everything that was requested earlier for the same moment."""
         heapq.heappush(self._events, (max(when, self.now), next(self._numbers), what))
 
     @property
@@ -39,7 +38,7 @@ class Timeline:
         return self._events[0][0] if self._events else None
 
     def happen(self) -> None:
-        """Let everything happen whose time has come."""
+        """Run every event whose time has come."""
         while self._events and self._events[0][0] <= self.now:
             heapq.heappop(self._events)[2]()
 
@@ -55,7 +54,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         return self._timeline.now
 
     def settle(self, is_running: Callable[[], bool]) -> None:
-        """Go on until nothing is left that can be done without time, or the process is stopped half-way."""
+        """Run until nothing can go on without time passing, or the process is stopped."""
         turns = 0
         while is_running() and ((at := self.next_at) is not None and at <= self._timeline.now):
             # One turn: the stop is noticed at its end.
@@ -63,14 +62,14 @@ class ProcessLoop(asyncio.SelectorEventLoop):
             self.run_forever()
             turns += 1
             if turns > _TURNS_FOR_NOTHING:
-                # As in reality: whoever waits for a moment that is a rounding error away gets there.
+                # As in reality, a wait for a rounding error ends.
                 self._timeline.now += _TURN_SECONDS
             if turns > TURNS_AT_ONCE:
                 raise Livelock(f"{turns} turns of the loop, and it is still {self._timeline.now:.3f} s")
 
     @property
     def next_at(self) -> float | None:
-        """When something is to be done; the present if at once."""
+        """The time of the next callback; the present if one is ready."""
         # asyncio offers no other view of what is waiting; these two are as old as the module. A timer that has been
         # cancelled is told like the others: the turn that it costs removes it.
         ready, timers = self._ready, self._scheduled  # type: ignore[attr-defined] # asyncio.BaseEventLoop's own

@@ -1,10 +1,10 @@
-"""The vendor and the network to it: what really happened there, and what must be true whenever a Stop leaves.
+"""The vendor and the network to it; checks what must be true whenever a Stop leaves.
 
 The world, its codes and its signatures are the sandbox's. What happens to a request once it has left happens on the
 Timeline, whatever becomes of the process that sent it. Checked when a Stop leaves (design §11):
 
-    I1  the vendor's last word to this process about the room was that nobody is there, and it was fresh
-    I2  the attempt is committed: a row that no other request has, read through a connection of our own
+    I1  the vendor's last answer to this process about the room was 0 people, and it was fresh
+    I2  the attempt is committed, in a row of its own, read through another connection
     I4  no other Stop for this task is under way
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final, Protocol
 
-import httpx2
+import httpx2 as httpx
 
 from simulation.gateway import is_person
 from simulation.virtual import START
@@ -29,7 +29,7 @@ APP_ID: Final = 12345
 SECRET: Final = "made-up-secret"
 BOTS: Final = ("bot-*",)
 REQUEST_SECONDS: Final = 8.0
-"""``stop.request_timeout_seconds``: what is under way for longer is over for the one who sent it."""
+"""``stop.request_timeout_seconds``: after it the sender has given up."""
 
 FRESH_SECONDS: Final = 5.0
 """``policy.verification_max_age_seconds``."""
@@ -62,7 +62,7 @@ class Caller(Protocol):
 
 @dataclass(slots=True)
 class Stop:
-    """One Stop request that left: the row that it has, what the vendor did, and what the process was told."""
+    """One Stop request that left: its row, what the vendor did, and the reply that the process got."""
 
     task_id: str
     instance: str
@@ -77,7 +77,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The vendor's word on one room to one process: of when it is, when it arrived, and the people in it."""
+    """One answer of the vendor to one process: when it was true, when it arrived, and the people in the room."""
 
     asked_at: float
     heard_at: float
@@ -85,7 +85,7 @@ class Said:
 
 
 class ModelVendor:
-    """Hears requests, does what it is told to do with them, and remembers."""
+    """Takes requests, treats them as told, and records them."""
 
     def __init__(self, timeline: Timeline, database: Database, violated: Callable[[Violation], None]) -> None:
         self._timeline = timeline
@@ -111,12 +111,12 @@ class ModelVendor:
         """How many people are really in a room."""
         return sum(is_person(user, BOTS) for user in self.world.users(APP_ID, room, self.now))
 
-    async def handle(self, caller: Caller, http: httpx2.Request) -> httpx2.Response:  # noqa: C901 - one request's way, in order
+    async def handle(self, caller: Caller, http: httpx.Request) -> httpx.Response:  # noqa: C901 - one request's way, in order
         """Take a request from a process, and answer, or raise what a broken connection raises."""
         request = Request.read(http.method, http.url.query.decode("latin-1"), http.content)
         leaves, is_told = _POINTS.get(request.action, _POINTS[Action.USER_NUM])
         caller.reached(leaves)
-        answered: asyncio.Future[httpx2.Response] = caller.loop.create_future()
+        answered: asyncio.Future[httpx.Response] = caller.loop.create_future()
         if not caller.is_alive:
             return await answered
         self.requests += 1
@@ -125,7 +125,7 @@ class ModelVendor:
         if self._timeline.now < self.outage_until:
             self.troubled += 1
             if not self.outage_is_silent:
-                self._timeline.at(self._timeline.now + _WAY_SECONDS, lambda: _fail(answered, httpx2.ConnectError))
+                self._timeline.at(self._timeline.now + _WAY_SECONDS, lambda: _fail(answered, httpx.ConnectError))
             return await answered
         self.troubled += how != Misbehaviour()
         said: dict[str, int] = {}
@@ -146,13 +146,13 @@ class ModelVendor:
             span = how.reply_latency_seconds
             self._timeline.at(asked_at + self.troubles.between(span) + _WAY_SECONDS, lambda: replies(answer, response))
 
-        def replies(answer: Answer, response: httpx2.Response) -> None:
+        def replies(answer: Answer, response: httpx.Response) -> None:
             if caller.is_alive:
                 caller.reached(is_told)
             if answered.done() or not caller.is_alive:
                 return
             if how.drop_reply is not None:
-                _fail(answered, httpx2.ReadError)
+                _fail(answered, httpx.ReadError)
                 return
             if stop is not None:
                 readable = how.http_status is None and how.body is Body.JSON
@@ -204,15 +204,15 @@ class ModelVendor:
         if contrary and undisturbed:
             self._violated(Violation(f"I1: {caller.instance} stops {task_id}, and of {room} it has heard {contrary}"))
 
-    def _render(self, answer: Answer, how: Misbehaviour) -> httpx2.Response:
+    def _render(self, answer: Answer, how: Misbehaviour) -> httpx.Response:
         headers = {"Date": formatdate(self.now, usegmt=True)}
         if how.http_status is not None or how.body is Body.HTML:
-            return httpx2.Response(how.http_status or 200, headers=headers, text="<html>gateway</html>")
+            return httpx.Response(how.http_status or 200, headers=headers, text="<html>gateway</html>")
         body: dict[str, Any] = {"Code": answer.code, "Message": answer.message, "RequestId": answer.request_id}
         if answer.data is not None:
             body["Data"] = answer.data
         content = json.dumps(body).encode()
-        return httpx2.Response(
+        return httpx.Response(
             200, headers=headers, content=content[: len(content) // 2] if how.body is Body.CUT else content
         )
 
@@ -230,6 +230,6 @@ class ModelVendor:
                 self._violated(Violation(f"I2: what was answered, {stop}, is not what is stored: {dict(row)}"))
 
 
-def _fail(answered: "asyncio.Future[httpx2.Response]", error: type[httpx2.TransportError]) -> None:
+def _fail(answered: "asyncio.Future[httpx.Response]", error: type[httpx.TransportError]) -> None:
     if not answered.done():
         answered.set_exception(error("the connection broke"))

@@ -18,8 +18,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from tests.support.clock import SettableClock
 from watchdog import logs
-from watchdog.clock import SystemClock
 from watchdog.logs import redaction, setup, writer
 from watchdog.logs.redaction import scrub
 from watchdog.logs.suppression import Repeats
@@ -459,21 +459,11 @@ def test_auto_is_the_journal_where_stderr_is(journald: Journald, *, connected: b
     assert len(events(line)) == 1 - sent
 
 
-class HandClock(SystemClock):
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 class Talk:
     """What is written, with a clock that the test sets."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = SettableClock()
         self._stream = io.StringIO()
         self._told = writer.suppressed_lines()
         logs.configure("json", "debug", self._stream, clock=self.clock)
@@ -493,9 +483,9 @@ def test_an_error_that_repeats_is_written_ten_times_and_then_counted() -> None:
     log = structlog.get_logger()
     for number in range(500):
         log.warning("retry", app_id=1, code="206", task_id=str(number))
-    talk.clock.now = 59.9
+    talk.clock.advance_to(59.9)
     log.warning("retry", app_id=1, code="206", task_id="the last of this minute")
-    talk.clock.now = 60.0
+    talk.clock.advance_to(60.0)
     log.info("x")
     assert talk.lines() == [*[("retry", None)] * 10, ("x", None), ("retry", 491)]
     assert talk.suppressed == 491
@@ -509,12 +499,12 @@ def test_ten_times_are_not_worth_a_summary() -> None:
 
 
 def test_a_summary_does_not_count_for_the_next_minute() -> None:
-    clock = HandClock()
+    clock = SettableClock()
     repeats = Repeats(clock.monotonic)
     event = {"level": "warning", "event": "retry"}
     for _ in range(3):
         assert [repeats.admit(event) for _ in range(12)] == [True] * 10 + [False] * 2
-        clock.now += 60
+        clock.advance(60)
         (summary,) = repeats.ended()
         assert summary == event | {"suppressed": 2}
         assert repeats.admit(summary)
@@ -529,11 +519,11 @@ def test_the_summary_does_not_wait_for_the_end() -> None:
                 told.set()
             return super().write(text)
 
-    clock = HandClock()
+    clock = SettableClock()
     logs.configure("json", "info", Stream(), clock=clock)
     for _ in range(11):
         structlog.get_logger().warning("retry")
-    clock.now = 60
+    clock.advance_to(60)
     structlog.get_logger().info("a minute later")
     assert told.wait(10)
 
@@ -554,7 +544,7 @@ def test_the_next_minute_counts_from_zero() -> None:
     log = structlog.get_logger()
     for _ in range(11):
         log.warning("retry")
-    talk.clock.now = 60.0
+    talk.clock.advance_to(60.0)
     log.info("a minute later")
     log.warning("retry")
     lines = talk.lines()
@@ -591,7 +581,7 @@ def test_libraries_repeat_themselves_too() -> None:
 
 
 def test_made_up_keys_do_not_fill_the_memory() -> None:
-    repeats = Repeats(HandClock().monotonic)
+    repeats = Repeats(SettableClock().monotonic)
     admitted = sum(
         repeats.admit({"level": "warning", "event": f"event {n % 2000}", "code": str(n)}) for n in range(10_000)
     )
@@ -600,17 +590,17 @@ def test_made_up_keys_do_not_fill_the_memory() -> None:
 
 
 def test_the_end_of_a_minute_is_known_in_advance() -> None:
-    clock = HandClock()
+    clock = SettableClock()
     repeats = Repeats(clock.monotonic, limit=1, period_seconds=60)
     assert repeats.next_end() is None
     for at, event in ((0, "a"), (10, "b"), (20, "a"), (30, "b")):
-        clock.now = at
+        clock.advance_to(at)
         repeats.admit({"level": "warning", "event": event})
     assert repeats.next_end() == 30
-    clock.now = 65
+    clock.advance_to(65)
     assert repeats.next_end() == 0
     assert repeats.ended() == [{"level": "warning", "event": "a", "suppressed": 1}]
     assert repeats.next_end() == 5
-    clock.now = 70
+    clock.advance_to(70)
     assert repeats.ended() == [{"level": "warning", "event": "b", "suppressed": 1}]
     assert repeats.next_end() is None

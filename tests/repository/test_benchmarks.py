@@ -1,4 +1,4 @@
-"""The benchmark still runs, on both databases and with every peer that can run here, and its document is one of its."""
+"""The benchmark runs on both databases and with every installed peer; its document has a place for every part."""
 
 import re
 import shutil

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from watchdog import __version__
+from watchdog import SCHEMA_VERSION, __version__
 from watchdog.cli.app.root import app
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +79,33 @@ def test_the_maintainer_scripts_are_plain_shell(name: str) -> None:
     script = ROOT / "packaging/deb" / name
     assert script.read_text().startswith("#!/bin/sh\n")
     subprocess.run(["sh", "-n", script], check=True)
+
+
+QUESTIONS = {
+    "before 0.2": "from watchdog.tables import SCHEMA_VERSION; print(SCHEMA_VERSION)",
+    "now": "from watchdog import SCHEMA_VERSION; print(SCHEMA_VERSION)",
+}
+"""What a package's preinst asks the program that is installed, before it replaces it with an older one."""
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(("schema", "code"), [(SCHEMA_VERSION, 0), ("0001", 1)])
+def test_an_older_package_may_come_back_unless_its_schema_is_older(question: str, schema: str, code: int) -> None:
+    script = (ROOT / "packaging/deb/preinst").read_text()
+    filled_in = {
+        QUESTIONS["now"]: QUESTIONS[question],
+        "/opt/zego-watchdog/bin/python": sys.executable,
+        "@VERSION@": "0.0.1",
+        "@SCHEMA@": schema,
+    }
+    for there, instead in filled_in.items():
+        assert there in script
+        script = script.replace(there, instead)
+    command = ["sh", "-c", script, "preinst", "upgrade", __version__]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    # With "unknown" in its place the program would not have answered.
+    assert (f"the database has schema {SCHEMA_VERSION} by now" in done.stderr) is bool(code)
 
 
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="this is not Debian")

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
+from tests.support.clock import SettableClock
 from watchdog.core.signing import callback_signature, sign
 from watchdog.errors import ConfigError
 from watchdog.sandbox import (
@@ -81,34 +82,9 @@ async def receiving(*statuses: int | None) -> AsyncIterator[Receiver]:
         server.close()
 
 
-class HandClock:
-    """Stands still until it is turned."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-        self._sleepers: list[tuple[float, asyncio.Event]] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        woken = asyncio.Event()
-        self._sleepers.append((self.now + seconds, woken))
-        await woken.wait()
-
-    def turn(self, seconds: float) -> None:
-        self.now += seconds
-        for at, woken in self._sleepers:
-            if at <= self.now:
-                woken.set()
-
-
 async def logged(sandbox: Sandbox, number: int) -> list[Event]:
     """Return the callback_sent entries once there are so many: they follow the answer that the sandbox has read."""
-    async with asyncio.timeout(10), httpx2.AsyncClient(base_url=sandbox.url) as http:
+    async with asyncio.timeout(10), httpx.AsyncClient(base_url=sandbox.url) as http:
         while True:
             # Each turn is an exchange with the sandbox, so whatever it has to do gets done.
             events = (await http.get("/_sandbox/log")).json()["events"]
@@ -118,7 +94,7 @@ async def logged(sandbox: Sandbox, number: int) -> list[Event]:
 
 
 async def test_callbacks_arrive_over_http_and_are_sent_again_until_they_are_taken() -> None:
-    clock = HandClock()
+    clock = SettableClock(NOW, sleepers_wait=True)
     async with (
         receiving(500, 404) as receiver,
         Sandbox({APP: "s"}, clock=clock, seed=1, callback_url=receiver.url, callback_secrets={APP: "cs"}) as sandbox,
@@ -127,15 +103,15 @@ async def test_callbacks_arrive_over_http_and_are_sent_again_until_they_are_take
         bodies = await receiver.received(2)
         assert {body["event"] for body in bodies} == {"room_create", "room_login"}
         assert {event["status"] for event in await logged(sandbox, 2)} == {500, 404}
-        clock.turn(1.9)
+        clock.advance(1.9)
         await logged(sandbox, 2)
         assert len(receiver.bodies) == 2
-        clock.turn(0.2)
+        clock.advance(0.2)
         await receiver.received(4)
         sent = await logged(sandbox, 4)
         assert [(event["attempt"], event["status"]) for event in sent[2:]] == [(2, 200), (2, 200)]
         assert sorted(receiver.bodies[:2]) == sorted(receiver.bodies[2:])
-        clock.turn(1000)
+        clock.advance(1000)
         await logged(sandbox, 4)
         assert len(receiver.bodies) == 4
     body = next(body for body in bodies if body["event"] == "room_create")
@@ -145,7 +121,7 @@ async def test_callbacks_arrive_over_http_and_are_sent_again_until_they_are_take
 
 
 async def test_what_only_time_brings_is_told_too() -> None:
-    clock = HandClock()
+    clock = SettableClock(NOW, sleepers_wait=True)
     async with (
         receiving() as receiver,
         Sandbox({APP: "s"}, clock=clock, callback_url=receiver.url, crash_timeout_seconds=10) as sandbox,
@@ -157,7 +133,7 @@ async def test_what_only_time_brings_is_told_too() -> None:
         sandbox.perform(Crash(room="room", user="alice"))
         await logged(sandbox, 3)
         for seconds, number in ((10, 5), (30, 6)):
-            clock.turn(seconds)
+            clock.advance(seconds)
             await receiver.received(number)
             await logged(sandbox, number)
     names = [body.get("event") or body["Event"] for body in await receiver.received(6)]
@@ -169,17 +145,17 @@ async def test_what_only_time_brings_is_told_too() -> None:
 
 
 async def test_a_task_started_over_the_api_is_told_of_when_it_ends_by_itself() -> None:
-    clock = HandClock()
+    clock = SettableClock(NOW, sleepers_wait=True)
     async with (
         receiving() as receiver,
         Sandbox({APP: "s"}, clock=clock, callback_url=receiver.url) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url) as http,
+        httpx.AsyncClient(base_url=sandbox.url) as http,
     ):
         signature = sign(APP, "n", "s", int(NOW))
         query = f"Action={Action.START}&AppId={APP}&SignatureNonce=n&Timestamp={int(NOW)}&SignatureVersion=2.0"
         started = (await http.post(f"/?{query}&Signature={signature}", json={"RoomId": "room"})).json()
         await http.get("/_sandbox/state")
-        clock.turn(120)
+        clock.advance(120)
         (body,) = await receiver.received(1)
     assert (body["Event"], body["TaskId"]) == ("Exception", started["Data"]["TaskId"])
 
@@ -191,7 +167,7 @@ async def nobody() -> str:
 
 @pytest.mark.parametrize("url", [None, "http://exa mple/", f"http://{'x' * 64}/"])
 async def test_a_receiver_that_is_not_there_counts_as_one_that_does_not_answer(url: str | None) -> None:
-    clock = HandClock()
+    clock = SettableClock(NOW, sleepers_wait=True)
     async with Sandbox({APP: "s"}, clock=clock, callback_url=url or await nobody()) as sandbox:
         sandbox.perform(Join(room="room", user="alice"))
         assert [event["status"] for event in await logged(sandbox, 2)] == [None, None]
@@ -209,10 +185,10 @@ async def test_callbacks_and_their_behaviour_are_set_at_run_time() -> None:
     async with (
         receiving() as receiver,
         Sandbox({APP: "s"}) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url) as http,
+        httpx.AsyncClient(base_url=sandbox.url) as http,
     ):
 
-        async def control(name: str, **fields: object) -> httpx2.Response:
+        async def control(name: str, **fields: object) -> httpx.Response:
             return await http.post(f"/_sandbox/{name}", json=fields)
 
         sandbox.perform(Join(room="room", user="before"))

@@ -6,10 +6,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
-from watchdog.clock import SystemClock
+from tests.support.clock import SettableClock
 from watchdog.errors import ConfigError
 from watchdog.sandbox import CallbackBehaviour, Join, Leave, Misbehaviour, Operation, Sandbox, Start
 from watchdog.sandbox.callbacks import EXAMPLE_CALLBACK_SECRET
@@ -25,19 +25,6 @@ steps:
 """
 
 
-class SkippingClock(SystemClock):
-    """Sleeps in no time."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 def write(directory: Path, text: str) -> Path:
     path = directory / "script.yaml"
     path.write_text(text)
@@ -51,18 +38,18 @@ def test_a_script_is_sorted_by_time_and_keeps_the_order_within_a_moment(tmp_path
 
 
 async def test_steps_are_performed_at_their_times_however_slow_the_consumer() -> None:
-    clock = SkippingClock()
+    clock = SettableClock()
     performed: list[tuple[float, Operation]] = []
 
     def perform(operation: Operation) -> dict[str, Any]:
-        performed.append((clock.now - 100, operation))
+        performed.append((clock.monotonic(), operation))
         return {"n": len(performed)}
 
     first, second, third = Join(room="a", user="x"), Leave(room="a", user="x"), Misbehaviour(code=206)
     results = []
     async for step, result in play(Script.of((5, second), (1, first), (20, third)), perform, clock):
         results.append((step.at, result))
-        clock.now += 2
+        clock.advance(2)
     assert performed == [(1, first), (5, second), (20, third)]
     assert results == [(1, {"n": 1}), (5, {"n": 2}), (20, {"n": 3})]
 
@@ -117,7 +104,7 @@ async def run_until(sandbox: Sandbox, script: Path, last_line: str) -> tuple[lis
     if running.done():
         running.result()
     url = lines[0].split(" for ")[0].rsplit(" ", 1)[1]
-    async with httpx2.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url) as http:
         log: dict[str, Any] = (await http.get("/_sandbox/log")).json()
     os.kill(os.getpid(), signal.SIGTERM)
     await running

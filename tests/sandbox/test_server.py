@@ -9,9 +9,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
+from tests.support.clock import SettableClock
 from watchdog.core.model import Outcome
 from watchdog.core.signing import sign
 from watchdog.errors import ConfigError
@@ -23,48 +24,16 @@ from watchdog.sandbox.world import Event
 APP, SECRET, NOW = 12345, "9193cc662a4c0ec135ec71fb57194b38", 1_700_000_000.0
 
 
-class HandClock:
-    """Stands still until it is turned; ``asleep`` tells that somebody waits for it."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-        self._sleepers: list[tuple[float, asyncio.Event]] = []
-        self._asleep = asyncio.Event()
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        woken = asyncio.Event()
-        self._sleepers.append((self.now + seconds, woken))
-        self._asleep.set()
-        await woken.wait()
-
-    async def asleep(self) -> None:
-        await self._asleep.wait()
-
-    def turn(self, seconds: float) -> None:
-        self.now += seconds
-        self._asleep.clear()
-        for at, woken in self._sleepers:
-            if at <= self.now:
-                woken.set()
-        self._sleepers = [(at, woken) for at, woken in self._sleepers if at > self.now]
-
-
 class Client:
     """A sandbox, a client of it, and their clock."""
 
-    def __init__(self, sandbox: Sandbox, clock: HandClock, http: httpx2.AsyncClient) -> None:
+    def __init__(self, sandbox: Sandbox, clock: SettableClock, http: httpx.AsyncClient) -> None:
         self.sandbox = sandbox
         self.clock = clock
         self.http = http
 
     def query(self, action: str) -> str:
-        timestamp = int(self.clock.now)
+        timestamp = int(self.clock.time())
         return urlencode(
             {
                 "Action": action,
@@ -76,7 +45,7 @@ class Client:
             }
         )
 
-    async def stop(self, task_id: str = "1") -> httpx2.Response:
+    async def stop(self, task_id: str = "1") -> httpx.Response:
         return await self.http.post(f"/?{self.query(Action.STOP)}", json={"TaskId": task_id})
 
     def start(self, room: str = "room") -> str:
@@ -88,7 +57,7 @@ class Client:
     def is_running(self, task_id: str) -> bool:
         return task_id in [task["task_id"] for task in self.sandbox.state()["tasks"]]
 
-    async def stop_in_the_background(self, task_id: str) -> asyncio.Task[httpx2.Response]:
+    async def stop_in_the_background(self, task_id: str) -> asyncio.Task[httpx.Response]:
         request = asyncio.create_task(self.stop(task_id))
         await self.clock.asleep()
         return request
@@ -96,16 +65,16 @@ class Client:
     async def gone(self) -> None:
         """Return once the sandbox has noticed that the client's connection is closed."""
         await self.http.aclose()
-        async with httpx2.AsyncClient(base_url=self.sandbox.url) as another:
+        async with httpx.AsyncClient(base_url=self.sandbox.url) as another:
             await another.get("/_sandbox/state")
 
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Client]:
-    clock = HandClock()
+    clock = SettableClock(NOW, sleepers_wait=True)
     async with (
         Sandbox({APP: SECRET}, clock=clock, seed=1, **settings) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url, timeout=10) as http,
+        httpx.AsyncClient(base_url=sandbox.url, timeout=10) as http,
     ):
         yield Client(sandbox, clock, http)
 
@@ -122,11 +91,11 @@ async def test_a_room_from_start_to_auto_stop(client: Client) -> None:
     assert (started["Code"], started["Message"]) == (0, "Success")
     task_id = started["Data"]["TaskId"]
     client.sandbox.perform(Join(room="room", user="alice"))
-    client.clock.turn(500)
+    client.clock.advance(500)
     client.sandbox.perform(Leave(room="room", user="alice"))
-    client.clock.turn(59.9)
+    client.clock.advance(59.9)
     assert client.is_running(task_id)
-    client.clock.turn(30)
+    client.clock.advance(30)
     reply = await client.stop(task_id)
     assert reply.json()["Code"] == 410001002
     assert [(e["event"], e["at"] - NOW) for e in client.sandbox.events()] == [
@@ -202,7 +171,7 @@ async def test_the_date_header_follows_the_vendors_clock() -> None:
         reply = await client.stop()
         assert reply.json()["Code"] == 100000004
         assert parsedate_to_datetime(reply.headers["date"]).timestamp() == NOW - 900
-        client.clock.turn(2.5)
+        client.clock.advance(2.5)
         reply = await client.http.get("/")
         assert parsedate_to_datetime(reply.headers["date"]).timestamp() == NOW - 898
         assert client.stop_requests()[0]["at"] == NOW
@@ -220,7 +189,7 @@ async def test_the_referee_agrees_with_what_a_client_saw_and_notices_what_it_for
         rows[-1]["request_id"] = request_id
 
     record(first, Outcome.RETRY, (await client.stop(first)).status_code, {})
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await client.stop(second)
     record(second, Outcome.UNKNOWN, None, {})
     for task_id, outcome in ((first, Outcome.STOPPED), (second, Outcome.STOPPED_EARLIER)):
@@ -284,7 +253,7 @@ async def test_a_told_code_may_hide_a_stop_that_took_place(client: Client) -> No
 async def test_a_dropped_reply(client: Client, drop: Drop, *, survives: bool) -> None:
     task_id = client.start()
     client.sandbox.perform(Misbehaviour(drop_reply=drop, requests=1))
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await client.stop(task_id)
     assert client.is_running(task_id) is survives
     (request,) = client.stop_requests()
@@ -299,7 +268,7 @@ async def test_latency_passes_before_the_request_takes_effect(client: Client) ->
     request = await client.stop_in_the_background(task_id)
     client.sandbox.perform(Join(room="room", user="alice"))
     assert client.is_running(task_id)
-    client.clock.turn(3)
+    client.clock.advance(3)
     assert (await request).json()["Code"] == 0
     (entry,) = client.stop_requests()
     assert (entry["received_at"] - NOW, entry["processed_at"] - NOW, entry["people"]) == (0, 3, 1)
@@ -311,7 +280,7 @@ async def test_reply_latency_passes_after_it(client: Client) -> None:
     request = await client.stop_in_the_background(task_id)
     assert not client.is_running(task_id)
     client.sandbox.perform(Join(room="room", user="alice"))
-    client.clock.turn(3)
+    client.clock.advance(3)
     assert (await request).json()["Code"] == 0
     assert client.stop_requests()[0]["people"] == 0
 
@@ -323,8 +292,8 @@ async def test_a_client_that_gives_up_is_not_delivered_to_but_its_stop_takes_eff
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
     await client.gone()
-    client.clock.turn(30)
-    async with httpx2.AsyncClient(base_url=client.sandbox.url) as another:
+    client.clock.advance(30)
+    async with httpx.AsyncClient(base_url=client.sandbox.url) as another:
         log = (await another.get("/_sandbox/log")).json()["events"]
     (entry,) = [event for event in log if event["event"] == "stop_requested"]
     assert (entry["accepted"], entry["delivered"], entry["code"]) == (True, False, 0)
@@ -386,11 +355,11 @@ async def test_a_dripping_body_comes_at_one_byte_a_second(client: Client) -> Non
     body = b""
     while not body.endswith(b"}"):
         await client.clock.asleep()
-        client.clock.turn(1)
+        client.clock.advance(1)
         body += await reader.readexactly(1)
     assert json.loads(body)["Code"] == 410001002
     assert f"content-length: {len(body)}".encode() in head
-    assert client.clock.now - NOW == len(body)
+    assert client.clock.time() - NOW == len(body)
     assert client.stop_requests()[0]["delivered"] is True
     writer.close()
 
@@ -404,22 +373,22 @@ async def test_a_drip_that_the_client_cuts_short_is_not_delivered(client: Client
     writer.close()
     await writer.wait_closed()
     await client.http.get("/_sandbox/state")
-    client.clock.turn(1)
+    client.clock.advance(1)
     await client.http.get("/_sandbox/state")
     (entry,) = client.stop_requests()
     assert (entry["accepted"], entry["delivered"]) == (True, False)
 
 
 async def test_closing_does_not_wait_for_what_is_held_up(caplog: pytest.LogCaptureFixture) -> None:
-    clock = HandClock()
-    async with httpx2.AsyncClient() as http:
+    clock = SettableClock(NOW, sleepers_wait=True)
+    async with httpx.AsyncClient() as http:
         async with Sandbox({APP: SECRET}, clock=clock) as sandbox:
             http.base_url = sandbox.url
             client = Client(sandbox, clock, http)
             task_id = client.start()
             sandbox.perform(Misbehaviour(latency_seconds=(3000, 3000)))
             request = await client.stop_in_the_background(task_id)
-        with pytest.raises(httpx2.RemoteProtocolError):
+        with pytest.raises(httpx.RemoteProtocolError):
             await request
     (entry,) = client.stop_requests()
     assert (entry["processed"], entry["delivered"], entry["task_id"]) == (False, False, task_id)
@@ -427,10 +396,10 @@ async def test_closing_does_not_wait_for_what_is_held_up(caplog: pytest.LogCaptu
 
 
 async def misbehaving_run(seed: int) -> list[tuple[int, str]]:
-    clock = HandClock()
+    clock = SettableClock(NOW, sleepers_wait=True)
     async with (
         Sandbox({APP: SECRET}, clock=clock, seed=seed, limits=Limits(stop=0)) as sandbox,
-        httpx2.AsyncClient(base_url=sandbox.url) as http,
+        httpx.AsyncClient(base_url=sandbox.url) as http,
     ):
         sandbox.perform(Misbehaviour(probability=0.5, code=410000001))
         client = Client(sandbox, clock, http)
@@ -482,7 +451,7 @@ async def test_the_log_can_be_read_on_from_where_one_left_off(client: Client) ->
     client.start()
     log = (await client.http.get("/_sandbox/log")).json()
     assert (log["last_seq"], [event["event"] for event in log["events"]]) == (1, ["task_started"])
-    client.clock.turn(120)
+    client.clock.advance(120)
     log = (await client.http.get("/_sandbox/log", params={"since": 1})).json()
     assert [(event["event"], event["at"]) for event in log["events"]] == [("auto_stopped", NOW + 120)]
     assert (await client.http.get("/_sandbox/log", params={"since": log["last_seq"]})).json()["events"] == []
@@ -564,7 +533,7 @@ async def test_nothing_is_logged_that_holds_a_signature(client: Client, caplog: 
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="uvicorn.access")
     client.sandbox.perform(Misbehaviour(drop_reply=Drop.AFTER, requests=1))
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await client.stop()
     await client.http.post(f"/?{client.query(Action.STOP)}", content=b"x" * (2 << 20))
     await client.stop()

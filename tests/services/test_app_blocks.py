@@ -2,7 +2,7 @@
 
 import structlog
 
-from tests.support.stopping_bench import bench, empty_room, reply
+from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
 
 

@@ -1,10 +1,10 @@
 """People, not heads: what is made of the vendor's two answers, and what in doubt."""
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
+from tests.support.bench import reply
 from tests.support.room_api import APP, bench, page
-from tests.support.stopping_bench import reply
 from watchdog.core.model import RoomUser
 from watchdog.core.people import BOTS_AT_MOST
 from watchdog.zego.replies import UserList
@@ -57,11 +57,11 @@ async def test_only_where_all_of_them_could_be_bots_are_they_listed() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        httpx2.ConnectError("refused"),
-        httpx2.ReadTimeout("slow"),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
         reply(207),
         reply(100000005),
-        httpx2.Response(502, text="bad gateway"),
+        httpx.Response(502, text="bad gateway"),
         reply(0),
         reply(0, Data={"UserList": None}),
         reply(0, Data={"UserList": [{"UserName": "no id"}]}),
@@ -70,7 +70,7 @@ async def test_only_where_all_of_them_could_be_bots_are_they_listed() -> None:
     ],
     ids=["refused", "late", "throttled", "credentials", "html", "no data", "no list", "no id", "no user", "more"],
 )
-async def test_in_doubt_they_are_people(answer: httpx2.Response | Exception) -> None:
+async def test_in_doubt_they_are_people(answer: httpx.Response | Exception) -> None:
     async with bench(*PATTERNS) as it:
         it.vendor.list_reply = answer
         assert await it.ask(BOT, RECORDER) == (1, 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-import httpx2
+import httpx2 as httpx
 import pytest
 import structlog
 
@@ -62,7 +62,7 @@ class Bench:
             is_ready=lambda: self.ready,
             read_seconds=0.3,
         )
-        self.http = httpx2.AsyncClient(trust_env=False, timeout=10)
+        self.http = httpx.AsyncClient(trust_env=False, timeout=10)
 
     async def post(self, body: bytes, content_type: str | None = JSON, path: str = CALLBACK_PATH) -> tuple[int, str]:
         headers = {} if content_type is None else {"Content-Type": content_type}
@@ -146,7 +146,7 @@ async def test_what_happens_at_the_vendor_arrives_in_the_table(sqlite_url: str, 
             sandbox.perform(Join(room="lost", user="carol"))
             sandbox.perform(Speak(room="lost", user="carol", text="Hello?"))
             await eventually("the lost task is found", lambda: says(1, task=lost))
-            async with httpx2.AsyncClient(trust_env=False) as http:
+            async with httpx.AsyncClient(trust_env=False) as http:
                 for path in ("/healthz", "/readyz"):
                     assert (await http.get(service.http.url + path)).status_code == 200
             assert set(service.parts.callbacks.responses) == {"accepted"}
@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str | None, tuple[int, str]]] = {
 async def test_what_is_refused_is_counted_and_changes_nothing(bench: Bench, what: str) -> None:
     make, content_type, expected = REFUSED[what]
     # Who is cut off while writing may not get to read the answer.
-    with contextlib.suppress(httpx2.TransportError) if what == "huge" else contextlib.nullcontext():
+    with contextlib.suppress(httpx.TransportError) if what == "huge" else contextlib.nullcontext():
         assert await bench.post(make(), content_type) == expected
     assert bench.intake.responses == {expected[1]: 1}
     assert bench.application.rows("SELECT * FROM zego_callbacks_seen") == []

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 import structlog
 
-from tests.support.stopping_bench import bench
+from tests.support.bench import bench
 from tests.support.time_travel import World
 from watchdog.services.feed import COUNT_SECONDS, LOOKS, HintFeed
 from watchdog.store.aio.calls import AsyncPolling

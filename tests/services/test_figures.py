@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from tests.support.stopping_bench import Bench, bench, empty_room, value
+from tests.support.bench import Bench, bench, empty_room, value
 from tests.support.time_travel import World
 from watchdog.daemon.metrics import Metrics
 from watchdog.observer import Observer, Reading

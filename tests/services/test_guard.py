@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import pytest
 import structlog
 from typer.testing import CliRunner
 
+from tests.support.bench import Bench, bench
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from tests.support.stopping_bench import Bench, bench
 from tests.support.time_travel import World
 from watchdog.cli.app.root import app
 from watchdog.sandbox import Limits, Sandbox
@@ -143,7 +143,7 @@ async def test_an_api_that_is_dead_and_comes_back(world: World) -> None:
         beat(it, 50)
         read(world, 0, 50)
         await it.sweep()
-        it.vendor.count_replies += [httpx2.ConnectError("refused")] * 1000
+        it.vendor.count_replies += [httpx.ConnectError("refused")] * 1000
         await it.after(45)
         await minutes(it, 0.5, 50)
         assert outcomes(world) == {"stopped": 5, "withheld": 45}

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from simulation.virtual import VirtualClock, loop_seconds, run_virtual
+from tests.support.bench import bench, reply
 from tests.support.room_api import APP, Bench, Now
 from tests.support.room_api import bench as room_bench
-from tests.support.stopping_bench import bench, reply
 from tests.support.time_travel import World
-from tests.support.virtual_loop import LoopClock, run_virtual
 from watchdog.core.outcomes import ReplyClass
 from watchdog.services.occupancy import BACKGROUND_CALLS, REFUSED_SECONDS, Occupancy
 from watchdog.zego.pacing import Pace
@@ -71,13 +71,12 @@ async def test_a_vendor_that_hangs_holds_up_so_many_background_calls_and_no_veri
 def test_in_the_background_four_fifths_of_the_pace_are_used() -> None:
     async def scenario() -> None:
         it = Bench(())
-        paces = [Pace[int](rate, clock=LoopClock()) for rate in (10, 8)]
-        occupancy = Occupancy(it.zego, paces[0], Now(it.clock), LoopClock(), background=paces[1])  # type: ignore[arg-type] # its now()
+        paces = [Pace[int](rate, clock=VirtualClock()) for rate in (10, 8)]
+        occupancy = Occupancy(it.zego, paces[0], Now(it.clock), VirtualClock(), background=paces[1])  # type: ignore[arg-type] # its now()
         assert occupancy.background_rate(APP) == 8
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = loop_seconds()
         await ask_all(occupancy, 41)
-        assert 40 / (loop.time() - began) == pytest.approx(8, rel=0.05)
+        assert 40 / (loop_seconds() - began) == pytest.approx(8, rel=0.05)
         await it.zego.aclose()
 
     run_virtual(scenario())
@@ -86,7 +85,7 @@ def test_in_the_background_four_fifths_of_the_pace_are_used() -> None:
 def test_each_call_takes_the_ten_rooms_that_are_most_urgent_when_it_leaves() -> None:
     async def scenario() -> None:
         it = Bench(())
-        occupancy = Occupancy(it.zego, Pace[int](2, clock=LoopClock()), Now(it.clock), LoopClock())  # type: ignore[arg-type] # its now()
+        occupancy = Occupancy(it.zego, Pace[int](2, clock=VirtualClock()), Now(it.clock), VirtualClock())  # type: ignore[arg-type] # its now()
         # The least urgent come first, one by one, as claims do.
         waiting = [asyncio.create_task(occupancy.verify(APP, f"room-{n:02}", 100.0 - n)) for n in range(40)]
         await asyncio.sleep(1.1)  # noqa: TID251 - virtual time

@@ -1,21 +1,19 @@
 """Every active room is known without a single hint: what is asked when, what is made of it, and who comes back."""
 
-import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import httpx2
+import httpx2 as httpx
 import pytest
 import structlog
 
+from simulation.virtual import VirtualClock, loop_seconds, run_virtual
+from tests.support.bench import bench, reply
+from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from tests.support.stopping_bench import reply
 from tests.support.time_travel import World
-from tests.support.virtual_loop import run_virtual
-from watchdog.config.settings import Config
 from watchdog.core.model import Evidence, Source, Status
 from watchdog.sandbox import Join, Leave, Limits, Sandbox
 from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
@@ -26,80 +24,11 @@ from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.figures import FigureStore
 from watchdog.store.polling import PollStore
 from watchdog.store.retention import RetentionStore
-from watchdog.wiring.parts import Parts
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Vendor:
-    """Who is in which room, by user id; answers both questions about it."""
-
-    def __init__(self) -> None:
-        self.rooms: dict[str, list[str]] = {}
-        self.asked: list[list[str]] = []
-        self.refusal: httpx2.Response | None = None
-        self.stops: list[str] = []
-
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        parameters = request.url.params
-        match parameters["Action"]:
-            case "DescribeUserNum":
-                rooms = parameters.get_list("RoomId[]")
-                self.asked.append(rooms)
-                if self.refusal is not None:
-                    return self.refusal
-                counts = [
-                    {"RoomId": room, "UserCount": len(self.rooms.get(room, ())), "AdminUserCount": 0} for room in rooms
-                ]
-                return reply(0, Data={"UserCountList": counts})
-            case "DescribeUserList":
-                users = self.rooms.get(parameters["RoomId"], ())
-                listed = [{"UserId": user, "UserName": "", "UserRole": 2} for user in users]
-                return reply(0, Data={"Marker": "", "UserList": listed})
-            case _:
-                self.stops.append(request.content.decode())
-                return reply(0)
-
-
-class Bench:
-    def __init__(self, world: World, parts: Parts, vendor: Vendor) -> None:
-        self.world = world
-        self.parts = parts
-        self.vendor = vendor
-
-    async def poll(self) -> Polled:
-        self.parts.storage.clock.synchronise(self.world.now)
-        assert self.parts.poller is not None
-        return await self.parts.poller.run_once()
-
-    async def sweep(self) -> None:
-        while (await self.parts.sweeper.run_once()).claimed:
-            await self.parts.stopper.drain()
-
-
-@asynccontextmanager
-async def bench(world: World, **sections: dict[str, Any]) -> AsyncIterator[Bench]:
-    config = Config.model_validate(
-        {
-            "zego": {
-                "apps": [{"app_id": 1, "server_secret": SECRET}, {"app_id": 2, "server_secret": SECRET}],
-                **sections.get("zego", {}),
-            },
-            "policy": sections.get("policy", {}),
-            "schedule": sections.get("schedule", {}),
-            "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0},
-        }
-    )
-    vendor = Vendor()
-    parts = Parts(config, world.clock, world.engine, world.tasks.now(), transport=httpx2.MockTransport(vendor))
-    try:
-        yield Bench(world, parts, vendor)
-    finally:
-        await parts.zego.aclose()
-        parts.storage.close()
 
 
 def rejoins(world: World) -> list[Mapping[str, Any]]:
@@ -109,14 +38,14 @@ def rejoins(world: World) -> list[Mapping[str, Any]]:
 async def test_without_a_single_hint_an_abandoned_task_is_stopped_in_time(world: World) -> None:
     async with bench(world) as it:
         world.app.start("t", "room")
-        it.vendor.rooms["room"] = ["alice"]
+        it.vendor.users["room"] = ["alice"]
         assert await it.poll() == Polled(asked=1, answered=1, changed=1)
         task = world.task("t")
         assert (task["user_count"], task["user_count_source"], task["user_count_at"]) == (1, "api", world.now)
         assert task["vendor_occupied_at"] == task["last_occupied_at"] == world.now
 
         world.advance(20)
-        it.vendor.rooms["room"] = []
+        it.vendor.users["room"] = []
         assert (await it.poll()).changed == 1
         emptied = world.now
         for _ in range(12):
@@ -167,29 +96,12 @@ async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkey
         assert max(waiting) == 1
 
 
-class CountingClock:
-    """Each look at it takes a second."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-        self.rests: list[float] = []
-
-    def time(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        self.at += 1.0
-        return self.at
-
-    async def sleep(self, seconds: float) -> None:
-        self.rests.append(seconds)
-
-
 async def test_after_each_transaction_the_database_is_left_to_others_for_as_long(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite has no queue for its lock: the application found no gap between those of a round, for a second."""
-    clock = CountingClock()
+    clock = SettableClock()
+    clock.step_seconds = 1.0
     async with bench(world) as it:
         assert it.parts.poller is not None
         monkeypatch.setattr(it.parts.poller, "_clock", clock)
@@ -197,8 +109,8 @@ async def test_after_each_transaction_the_database_is_left_to_others_for_as_long
             world.app.start(f"t{number}", f"room-{number}")
         assert (await it.poll()).changed == 60
     # Three takes of the first AppId, the last of which finds nothing, one of the other; six answers in three groups.
-    assert len(clock.rests) == 7
-    assert min(clock.rests) >= 1.0
+    assert len(clock.slept) == 7
+    assert min(clock.slept) >= 1.0
 
 
 async def test_apps_are_asked_about_their_own_rooms_and_foreign_ones_not_at_all(world: World) -> None:
@@ -241,10 +153,10 @@ async def test_zegos_zero_is_not_believed_of_a_room_it_has_never_seen_anybody_in
         assert [event["room_id"] for event in logs if event["event"] == "hint_contradicted"] == ["mistyped"]
         assert (world.task("t")["user_count"], world.task("t")["empty_since"]) == (3, None)
 
-        it.vendor.rooms["mistyped"] = ["alice"]
+        it.vendor.users["mistyped"] = ["alice"]
         world.advance(20)
         await it.poll()
-        it.vendor.rooms["mistyped"] = []
+        it.vendor.users["mistyped"] = []
         world.advance(20)
         assert (await it.poll()).contradicted == 0
         assert world.task("t")["user_count"] == 0
@@ -253,10 +165,10 @@ async def test_zegos_zero_is_not_believed_of_a_room_it_has_never_seen_anybody_in
 async def test_a_room_with_bots_only_is_empty_and_its_task_is_stopped_for_that(world: World) -> None:
     async with bench(world, zego={"bot_user_ids": ["asr-*"]}) as it:
         world.app.start("t", "room")
-        it.vendor.rooms["room"] = ["asr-1", "alice"]
+        it.vendor.users["room"] = ["asr-1", "alice"]
         await it.poll()
         assert world.task("t")["user_count"] == 1
-        it.vendor.rooms["room"] = ["asr-1"]
+        it.vendor.users["room"] = ["asr-1"]
         world.advance(20)
         await it.poll()
         assert world.task("t")["user_count"] == 0
@@ -281,7 +193,7 @@ async def test_who_comes_back_after_a_stop_is_noticed(world: World) -> None:
         ]
         world.advance(30)
         assert (await it.poll()).asked == 2
-        it.vendor.rooms["back"] = ["alice"]
+        it.vendor.users["back"] = ["alice"]
         world.advance(30)
         with structlog.testing.capture_logs() as logs:
             await it.poll()
@@ -293,7 +205,7 @@ async def test_who_comes_back_after_a_stop_is_noticed(world: World) -> None:
         assert (world.now - stopped).total_seconds() == 60
 
         # Noticed once, and not after the watch.
-        it.vendor.rooms["gone"] = ["bob"]
+        it.vendor.users["gone"] = ["bob"]
         world.advance(541)
         it.vendor.asked.clear()
         assert await it.poll() == Polled()
@@ -393,23 +305,15 @@ async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complain
 # Virtual time: three thousand rooms, the vendor's own limit
 
 
-class LoopClock:
-    """The event loop's time, and the database's with it."""
+def loop_and_database(world: World) -> VirtualClock:
+    """Return a clock on the event loop's time, which the database follows."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def monotonic(self) -> float:
-        now = asyncio.get_running_loop().time()
-        self._world.clock.advance(max(0.0, now - self._world.clock.monotonic()))
+    def seconds() -> float:
+        now = loop_seconds()
+        world.clock.advance_to(max(now, world.clock.monotonic()))
         return now
 
-    def time(self) -> float:
-        self.monotonic()
-        return self._world.clock.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await pause(seconds)
+    return VirtualClock(seconds)
 
 
 class InlineThreads(DatabaseThreads):
@@ -420,12 +324,6 @@ class InlineThreads(DatabaseThreads):
         return method(*args, **kwargs)
 
 
-async def pause(seconds: float) -> None:
-    waiting = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(seconds, waiting.set_result, None)
-    await waiting
-
-
 class Limited:
     """A vendor that takes its time and counts requests a second."""
 
@@ -434,9 +332,9 @@ class Limited:
         self.arrivals: list[float] = []
         self.throttling = False
 
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.arrivals.append(asyncio.get_running_loop().time())
-        await pause(self.latency)
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.arrivals.append(loop_seconds())
+        await VirtualClock().sleep(self.latency)
         if self.throttling:
             return reply(206)
         rooms = request.url.params.get_list("RoomId[]")
@@ -450,7 +348,7 @@ class Many:
     """A poller for many rooms at the vendor's pace, ticking like the daemon's job."""
 
     def __init__(self, world: World, vendor: Limited) -> None:
-        clock = LoopClock(world)
+        clock = loop_and_database(world)
         self.figures = FigureStore(world.engine, "")
         polling = AsyncPolling(InlineThreads(world.engine, clock), PollStore(world.engine))
         database_clock = DatabaseClock(clock)
@@ -461,7 +359,7 @@ class Many:
             rtc_url="http://zego/",
             timeout_seconds=8,
             clock=clock,
-            transport=httpx2.MockTransport(vendor),
+            transport=httpx.MockTransport(vendor),
         )
         paces = [Pace[int](rate, clock=clock) for rate in (10, 10 * BACKGROUND_SHARE)]
         self.occupancy = Occupancy(self.zego, paces[0], database_clock, clock, background=paces[1])
@@ -497,13 +395,13 @@ def test_with_three_thousand_rooms_no_evidence_is_older_than_45_seconds(sqlite_w
             await many.poller.begin()
             if second % 3 == 0:
                 # The poller's calls are in line by now.
-                await pause(0.01)
+                await VirtualClock().sleep(0.01)
                 before = many.clock.monotonic()
                 assert await many.occupancy.verify(1, "due", 0.0) is not None
                 delays.append(many.clock.monotonic() - before - latency)
-                await pause(max(0.0, 0.99 - latency - delays[-1]))
+                await VirtualClock().sleep(max(0.0, 0.99 - latency - delays[-1]))
             else:
-                await pause(1)
+                await VirtualClock().sleep(1)
             many.clock.monotonic()
             active = many.figures.walk_active()
             if second >= 50:
@@ -533,7 +431,7 @@ def test_throttling_slows_polling_down_and_starves_no_verification(sqlite_world:
         vendor.throttling = True
         for _ in range(40):
             await many.poller.begin()
-            await pause(1)
+            await VirtualClock().sleep(1)
         assert many.occupancy.background_rate(1) <= 0.8 * 10 / 4
         vendor.throttling = False
         before = many.clock.monotonic()
@@ -541,7 +439,7 @@ def test_throttling_slows_polling_down_and_starves_no_verification(sqlite_world:
         assert many.clock.monotonic() - before <= 2 / many.occupancy.background_rate(1) + 1
         for _ in range(60):
             await many.poller.begin()
-            await pause(1)
+            await VirtualClock().sleep(1)
         assert many.occupancy.background_rate(1) == pytest.approx(8)
         await many.poller.close()
         await many.zego.aclose()

@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from tests.support.time_travel import FakeClock, World
+from tests.support.bench import bench
+from tests.support.clock import SettableClock
+from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config, PolicyConfig
@@ -26,7 +28,6 @@ from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Claim, Instance, Intent, SetAside
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tasks import Tasks
-from watchdog.wiring.parts import Parts
 
 DAY = 86_400.0
 TASKS_DAYS, ATTEMPTS_DAYS = 90, 400
@@ -38,7 +39,7 @@ def made(
     tasks: int = TASKS_DAYS,
     attempts: int = ATTEMPTS_DAYS,
     instance: str = "host/1",
-    clock: FakeClock | None = None,
+    clock: SettableClock | None = None,
 ) -> Retention:
     threads = DatabaseThreads(world.engine, clock or world.clock)
     return Retention(
@@ -349,7 +350,7 @@ async def test_two_at_once_do_no_harm(postgresql_world: World) -> None:
 @pytest.mark.parametrize("days", [4000, -4000])
 async def test_a_clock_that_jumps_makes_nothing_old(world: World, days: int) -> None:
     stopped(world, "task")
-    process = FakeClock()
+    process = SettableClock()
     service = made(world, clock=process)
 
     async def passes(seconds: float) -> float:
@@ -409,18 +410,8 @@ async def test_what_callbacks_told_goes_too_without_a_server_for_them(sqlite_wor
     assert [(entry["event"], entry["callbacks"]) for entry in logs] == [("pruned", 503)]
 
 
-class Stopwatch(FakeClock):
-    """A clock that goes on by ``step`` seconds each time it is read."""
-
-    step = 0.0
-
-    def monotonic(self) -> float:
-        self.advance(self.step)
-        return super().monotonic()
-
-
 def test_a_slow_database_gets_smaller_batches(sqlite_world: World) -> None:
-    clock = Stopwatch()
+    clock = SettableClock()
     service, store = made(sqlite_world, clock=clock), RetentionStore(sqlite_world.engine)
     service._pass = iter([None] * 100)
     for step, batches, rows in (
@@ -428,7 +419,7 @@ def test_a_slow_database_gets_smaller_batches(sqlite_world: World) -> None:
         (retention.BATCH_SECONDS * 1.1, 20, retention.LEAST_ROWS),
         (retention.BATCH_SECONDS * 0.9, 40, retention.MOST_ROWS),
     ):
-        clock.step = step
+        clock.step_seconds = step
         for _ in range(batches):
             service._batch(store)
         assert service._rows == rows
@@ -466,12 +457,12 @@ async def test_a_daemon_has_the_job_and_the_ages_that_were_configured(sqlite_wor
     world = sqlite_world
     stopped(world, "old")
     world.advance(4 * DAY)
-    parts = Parts(load(file, {}), world.clock, world.engine, world.now)
-    parts.storage.heartbeats.store.beat(parts.daemon, 60, fresh=True)
-    world.advance(retention.FIRST_PASS_SECONDS)
-    parts.storage.heartbeats.store.beat(parts.daemon, 60, fresh=False)
-    while await parts.retention.run_once() < retention.PASS_SECONDS:
-        pass
+    async with bench(world, config=load(file, {})) as it:
+        world.heartbeats.beat(it.parts.daemon, 60, fresh=True)
+        world.advance(retention.FIRST_PASS_SECONDS)
+        world.heartbeats.beat(it.parts.daemon, 60, fresh=False)
+        while await it.parts.retention.run_once() < retention.PASS_SECONDS:
+            pass
     assert known(world, "zego_tasks") == []
     assert known(world, "zego_stop_attempts") == ["old"]
 

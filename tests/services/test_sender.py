@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-import httpx2
+import httpx2 as httpx
 import pytest
 import structlog
 
-from tests.support.stopping_bench import bench, empty_room, reply
+from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
 
 
@@ -50,7 +50,7 @@ async def test_numbers_beyond_64_bits_are_stored_as_they_were_answered(world: Wo
     async with bench(world) as it:
         await empty_room(it)
         it.vendor.stop_replies.append(
-            httpx2.Response(
+            httpx.Response(
                 200, text='{"Code": 0, "Message": "Success", "RequestId": 340282366920938463463374607431768211456}'
             )
         )
@@ -61,7 +61,7 @@ async def test_numbers_beyond_64_bits_are_stored_as_they_were_answered(world: Wo
 async def test_a_lost_answer_is_unknown_and_the_next_request_finds_out(world: World) -> None:
     async with bench(world) as it:
         await empty_room(it)
-        it.vendor.stop_replies += [httpx2.ReadTimeout("no answer"), reply(410001002)]
+        it.vendor.stop_replies += [httpx.ReadTimeout("no answer"), reply(410001002)]
         await it.after(45)
         assert it.outcomes() == ["unknown"]
         assert world.task("t")["status"] == "active"
@@ -83,7 +83,7 @@ async def test_gone_after_auto_stop_is_a_miss(world: World) -> None:
 async def test_a_request_that_never_left_is_tried_again(world: World) -> None:
     async with bench(world) as it:
         await empty_room(it)
-        it.vendor.stop_replies += [httpx2.ConnectError("refused"), reply(410001002)]
+        it.vendor.stop_replies += [httpx.ConnectError("refused"), reply(410001002)]
         await it.after(45)
         await it.after(1)
         assert it.outcomes() == ["retry", "gone"]

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.support.stopping_bench import bench, empty_room
+from tests.support.bench import bench, empty_room
 from tests.support.time_travel import World
 from watchdog.core.timing import COMMIT_LEAD_SECONDS, LEAD_SECONDS
 from watchdog.services.claims import Claimed

@@ -1,6 +1,6 @@
 """Sweeps: when a task is planned and claimed."""
 
-from tests.support.stopping_bench import bench, empty_room, reply
+from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
 from watchdog.core.timing import LEAD_SECONDS
 

@@ -1,9 +1,9 @@
 """Whether a task may be stopped: ZEGO's answer, hints and their age."""
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
-from tests.support.stopping_bench import bench, empty_room, reply
+from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
 
 
@@ -18,17 +18,17 @@ async def test_admins_are_not_people(world: World) -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        httpx2.ConnectError("refused"),
-        httpx2.ReadTimeout("slow"),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
         reply(206),
-        httpx2.Response(502, text="<html>bad gateway</html>"),
+        httpx.Response(502, text="<html>bad gateway</html>"),
         reply(0, Data={"UserCountList": []}),
         reply(0, Data={"UserCountList": [{"RoomId": "room", "UserCount": -1, "AdminUserCount": 0}]}),
     ],
     ids=["refused", "time-out", "throttled", "html", "room missing", "negative"],
 )
 async def test_without_the_vendors_word_nothing_is_sent_and_that_is_said_once(
-    world: World, broken: httpx2.Response | Exception
+    world: World, broken: httpx.Response | Exception
 ) -> None:
     async with bench(world) as it:
         await empty_room(it)
@@ -44,7 +44,7 @@ async def test_without_the_vendors_word_nothing_is_sent_and_that_is_said_once(
         assert it.outcomes() == ["withheld", "stopped"]
 
 
-def no_answer(broken: httpx2.Response | Exception) -> bool:
+def no_answer(broken: httpx.Response | Exception) -> bool:
     return isinstance(broken, Exception) or broken.status_code != 200 or broken.json()["Code"] != 0
 
 
@@ -53,7 +53,7 @@ async def test_when_possible_takes_a_fresh_hint_for_an_answer_that_does_not_come
         await empty_room(it, "fresh", "fresh")
         await empty_room(it, "stale", "stale", grace_seconds=60, max_idle_seconds=1800)
         world.app.change("stale", user_count_at=world.ago(400))
-        it.vendor.count_replies += [httpx2.ConnectError("refused")] * 2
+        it.vendor.count_replies += [httpx.ConnectError("refused")] * 2
         await it.after(45)
         await it.after(15)
         assert it.outcomes("fresh") == ["stopped"]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.stopping_bench import bench, empty_room, reply
+from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.support.time_travel import START, World
+from simulation.virtual import START
+from tests.support.time_travel import World
 from watchdog.core.callbacks import Event, RoomClosed, RoomCreated, Seal, UserJoined, UserLeft
 from watchdog.core.presence import facts_of
 from watchdog.store.callbacks import CallbackStore, Received, turn, use_key

@@ -8,7 +8,6 @@ import pytest
 from tests.support.store_steps import begun
 from tests.support.time_travel import World
 from watchdog.errors import DatabaseError, DatabaseUnavailable
-from watchdog.store.aio.calls import AsyncTasks
 from watchdog.store.aio.threads import DatabaseThreads
 
 
@@ -45,10 +44,3 @@ async def test_a_call_is_completed_though_its_caller_is_cancelled(world: World, 
     while threads.pending:
         await begun()
     assert threads.answered_at == world.clock.monotonic()
-
-
-async def test_the_calls_of_the_store_run_in_a_thread(world: World, threads: DatabaseThreads) -> None:
-    tasks = AsyncTasks(threads, world.tasks)
-    assert await tasks.now() == world.now
-    assert await tasks.claim_one("none", "token", lease_seconds=1) is None
-    assert await tasks.together(lambda _: threading.get_ident()) != threading.get_ident()

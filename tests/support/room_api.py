@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 
-from tests.support.stopping_bench import reply
-from tests.support.time_travel import FakeClock
+from tests.support.bench import reply
+from tests.support.clock import SettableClock
 from watchdog.core.model import Source
 from watchdog.services.bots import Bots
 from watchdog.services.occupancy import Occupancy
@@ -21,7 +21,7 @@ APP = 1
 class Now:
     """What Occupancy wants of a Storage."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: SettableClock) -> None:
         self._clock = clock
 
     def now(self) -> Any:
@@ -33,16 +33,16 @@ class Vendor:
         self.users: list[tuple[str, int]] = []
         self.admins: int | None = None
         self.listed: list[tuple[str, int]] | None = None
-        self.list_reply: httpx2.Response | Exception | None = None
+        self.list_reply: httpx.Response | Exception | None = None
         self.lists: list[str] = []
         self.counts = 0
         self.asked: list[list[str]] = []
-        self.refused: dict[str, httpx2.Response] = {}
+        self.refused: dict[str, httpx.Response] = {}
         """The reply to each call with one of these rooms in it."""
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
         parameters = request.url.params
         if parameters["Action"] == "DescribeUserNum":
             self.counts += 1
@@ -50,7 +50,7 @@ class Vendor:
             self.asked.append(rooms)
             await self.gate.wait()
             if refusal := next((self.refused[room] for room in rooms if room in self.refused), None):
-                return httpx2.Response(refusal.status_code, content=refusal.content)
+                return httpx.Response(refusal.status_code, content=refusal.content)
             admins = sum(role == 4 for _, role in self.users) if self.admins is None else self.admins
             counts = [{"RoomId": room, "UserCount": len(self.users), "AdminUserCount": admins} for room in rooms]
             return reply(0, Data={"UserCountList": counts})
@@ -71,7 +71,7 @@ def page(users: Sequence[tuple[str, int]], marker: str = "") -> dict[str, Any]:
 
 class Bench:
     def __init__(self, patterns: Sequence[str]) -> None:
-        self.clock = FakeClock()
+        self.clock = SettableClock()
         self.vendor = Vendor()
         self.zego = ZegoClient(
             {APP: "secret"},
@@ -79,7 +79,7 @@ class Bench:
             rtc_url="http://zego/",
             timeout_seconds=8,
             clock=self.clock,
-            transport=httpx2.MockTransport(self.vendor),
+            transport=httpx.MockTransport(self.vendor),
         )
         bots = Bots(patterns, self.zego, Pace(0, clock=self.clock), self.clock)
         self.occupancy = Occupancy(self.zego, Pace(0, clock=self.clock), Now(self.clock), self.clock, bots=bots)  # type: ignore[arg-type] # its now()

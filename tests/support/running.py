@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ import yaml
 from psycopg.rows import dict_row
 
 from watchdog.clock import SystemClock
-from watchdog.sandbox import Sandbox, Start
+from watchdog.sandbox import Limits, Sandbox, Start
 from watchdog.sandbox.referee import Verdict, judge
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
@@ -25,10 +26,36 @@ APP_ID = 12345
 SECRET = "not-a-real-secret"
 
 
+def fake_zego(apps: Mapping[int, str] | None = None, **settings: Any) -> Sandbox:
+    """Return a sandbox, not started yet, with quick windows and a vendor's limits; ``settings`` are its own."""
+    limits = Limits(start=0, stop=100, user_num=100)
+    defaults: dict[str, Any] = {"seed": 7, "limits": limits, "concurrent_tasks": 0, "max_idle_seconds": 30}
+    return Sandbox(apps or {APP_ID: SECRET}, **defaults | settings)
+
+
+def secret_file(path: Path, secret: str = SECRET) -> str:
+    """Write a file that the daemon accepts as one with a secret; return its path."""
+    path.write_text(secret)
+    path.chmod(0o600)
+    return str(path)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without the product's settings, and without a proxy to the sandbox."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
+    return kept | {"NO_PROXY": "127.0.0.1"} | more
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that is free at the moment."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        return int(listening.getsockname()[1])
+
+
 async def eventually(what: str, happened: Callable[[], bool], *, seconds: float = 30) -> None:
     """Return as soon as ``happened()``; fail with ``what`` after ``seconds``.
 
-    It is called in a thread: the sandbox shares the test's event loop, and must not be held up.
+    ``happened`` runs in a thread, because it must not block the sandbox on the test's event loop.
     """
     clock = SystemClock()
     until = clock.monotonic() + seconds
@@ -38,7 +65,7 @@ async def eventually(what: str, happened: Callable[[], bool], *, seconds: float 
 
 
 class Application:
-    """What a backend does: three statements in plain SQL, and its own reading of the ledger."""
+    """A backend: three statements in plain SQL, and queries of the ledger."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -68,14 +95,14 @@ class Application:
         return connection
 
     async def start(self, sandbox: Sandbox, room: str) -> str:
-        """Start a task at the vendor, and write it down as the README says."""
+        """Start a task at the vendor and insert it as the README says."""
         task_id = str(sandbox.perform(Start(room=room))["task_id"])
         statement = "INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)"
         await asyncio.to_thread(self.execute, statement, task_id, room)
         return task_id
 
     async def abandon(self, sandbox: Sandbox, rooms: Sequence[str]) -> list[str]:
-        """Start a task in each room; people come, and go, as the application sees it."""
+        """Start a task in each room; the application sees people join and leave."""
         started = []
         for room in rooms:
             started.append(await self.start(sandbox, room))
@@ -97,17 +124,15 @@ class Application:
 
 
 class DaemonProcess:
-    """``zego-watchdog run`` as a process of its own; its log goes to a file."""
+    """A process of ``zego-watchdog run`` that logs to a file."""
 
     def __init__(self, folder: Path, url: str, sandbox: Sandbox, **sections: Mapping[str, object]) -> None:
         self.folder = folder
-        secret = folder / "server_secret"
-        secret.write_text(SECRET)
-        secret.chmod(0o600)
+        secret = secret_file(folder / "server_secret")
         config = {
             "database": {"url": url, "statement_timeout_seconds": 1},
             "zego": {
-                "apps": [{"app_id": APP_ID, "server_secret_file": str(secret)}],
+                "apps": [{"app_id": APP_ID, "server_secret_file": secret}],
                 "asr_url": sandbox.url,
                 "rtc_url": sandbox.url,
             },
@@ -119,7 +144,7 @@ class DaemonProcess:
                 "confirm_seconds": 0.5,
             }
             | dict(sections.get("policy", {})),
-            # Unless a test says otherwise, it is about what the application's own hints lead to.
+            # Most tests are about the application's hints, so polling is off.
             "schedule": {"poll_seconds": 0.5, "occupancy_poll_seconds": 0} | dict(sections.get("schedule", {})),
             "guard": dict(sections.get("guard", {})),
             "stop": {"requests_per_second": 50, "occupancy_requests_per_second": 50} | dict(sections.get("stop", {})),
@@ -130,15 +155,14 @@ class DaemonProcess:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, *options: str, seconds: float = 30) -> None:
-        """Return when it says that it has started, within ``seconds``; ``options`` are those of ``run``."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
+        """Return when its log says that it has started; ``options`` are those of ``run``."""
         before = len(self.events("started"))
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "watchdog", "--config", str(self.config), "run", *options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=log,
-                env=environment | {"NO_PROXY": "127.0.0.1"},
+                env=environment(),
             )
         await eventually(
             f"the daemon has started: {self.log.read_text()}",

@@ -1,8 +1,7 @@
-"""Databases whose time is turned by hand, with no hook in the code under test.
+"""Databases whose time a test sets, with no hook in the code under test.
 
-SQLite takes a function of the same name as a built-in one, and PostgreSQL looks functions up along the search path: on
-both it is the word for "now" that means something else, whoever says it. The product, the triggers and the pretended
-application all live in the same virtual time::
+SQLite lets a function replace a built-in one, and PostgreSQL looks functions up along the search path. On both, "now"
+is the test's time: for the product, for the triggers and for the fake application::
 
     def test_something(world: World) -> None:
         world.app.start("task", "room")
@@ -11,14 +10,12 @@ application all live in the same virtual time::
         assert world.task("task")["empty_since"] == world.now - timedelta(seconds=45)
 """
 
-import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -26,6 +23,8 @@ import pytest
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
+from simulation.virtual import START, SqliteTime
+from tests.support.clock import SettableClock
 from watchdog.store import schema
 from watchdog.store.attempts import Ledger
 from watchdog.store.engine import open_engine, reading
@@ -33,79 +32,16 @@ from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.tables import attempts, metadata, tasks
 from watchdog.store.tasks import Tasks
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class FakeClock:
-    """A Clock that stands still until ``advance``; whoever sleeps moves it.
-
-    ``host_is_off_by`` makes the host's wall clock wrong by that many seconds; the databases' time stays right.
-    """
-
-    def __init__(self, start: datetime = START) -> None:
-        self._start = start
-        self._elapsed = timedelta()
-        self._followers: list[Callable[[datetime], None]] = []
-        self.host_is_off_by = 0.0
-
-    @property
-    def now(self) -> datetime:
-        """The databases' time."""
-        return self._start + self._elapsed
-
-    def time(self) -> float:
-        return self.now.timestamp() + self.host_is_off_by
-
-    def monotonic(self) -> float:
-        return self._elapsed.total_seconds()
-
-    async def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-        await asyncio.sleep(0)  # noqa: TID251 - no time, but as with the real thing others have their turn
-
-    def advance(self, seconds: float) -> None:
-        self._elapsed += timedelta(seconds=seconds)
-        for follow in self._followers:
-            follow(self.now)
-
-    def followed_by(self, follow: Callable[[datetime], None]) -> None:
-        """Call ``follow`` with the present and every later moment."""
-        self._followers.append(follow)
-        follow(self.now)
-
-
-class SqliteTime:
-    """SQLite's ``strftime`` as of a FakeClock."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-        self._real = sqlite3.connect(":memory:", check_same_thread=False)
-        self._lock = Lock()
-
-    def govern(self, connection: sqlite3.Connection) -> None:
-        """Have ``connection`` take its time from the clock."""
-        connection.create_function("strftime", -1, self._strftime)
-
-    def close(self) -> None:
-        self._real.close()
-
-    def _strftime(self, *arguments: Any) -> Any:
-        now = self._clock.now.strftime("%Y-%m-%d %H:%M:%S.%f")
-        virtual = [now if argument == "now" else argument for argument in arguments]
-        with self._lock:
-            marks = ", ".join("?" * len(virtual))
-            return self._real.execute(f"SELECT strftime({marks})", virtual).fetchone()[0]
-
 
 class PostgresqlTime:
-    """A PostgreSQL database's time as of a FakeClock, for every connection made after ``install``."""
+    """A PostgreSQL database's time on a SettableClock, for every connection made after ``install``."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
 
     @staticmethod
     def install(url: str) -> None:
-        """Put the database at ``url`` under virtual time for good; it begins at START."""
+        """Put the database at ``url`` permanently under virtual time, which starts at START."""
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("CREATE SCHEMA time_travel")
             connection.execute("CREATE TABLE time_travel.clock (moment timestamptz NOT NULL)")
@@ -125,7 +61,7 @@ class PostgresqlTime:
         self._connection.execute("UPDATE time_travel.clock SET moment = %s", [moment])
 
     def clear(self) -> None:
-        """Cut off whoever is still connected, and empty the product's tables."""
+        """Close all other connections and empty the product's tables."""
         self._connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -146,14 +82,14 @@ class Connection(Protocol):
 
 
 class Application:
-    """The backend whose tasks are watched, as small as it may be: the driver alone, and design §3's statements."""
+    """The smallest backend whose tasks are watched: a driver and design §3's statements."""
 
     def __init__(self, connection: Connection, mark: str) -> None:
         self._connection = connection
         self._mark = mark
 
     def start(self, task_id: str, room_id: str = "room", /, **columns: Any) -> None:
-        """Put a task into the table, as after StartRealtimeASRTask."""
+        """Insert a task, as after StartRealtimeASRTask."""
         names = ("task_id", "room_id", *columns)
         self.execute(
             f"INSERT INTO zego_tasks ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
@@ -163,7 +99,7 @@ class Application:
         )
 
     def people(self, room_id: str, number: int | None, /, **columns: Any) -> int:
-        """Say how many people are in a room; return how many rows were changed."""
+        """Write the number of people in a room; return how many rows were changed."""
         more = "".join(f", {name} = ?" for name in columns)
         return self.execute(
             f"UPDATE zego_tasks SET user_count = ?{more} WHERE room_id = ? AND status = 'active'",
@@ -173,7 +109,7 @@ class Application:
         )
 
     def release(self, task_id: str) -> int:
-        """Take a task back, as after its own StopRealtimeASRTask."""
+        """Release a task, as after the application's own StopRealtimeASRTask."""
         return self.execute("UPDATE zego_tasks SET status = 'released' WHERE task_id = ?", task_id)
 
     def change(self, task_id: str, /, **columns: Any) -> int:
@@ -211,10 +147,13 @@ class Stores(NamedTuple):
 
 
 class World:
-    """One database with the product's schema, everything in it in virtual time."""
+    """One database with the product's schema, in virtual time."""
 
     def __init__(
-        self, clock: FakeClock, connect_engine: Callable[[], sa.Engine], connect_application: Callable[[], Application]
+        self,
+        clock: SettableClock,
+        connect_engine: Callable[[], sa.Engine],
+        connect_application: Callable[[], Application],
     ) -> None:
         self._connect_engine = connect_engine
         self._connect_application = connect_application
@@ -300,7 +239,7 @@ def sqlite_world(sqlite_template: Path, tmp_path: Path) -> Iterator[World]:
     """A World on SQLite."""
     file = tmp_path / "world.db"
     shutil.copy(sqlite_template, file)
-    clock = FakeClock()
+    clock = SettableClock()
     with closing(SqliteTime(clock)) as time:
 
         def connect_application() -> Application:
@@ -329,7 +268,7 @@ def sqlite_world(sqlite_template: Path, tmp_path: Path) -> Iterator[World]:
 def postgresql_world(postgresql_in_virtual_time: str) -> Iterator[World]:
     """A World on PostgreSQL."""
     url = postgresql_in_virtual_time
-    clock = FakeClock()
+    clock = SettableClock()
     with closing(PostgresqlTime(url)) as time:
         time.clear()
         clock.followed_by(time.set)

@@ -197,7 +197,7 @@ class Machine:
         return (self._folder / "console.log").read_text(errors="replace")
 
     def power_off(self) -> None:
-        """Shut down in good order."""
+        """Shut down cleanly."""
         assert self._leader is not None
         assert self._nspawn is not None
         # What `machinectl poweroff` sends: SIGRTMIN+4.

@@ -1,8 +1,9 @@
-"""The Debian package through its life: in, up, not down, out, and no trace. One machine, in this order."""
+"""The Debian package: install, upgrade, refused downgrade, remove, purge. One machine, in this order."""
 
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,28 +26,45 @@ NEWER = "99.0.0"
 NEWER_SCHEMA = f"{int(SCHEMA_VERSION) + 1:04}"
 
 
+def repacked(package: Path, folder: Path, version: str, change: Callable[[Path], None]) -> Path:
+    """Return the same package as another version, after ``change`` to its unpacked tree."""
+    tree = folder / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    replace(tree / "DEBIAN/control", f"Version: {__version__}", f"Version: {version}")
+    replace(tree / "DEBIAN/preinst", __version__, version)
+    change(tree)
+    made = folder / f"{version}.deb"
+    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, made], check=True)
+    return made
+
+
 @pytest.fixture(scope="module")
 def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a package of a later version, whose schema is later too."""
-    folder = tmp_path_factory.mktemp("newer")
-    tree = folder / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    return repacked(package, tmp_path_factory.mktemp("newer"), NEWER, make_newer)
+
+
+def make_newer(tree: Path) -> None:
     (library,) = (tree / "opt/zego-watchdog/lib").glob("python3.*/site-packages")
-    tables = library / "watchdog/store/tables.py"
-    replace(tables, f'SCHEMA_VERSION = "{SCHEMA_VERSION}"', f'SCHEMA_VERSION = "{NEWER_SCHEMA}"')
+    replace(library / "watchdog/__init__.py", f'"{SCHEMA_VERSION}"', f'"{NEWER_SCHEMA}"')
     replace(library / "watchdog/__init__.py", f'"{__version__}"', f'"{NEWER}"')
     (library / f"watchdog/migrations/versions/{NEWER_SCHEMA}_newer.py").write_text(
         f'revision = "{NEWER_SCHEMA}"\ndown_revision = "{SCHEMA_VERSION}"\n\n\ndef upgrade() -> None:\n    pass\n'
     )
     for compiled in (library / "watchdog/__pycache__").glob("*.pyc"):
-        # These would win over the sources.
+        # Python would prefer these to the sources.
         compiled.unlink()
-    replace(tree / "DEBIAN/control", f"Version: {__version__}", f"Version: {NEWER}")
-    replace(tree / "DEBIAN/preinst", __version__, NEWER)
     replace(tree / "DEBIAN/preinst", SCHEMA_VERSION, NEWER_SCHEMA)
-    made = folder / "newer.deb"
-    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, made], check=True)
-    return made
+
+
+@pytest.fixture(scope="module")
+def older(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a package of an earlier version that asks for the schema as those did, and whose schema is the same."""
+
+    def change(tree: Path) -> None:
+        replace(tree / "DEBIAN/preinst", "from watchdog import", "from watchdog.tables import")
+
+    return repacked(package, tmp_path_factory.mktemp("older"), "0.0.1", change)
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -74,7 +92,7 @@ def test_installed_it_runs_and_harms_nobody(machine: Machine, package: Path, bef
     install(machine, package)
     until("it runs", lambda: machine.property(UNIT, "ActiveState") == "active")
     assert machine.property(UNIT, "UnitFileState") == "enabled"
-    # A port is opened for those who ask for one.
+    # No port is opened unless it is enabled.
     assert machine.property("zego-watchdog.socket", "ActiveState") == "inactive"
     assert '"mode": "observe"' in machine.run("zego-watchdog", "status", "--json").stdout
     assert machine.run("stat", "--format=%a", "/etc/zego-watchdog/secrets").stdout.strip() == "700"
@@ -98,6 +116,12 @@ def test_using_it_leaves_no_files_in_the_package(machine: Machine) -> None:
     machine.run("zego-watchdog", "check", "--offline", check=False)
     listed = set(machine.run("dpkg", "--listfiles", "zego-watchdog").stdout.splitlines())
     assert {path for path in files(machine) if path.startswith("/opt/zego-watchdog")} <= listed
+
+
+def test_an_older_package_with_the_same_schema_may_come_back(machine: Machine, package: Path, older: Path) -> None:
+    for installed in (older, package):
+        install(machine, installed)
+        until("it runs", lambda: machine.property(UNIT, "ActiveState") == "active")
 
 
 def test_an_upgrade_restarts_it_migrates_and_keeps_everything(machine: Machine, vendor: Vendor, newer: Path) -> None:
@@ -128,7 +152,7 @@ def test_a_downgrade_is_refused_before_anything_has_changed(machine: Machine, pa
 
 
 def test_an_older_program_refuses_the_newer_database(machine: Machine, package: Path) -> None:
-    """Whoever insists on the downgrade gets an older program, and that leaves the database alone."""
+    """A downgrade can be forced; the older program then leaves the database alone."""
     shutil.copy(package, machine.path("/package.deb"))
     command = ("dpkg", "--force-unsafe-io", "--install", "/package.deb")
     machine.run(*command, check=False, ZEGO_WATCHDOG_DOWNGRADE="yes")

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, no secret shows: they are planted, everything is made to fail, and then they are looked for."""
+"""No secret shows up: secrets are planted, everything is made to fail, and then they are searched for."""
 
 import base64
 import json

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stopping_bench import bench
+from tests.support.bench import bench
 from tests.support.time_travel import World
 from watchdog.errors import DatabaseUnavailable
 from watchdog.services import callbacks as webhook
 
 EXODUS = """
 import asyncio, gc, json, os, resource, sqlite3, sys, threading
-import httpx2, sqlalchemy as sa
+import httpx2 as httpx, sqlalchemy as sa
 from watchdog.store import schema
 from watchdog.wiring.parts import Parts
 from watchdog.clock import SystemClock
@@ -46,7 +46,7 @@ def vendor(request):
     if params["Action"] == "DescribeUserNum":
         rooms = params.get_list("RoomId[]")
         data = {"UserCountList": [{"RoomId": room, "UserCount": 0, "AdminUserCount": 0} for room in rooms]}
-    return httpx2.Response(200, json={"Code": 0, "Message": "Success", "RequestId": "1", "Data": data})
+    return httpx.Response(200, json={"Code": 0, "Message": "Success", "RequestId": "1", "Data": data})
 
 
 def resident():
@@ -63,7 +63,7 @@ async def main():
     engine = open_engine(url)
     sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     parts = Parts(
-        config, SystemClock(), engine, Tasks(engine, "").now(), transport=httpx2.MockTransport(vendor)
+        config, SystemClock(), engine, Tasks(engine, "").now(), transport=httpx.MockTransport(vendor)
     )
     await parts.sweeper.run_once()
     gc.collect()

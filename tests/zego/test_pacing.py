@@ -5,25 +5,17 @@ from itertools import pairwise
 
 import pytest
 
-from tests.support.virtual_loop import LoopClock, VirtualLoop, run_virtual
+from simulation.virtual import VirtualClock, VirtualLoop, loop_seconds, run_virtual
 from watchdog.zego.pacing import Pace
 
 APP, OTHER_APP = 1, 2
 
 
+now, wait = loop_seconds, VirtualClock().sleep
+
+
 def paced(rate: float) -> Pace[int]:
-    return Pace[int](rate, clock=LoopClock())
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def wait(seconds: float) -> None:
-    """Let virtual time pass."""
-    waiting = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(seconds, waiting.set_result, None)
-    await waiting
+    return Pace[int](rate, clock=VirtualClock())
 
 
 async def departures(pace: Pace[int], count: int, app_id: int = APP) -> list[float]:

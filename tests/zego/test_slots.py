@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 import sqlalchemy as sa
 
+from simulation.virtual import VirtualClock, run_virtual
 from tests.support.time_travel import World
-from tests.support.virtual_loop import LoopClock, run_virtual
 from watchdog.errors import DatabaseUnavailable
 from watchdog.store.engine import writing
 from watchdog.store.pace import FARTHEST_SECONDS, PaceStore
@@ -25,7 +25,7 @@ class Book:
     """A schedule as ``pace_store`` keeps it, a round trip away."""
 
     def __init__(self, round_trip_seconds: float = 0.004) -> None:
-        self._clock = LoopClock()
+        self._clock = VirtualClock()
         self._round_trip_seconds = round_trip_seconds
         self._next: dict[int, float] = {}
         self.trips = 0
@@ -58,7 +58,7 @@ async def departures(pace: Pace[int], count: int, app_id: int = APP) -> list[flo
 
 async def longest_wait(pace: Pace[int], pauses: Iterable[float]) -> float:
     """Of those who come one by one, each after the next of the ``pauses``, all in seconds."""
-    clock, longest = LoopClock(), 0.0
+    clock, longest = VirtualClock(), 0.0
     for pause in pauses:
         await clock.sleep(pause)
         began = clock.monotonic()
@@ -87,7 +87,7 @@ def test_alone_the_whole_pace_is_used(rate: float, round_trip_seconds: float) ->
 @pytest.mark.parametrize("rate", [50, 500])
 def test_alone_nobody_waits_for_the_database(rate: float) -> None:
     async def scenario() -> None:
-        book, clock = Book(round_trip_seconds=0.03), LoopClock()
+        book, clock = Book(round_trip_seconds=0.03), VirtualClock()
         pace = book.pace(rate)
         await pace.depart(APP)
         assert await longest_wait(pace, ((1 + number % 3) / rate for number in range(int(2 * rate)))) < 0.001
@@ -133,7 +133,7 @@ def test_what_the_others_do_not_need_is_not_lost() -> None:
 def test_a_newcomer_of_whom_nobody_knows_yet_breaks_nothing() -> None:
     async def scenario() -> None:
         book = Book()
-        clock = LoopClock()
+        clock = VirtualClock()
 
         async def newcomer(after: float) -> list[float]:
             await clock.sleep(after)
@@ -150,7 +150,7 @@ def test_a_daemon_that_dies_takes_little_with_it(daemons: int, lost_seconds: flo
     async def scenario() -> None:
         book = Book()
         dying = asyncio.ensure_future(departures(book.pace(10, daemons=daemons), 50))
-        await LoopClock().sleep(1)
+        await VirtualClock().sleep(1)
         dying.cancel()
         times = await departures(book.pace(10), 10)
         assert times[-1] - 1 - 9 / 9.8 < lost_seconds
@@ -163,7 +163,7 @@ def test_while_the_database_is_away_nobody_leaves_and_afterwards_everybody_does(
         book = Book()
         book.is_away = True
         waiting = asyncio.ensure_future(departures(book.pace(10), 5))
-        await LoopClock().sleep(10)
+        await VirtualClock().sleep(10)
         assert not waiting.done()
         assert book.trips <= 21
         book.is_away = False
@@ -177,7 +177,7 @@ def test_any_other_failure_reaches_those_who_wait() -> None:
         async def broken(app_id: int, seconds: float, catch_up_seconds: float) -> float:
             return seconds / (app_id - APP) + catch_up_seconds
 
-        pace = Pace(10, schedule=broken, clock=LoopClock())
+        pace = Pace(10, schedule=broken, clock=VirtualClock())
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 await pace.depart(APP)
@@ -190,7 +190,7 @@ def test_cancelled_waiters_take_no_slot() -> None:
         pace = Book().pace(10)
         waiters = [asyncio.ensure_future(pace.depart(APP)) for _ in range(50)]
         kept = asyncio.ensure_future(departures(pace, 5))
-        await LoopClock().sleep(0.25)
+        await VirtualClock().sleep(0.25)
         for waiter in waiters:
             waiter.cancel()
         times = await kept
@@ -203,7 +203,7 @@ def test_a_slot_that_was_missed_is_lost_rather_than_used_late() -> None:
     """A daemon that freezes with slots in hand would otherwise send them all at once when it is woken."""
 
     async def scenario() -> None:
-        class Freezing(LoopClock):
+        class Freezing(VirtualClock):
             frozen = 0.0
 
             async def sleep(self, seconds: float) -> None:
@@ -231,7 +231,7 @@ def test_a_span_whose_time_is_over_has_no_slots(daemons: int) -> None:
         for _ in range(5):
             for found in await asyncio.gather(*(departures(pace, 40) for pace in paces)):
                 times += found
-            await LoopClock().sleep(3)
+            await VirtualClock().sleep(3)
         assert most_within_a_second(sorted(times)) <= 100
 
     run_virtual(scenario())

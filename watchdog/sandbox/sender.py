@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import Any, Final
 
-import httpx2
+import httpx2 as httpx
 
 from watchdog.clock import Clock
 from watchdog.sandbox.outbox import Delivery, Outbox
@@ -13,7 +13,7 @@ TIMEOUT_SECONDS: Final = 5.0
 """For a whole exchange. The vendor does not document its own time-out."""
 _READ_BYTES: Final = 1 << 16
 # Shorter than the keep-alive of servers: a callback on a connection that just closed would count as failed.
-_LIMITS: Final = httpx2.Limits(max_connections=None, keepalive_expiry=2.0)
+_LIMITS: Final = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
 
 
 class Sender:
@@ -39,7 +39,7 @@ class Sender:
             await self._woken.wait()
             self._woken.clear()
         async with (
-            httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, limits=_LIMITS, trust_env=False) as http,
+            httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=_LIMITS, trust_env=False) as http,
             asyncio.TaskGroup() as sending,
         ):
             while True:
@@ -61,11 +61,11 @@ class Sender:
             for wait in waits:
                 wait.cancel()
 
-    async def _send(self, http: httpx2.AsyncClient, url: str, delivery: Delivery) -> None:
+    async def _send(self, http: httpx.AsyncClient, url: str, delivery: Delivery) -> None:
         status = None
         headers = {"Content-Type": delivery.letter.content_type}
         # Every error of the receiver or the address is a failed attempt.
-        with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError):
+        with contextlib.suppress(httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError):
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 async with http.stream("POST", url, content=delivery.letter.body, headers=headers) as reply:
                     size = 0

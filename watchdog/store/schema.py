@@ -28,9 +28,9 @@ def require(engine: sa.Engine) -> None:
     if found is None:
         advice = "the tables of zego-watchdog do not exist; create them with: zego-watchdog migrate"
     elif found < SCHEMA_VERSION:
-        advice = f"schema version {found} is older than {SCHEMA_VERSION}, this program's; run: zego-watchdog migrate"
+        advice = f"schema version {found} is older than this program's {SCHEMA_VERSION}; run: zego-watchdog migrate"
     else:
-        advice = f"schema version {found} is newer than {SCHEMA_VERSION}, this program's; install a newer zego-watchdog"
+        advice = f"schema version {found} is newer than this program's {SCHEMA_VERSION}; install a newer zego-watchdog"
     raise SchemaMismatch(f"{place(engine)}: {advice}")
 
 

@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 
-import httpx2
+import httpx2 as httpx
 
 from watchdog import __version__
 from watchdog.clock import Clock
@@ -59,7 +59,7 @@ def silence_seconds(config: Config) -> float:
 def zego_client(
     config: Config,
     clock: Clock,
-    transport: httpx2.AsyncBaseTransport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
     observer: Observer | None = None,
 ) -> ZegoClient:
     return ZegoClient(

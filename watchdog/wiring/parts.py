@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import httpx2
+import httpx2 as httpx
 import sqlalchemy as sa
 
 from watchdog.clock import Clock
@@ -70,7 +70,7 @@ class Parts:
         *,
         watching_since: datetime | None = None,
         on_progress: Callable[[], None] = lambda: None,
-        transport: httpx2.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.config = config

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from simulation.virtual import START
 from tests.support.store_steps import tried
-from tests.support.time_travel import START, World
+from tests.support.time_travel import World
 from watchdog.core.model import Outcome
 from watchdog.store.reports.history import history
 

@@ -1,4 +1,4 @@
-"""Sweeper and stopper over a database in virtual time; the vendor is a handler at the HTTP seam."""
+"""The daemon's parts without its scheduler, on a database in virtual time; the vendor is a handler at the HTTP seam."""
 
 import asyncio
 import json
@@ -6,26 +6,33 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 
 from tests.support.time_travel import World
 from watchdog.config.settings import Config
 from watchdog.daemon.metrics import PREFIX, Metrics
 from watchdog.observer import Observer
+from watchdog.services.poller import Polled
 from watchdog.wiring.parts import Parts
 
 SECRET = "planted-server-secret"
 
 
 class Vendor:
-    """What the vendor answers: people per room, a queue of replies to Stop, and things that happen meanwhile."""
+    """Answers from its rooms, or with a queued reply; ``before_stop`` and ``before_count`` happen meanwhile.
+
+    A room has so many ``people`` and ``admins``, and the ``users`` that are listed by id. ``refusal`` is what every
+    question about counts gets.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.people: dict[str, int] = {}
         self.admins: dict[str, int] = {}
-        self.stop_replies: list[httpx2.Response | Exception] = []
-        self.count_replies: list[httpx2.Response | Exception] = []
+        self.users: dict[str, list[str]] = {}
+        self.refusal: httpx.Response | None = None
+        self.stop_replies: list[httpx.Response | Exception] = []
+        self.count_replies: list[httpx.Response | Exception] = []
         self.before_stop: Callable[[], object] = lambda: None
         self.before_count: Callable[[], object] = lambda: None
         self.stops: list[str] = []
@@ -35,14 +42,19 @@ class Vendor:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
         parameters = request.url.params
         self.timestamps.append(int(parameters["Timestamp"]))
         if parameters["Action"] == "DescribeUserNum":
             rooms = parameters.get_list("RoomId[]")
             self.asked.append(rooms)
             self.before_count()
-            return answer(self.count_replies, reply(0, Data={"UserCountList": [self.count(room) for room in rooms]}))
+            counts = reply(0, Data={"UserCountList": [self.count(room) for room in rooms]})
+            return self.refusal or answer(self.count_replies, counts)
+        if parameters["Action"] == "DescribeUserList":
+            users = self.users.get(parameters["RoomId"], ())
+            listed = [{"UserId": user, "UserName": "", "UserRole": 2} for user in users]
+            return reply(0, Data={"Marker": "", "UserList": listed})
         self.stops.append(json.loads(request.content)["TaskId"])
         self.before_stop()
         self.reached.set()
@@ -51,15 +63,16 @@ class Vendor:
 
     def count(self, room: str) -> dict[str, Any]:
         admins = self.admins.get(room, 0)
-        return {"RoomId": room, "UserCount": self.people.get(room, 0) + admins, "AdminUserCount": admins}
+        people = self.people.get(room, 0) + len(self.users.get(room, ()))
+        return {"RoomId": room, "UserCount": people + admins, "AdminUserCount": admins}
 
 
-def reply(code: object, status: int = 200, **fields: Any) -> httpx2.Response:
+def reply(code: object, status: int = 200, **fields: Any) -> httpx.Response:
     body = {"Code": code, "Message": "…", "RequestId": "r"} | fields
-    return httpx2.Response(status, json=body)
+    return httpx.Response(status, json=body)
 
 
-def answer(queue: list[httpx2.Response | Exception], default: httpx2.Response) -> httpx2.Response:
+def answer(queue: list[httpx.Response | Exception], default: httpx.Response) -> httpx.Response:
     if not queue:
         return default
     head = queue.pop(0)
@@ -69,7 +82,7 @@ def answer(queue: list[httpx2.Response | Exception], default: httpx2.Response) -
 
 
 class Bench:
-    """A daemon's parts without its scheduler."""
+    """The parts, their world and their vendor."""
 
     def __init__(self, parts: Parts, world: World, vendor: Vendor) -> None:
         self.parts = parts
@@ -81,6 +94,11 @@ class Bench:
         while (await self.parts.sweeper.run_once()).claimed:
             await self.parts.stopper.drain()
 
+    async def poll(self) -> Polled:
+        assert self.parts.poller is not None
+        self.parts.storage.clock.synchronise(self.world.now)
+        return await self.parts.poller.run_once()
+
     async def after(self, seconds: float) -> None:
         self.world.advance(seconds)
         await self.sweep()
@@ -89,30 +107,35 @@ class Bench:
         return [row["outcome"] for row in self.world.attempts(task)]
 
 
+def configured(**sections: dict[str, Any]) -> Config:
+    apps = [{"app_id": app_id, "server_secret": SECRET} for app_id in (1, 2)]
+    defaults: dict[str, dict[str, Any]] = {
+        # Never opened, as the engine is the world's own; it only says that there is no folder for a journal.
+        "database": {"url": "postgresql://nobody@nowhere/none"},
+        "zego": {"apps": apps},
+        "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0},
+    }
+    values = {name: defaults.get(name, {}) | sections.get(name, {}) for name in defaults | sections}
+    return Config.model_validate(values)
+
+
 @asynccontextmanager
 async def bench(
     world: World,
     observer: Observer | None = None,
     on_progress: Callable[[], None] = lambda: None,
+    *,
+    config: Config | None = None,
     **sections: dict[str, Any],
 ) -> AsyncIterator[Bench]:
-    config = Config.model_validate(
-        {
-            # The engine is the world's own. Of this address nothing is taken but that it has no folder for a journal.
-            "database": {"url": "postgresql://nobody@nowhere/none"},
-            "zego": {"apps": [{"app_id": 1, "server_secret": SECRET}, {"app_id": 2, "server_secret": SECRET}]},
-            "policy": sections.get("policy", {}),
-            "guard": sections.get("guard", {}),
-            "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0} | sections.get("stop", {}),
-        }
-    )
+    """Build the parts for two AppIds and these ``sections`` of the configuration, or for another ``config``."""
     vendor = Vendor(world)
     parts = Parts(
-        config,
+        config or configured(**sections),
         world.clock,
         world.engine,
         world.tasks.now(),
-        transport=httpx2.MockTransport(vendor),
+        transport=httpx.MockTransport(vendor),
         observer=observer,
         on_progress=on_progress,
     )
@@ -124,12 +147,12 @@ async def bench(
 
 
 async def empty_room(bench: Bench, task: str = "t", room: str = "room", **columns: Any) -> None:
-    """A room that was occupied, is now empty, and whose task is planned: due in 45 s, ended by ZEGO in 150 s."""
+    """Empty an occupied room and plan its task: due in 45 s, ended by ZEGO in 150 s."""
     bench.world.app.start(task, room, user_count=2, **columns)
     bench.world.app.people(room, 0)
     await bench.sweep()
 
 
 def value(metrics: Metrics, name: str, /, **labels: str) -> float | None:
-    """Return what a metric with these labels says; None where it is absent."""
+    """Return a metric's value for these labels, or None if it is absent."""
     return metrics.registry.get_sample_value(PREFIX + name, labels)
