@@ -1,5 +1,6 @@
 """Calls in worker threads: what they raise, and what is counted."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 
@@ -44,3 +45,38 @@ async def test_a_call_is_completed_though_its_caller_is_cancelled(world: World, 
     while threads.pending:
         await begun()
     assert threads.answered_at == world.clock.monotonic()
+
+
+async def test_a_call_in_the_background_begins_only_when_nothing_else_would_wait_for_it(world: World) -> None:
+    """On SQLite there is one thread: calls on the way of a stop are never behind more than one other call."""
+    threads, gate, order = DatabaseThreads(world.engine, world.clock), threading.Event(), list[str]()
+
+    def note(name: str) -> None:
+        gate.wait(10)
+        order.append(name)
+
+    number = 1 if world.engine.dialect.name == "sqlite" else world.engine.pool.size()  # type: ignore[attr-defined] # QueuePool's
+    background = await begun(*(threads.background.call(note, "background") for _ in range(10)))
+    assert threads.pending == max(1, number - 2)
+    stops = await begun(*(threads.call(note, "stop") for _ in range(6)))
+    gate.set()
+    await asyncio.gather(*background, *stops)
+    # Those that had begun, then all stops (a thread or two may be quicker than the other), then the rest.
+    began_first = max(1, number - 2)
+    assert order[began_first + 6 :] == ["background"] * (10 - began_first) or number > 1
+    assert order.index("stop") <= began_first
+    assert max(place for place, name in enumerate(order) if name == "stop") <= began_first + 5 + number
+    threads.close()
+
+
+async def test_a_cancelled_call_in_the_background_is_not_begun(world: World) -> None:
+    threads, gate = DatabaseThreads(world.engine, world.clock), threading.Event()
+    calls = [threads.background.call(gate.wait, 10) for _ in range(10)]
+    running = await begun(*calls)
+    for one in running:
+        one.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    gate.set()
+    assert await threads.background.call(threading.get_ident)
+    assert threads.pending == 0
+    threads.close()

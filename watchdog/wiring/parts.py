@@ -85,7 +85,7 @@ class Parts:
         self.blocks = AppBlocks(config.stop.blocked_retry_seconds, clock)
         self.guard = StopGuard(limits(config), self.storage.clock, clock)
         self.feed = HintFeed(
-            self.storage.polling,
+            self.storage.feed,
             clock,
             silence_seconds=silence_seconds(config),
             trusted_since=watching_since or now,

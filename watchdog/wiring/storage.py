@@ -19,7 +19,7 @@ from watchdog.store.tasks import Tasks
 
 
 class Storage:
-    """One database, and its calls by subject, on one set of threads."""
+    """One database, and its calls by subject."""
 
     def __init__(
         self,
@@ -38,11 +38,14 @@ class Storage:
         self.answers = Answers(self.ledger, clock, journal)
         self.tasks = calls.AsyncTasks(threads, Tasks(engine, instance))
         self.heartbeats = calls.AsyncHeartbeats(threads, Heartbeats(engine))
-        self.callbacks = calls.AsyncCallbacks(threads, CallbackStore(engine, instance, default_app))
-        self.polling = calls.AsyncPolling(threads, PollStore(engine))
         self.pace = calls.AsyncPace(threads, PaceStore(engine))
-        self.retention = calls.AsyncRetention(threads, RetentionStore(engine))
-        self.figures = calls.AsyncFigures(threads, FigureStore(engine, instance))
+        self.feed = calls.AsyncPolling(threads, PollStore(engine))
+        # What follows gets what the stops leave.
+        background = threads.background
+        self.callbacks = calls.AsyncCallbacks(background, CallbackStore(engine, instance, default_app))
+        self.polling = calls.AsyncPolling(background, PollStore(engine))
+        self.retention = calls.AsyncRetention(background, RetentionStore(engine))
+        self.figures = calls.AsyncFigures(background, FigureStore(engine, instance))
 
     def close(self) -> None:
         """Journal the answers that wait, then wait for the running calls; blocks."""

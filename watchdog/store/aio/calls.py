@@ -1,6 +1,6 @@
 """The calls of the store as coroutines, one class for each table or subject.
 
-``await tasks.peek()`` runs ``Tasks.peek`` in one of the DatabaseThreads that the object was built with. Each method has
+``await tasks.peek()`` runs ``Tasks.peek`` in the threads that the object was built with. Each method has
 the parameters, the result and the errors of the store's method of the same name.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.aio.threads import Threads
 from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import CallbackStore
 from watchdog.store.figures import FigureStore
@@ -26,7 +26,7 @@ R = TypeVar("R")
 class _Calls(Generic[S]):
     """One object of the store, and the threads that its calls run in."""
 
-    def __init__(self, threads: DatabaseThreads, store: S) -> None:
+    def __init__(self, threads: Threads, store: S) -> None:
         self.threads = threads
         self.store = store
 
