@@ -3,15 +3,12 @@
 import asyncio
 import contextlib
 import secrets
-import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from watchdog.clock import Clock, SystemClock
+from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen, url_of
 from watchdog.errors import ConfigError
 from watchdog.sandbox.application import Application
 from watchdog.sandbox.control import Control
@@ -23,35 +20,12 @@ from watchdog.sandbox.vendor import Limits, Vendor
 from watchdog.sandbox.world import Event, World, stream
 
 
-class _Protocol(H11Protocol):
-    """Shows the connection to the application, because some misbehaviours close it. Logs no requests."""
+class _Protocol(QuietProtocol):
+    """Shows the connection to the application, because some misbehaviours close it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
-        # Query strings contain signatures. uvicorn's setting of this name depends on the logging configuration.
-        self.access_log = False
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave signals to the surrounding process."""
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns off Nagle's algorithm (40 ms per reply) only if the protocol is given; create_server gives none.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(2048)
-    except OSError as error:
-        listening.close()
-        raise ConfigError(f"cannot listen on {host} port {port}: {error}; choose another port") from error
-    return listening
 
 
 class Sandbox:
@@ -110,8 +84,7 @@ class Sandbox:
             self.perform(parse_operation("send_callbacks", {"url": callback_url}))
         self._address = host, port
         self._url: str | None = None
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._server: EmbeddedServer | None = None
         self._sending: asyncio.Task[None] | None = None
 
     @property
@@ -135,38 +108,24 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         host, port = self._address
-        listening = _listen(host, port)
-        bound = listening.getsockname()[1]
-        self._url = f"http://[{host}]:{bound}/" if ":" in host else f"http://{host}:{bound}/"
-        config = uvicorn.Config(
-            self._app,
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level="warning",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config)
-        # The socket already listens, so a client that connects before the task runs waits in the backlog.
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        try:
+            listening = listen(host, port, 2048)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host} port {port}: {error}; choose another port") from error
+        self._url = url_of(listening) + "/"
+        self._server = EmbeddedServer(self._app, [listening], protocol=_Protocol, log_level="warning", finish_seconds=1)
         self._sending = asyncio.create_task(self._sender.run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        server, serving, sending = self._server, self._serving, self._sending
-        if server is None or serving is None or sending is None:
+        server, sending = self._server, self._sending
+        if server is None or sending is None:
             return
-        self._url = self._server = self._serving = self._sending = None
+        self._url = self._server = self._sending = None
         self._app.break_off()
-        server.should_exit = True
-        await serving
+        await server.end()
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending
