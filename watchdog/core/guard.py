@@ -16,7 +16,7 @@ Times are seconds of the caller's monotonic clock.
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -55,19 +55,21 @@ class News(StrEnum):
     OPENED = "opened"
 
 
+@dataclass(eq=False)
 class Guard:
-    """One daemon's guard."""
+    """One daemon's guard.
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.active: int | None = None
-        """The number of active tasks; None until they are counted."""
-        self.fraction = 1.0
-        """This daemon's share of the work of all daemons."""
-        self.tripped_at: float | None = None
-        self._asked: OrderedDict[str, float] = OrderedDict()
-        self._held: OrderedDict[str, float] = OrderedDict()
-        self._released_until = -math.inf
+    ``active`` is the number of active tasks, None until they are counted; ``fraction`` is this daemon's share of the
+    work of all daemons.
+    """
+
+    limits: Limits
+    active: int | None = None
+    fraction: float = 1.0
+    tripped_at: float | None = None
+    _asked: OrderedDict[str, float] = field(init=False, default_factory=OrderedDict)
+    _held: OrderedDict[str, float] = field(init=False, default_factory=OrderedDict)
+    _released_until: float = field(init=False, default=-math.inf)
 
     @property
     def allowed(self) -> float:

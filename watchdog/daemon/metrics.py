@@ -6,7 +6,7 @@ Those that come from the database are read by ``services.figures`` from time to 
 
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
@@ -189,20 +189,20 @@ class Page:
     made_at: float
 
 
+@dataclass(eq=False)
 class Exposition:
     """The metrics in the format that a scraper asks for; rendered in the event loop, which takes little time."""
 
-    def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
-        self._registry = registry
-        self._clock = clock
-        self._pages: dict[str, Page] = {}
+    registry: CollectorRegistry
+    clock: Clock
+    _pages: dict[str, Page] = field(init=False, default_factory=dict)
 
     def page(self, accept: str) -> Page:
         """The page for an Accept header, at most ``RENDER_SECONDS`` old: OpenMetrics, or the older text format."""
         # Only two formats: the header's details would be echoed, and each variant kept.
         encode, content_type = choose_encoder(_OPEN_METRICS if _OPEN_METRICS.partition(";")[0] in accept else "")
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         page = self._pages.get(content_type)
         if page is None or now - page.made_at >= RENDER_SECONDS:
-            page = self._pages[content_type] = Page(content_type, encode(self._registry), now)
+            page = self._pages[content_type] = Page(content_type, encode(self.registry), now)
         return page

@@ -8,7 +8,7 @@ Secrets are read with the configuration: a new secret in the same file is a chan
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -101,24 +101,22 @@ def _apps(before: tuple[AppConfig, ...], after: tuple[AppConfig, ...]) -> Iterat
         yield newest.get(app.app_id, app)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Reloader:
     """Applies new configurations to the parts of a running daemon. A configuration that is refused changes nothing."""
 
-    def __init__(
-        self, *, parts: Parts, metrics: Metrics, status: ServiceStatus, on_applied: Callable[[], None]
-    ) -> None:
-        self._parts = parts
-        self._metrics = metrics
-        self._status = status
-        self._on_applied = on_applied
-        self.problem: str | None = None
-        """Why the last configuration was refused; None if it was applied."""
+    parts: Parts
+    metrics: Metrics
+    status: ServiceStatus
+    on_applied: Callable[[], None]
+    problem: str | None = field(init=False, default=None)
+    """Why the last configuration was refused; None if it was applied."""
 
     async def reload(self, load: Callable[[], Config]) -> None:
         """Read a configuration with ``load`` and apply what can be applied. Raises nothing."""
-        self._status.reloading()
+        self.status.reloading()
         try:
-            merged = merge(self._parts.config, await asyncio.to_thread(load))
+            merged = merge(self.parts.config, await asyncio.to_thread(load))
         except ConfigError as error:
             self._refuse(str(error))
         except Exception as error:
@@ -128,21 +126,21 @@ class Reloader:
         else:
             self._apply(merged)
         finally:
-            self._status.reloaded()
+            self.status.reloaded()
 
     def _apply(self, merged: Merged) -> None:
-        self._parts.adopt(merged.config)
+        self.parts.adopt(merged.config)
         logs.set_level(merged.config.log.level)
         self.problem = None
-        self._metrics.reloaded(successful=True)
+        self.metrics.reloaded(successful=True)
         log.info("reloaded", changed=list(merged.applied), mode=merged.config.policy.mode.value)
         if merged.need_restart:
             log.warning("needs_a_restart", keys=list(merged.need_restart), next_step="the old values stay until then")
         for warning in merged.config.warnings:
             log.warning("configuration", warning=warning)
-        self._on_applied()
+        self.on_applied()
 
     def _refuse(self, problem: str) -> None:
         self.problem = problem
-        self._metrics.reloaded(successful=False)
+        self.metrics.reloaded(successful=False)
         log.error("reload_refused", error=problem, next_step="correct it; until then the old configuration stays")

@@ -70,11 +70,16 @@ class Sandbox:
         self._sender = Sender(outbox, clock)
         misbehaviours = Misbehaviours(stream(self.seed, "misbehaviour"))
         self._control = Control(
-            self.app_ids, world=world, outbox=outbox, sender=self._sender, misbehaviours=misbehaviours, clock=clock
+            app_ids=self.app_ids,
+            world=world,
+            outbox=outbox,
+            sender=self._sender,
+            misbehaviours=misbehaviours,
+            clock=clock,
         )
         self._app = Application(
-            Vendor(world, secrets_by_app, Limits() if limits is None else limits),
-            self._control,
+            vendor=Vendor(world, secrets_by_app, Limits() if limits is None else limits),
+            control=self._control,
             misbehaviours=misbehaviours,
             sender=self._sender,
             clock=clock,

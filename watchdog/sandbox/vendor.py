@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Self, assert_never
 from urllib.parse import parse_qs
@@ -180,15 +180,15 @@ class Answer:
     data: Mapping[str, Any] | None = None
 
 
+@dataclass(eq=False, repr=False)
 class Vendor:
     """Answers requests: checks the signature, then the rate, then reads or changes the world."""
 
-    def __init__(self, world: World, secrets: Mapping[int, str], limits: Limits) -> None:
-        self.world = world
-        self.limits = limits
-        self._secrets = dict(secrets)
-        self._per_app = SlidingSecond()
-        self._per_room = SlidingSecond()
+    world: World
+    secrets: Mapping[int, str]
+    limits: Limits
+    _per_app: SlidingSecond = field(init=False, default_factory=SlidingSecond)
+    _per_room: SlidingSecond = field(init=False, default_factory=SlidingSecond)
 
     def answer(self, request: Request, now: float, *, clock_offset_seconds: float = 0.0) -> Answer:
         """Process the request; ``clock_offset_seconds`` is how far the vendor's clock is ahead."""
@@ -242,11 +242,11 @@ class Vendor:
         ):
             if holds:
                 return code
-        if app_id is None or app_id not in self._secrets:
+        if app_id is None or app_id not in self.secrets:
             return Code.NO_SERVER_SECRET
         if abs(now - int(timestamp)) > TIMESTAMP_TOLERANCE_SECONDS:
             return Code.SIGNATURE_EXPIRED
-        expected = sign(app_id, nonce, self._secrets[app_id], int(timestamp))
+        expected = sign(app_id, nonce, self.secrets[app_id], int(timestamp))
         return None if hmac.compare_digest(given.encode(), expected.encode()) else Code.SIGNATURE_WRONG
 
     def _check_rate(self, app_id: int, action: Action, request: Request, now: float) -> Code | None:
