@@ -102,23 +102,20 @@ class Control:
     def _move(
         self, operation: operations.Join | operations.Leave | operations.Crash | operations.Speak, now: float
     ) -> dict[str, Any]:
-        app_id, room, user = self._app(operation.app_id), operation.room, operation.user
-        result: dict[str, Any] | None
+        who = self._app(operation.app_id), operation.room, operation.user
         match operation:
             case operations.Join():
-                result = self.world.join(app_id, room, user, now, operation.role, operation.name).as_fields()
+                return self.world.join(*who, now, operation.role, operation.name).as_fields()
+            case operations.Speak():
+                if (task_ids := self.world.speak(*who, operation.text, now)) is not None:
+                    return {"task_ids": list(task_ids)}
             case operations.Leave() | operations.Crash():
                 go = self.world.leave if isinstance(operation, operations.Leave) else self.world.crash
-                scene = go(app_id, room, user, now)
-                result = None if scene is None else scene.as_fields()
-            case operations.Speak():
-                task_ids = self.world.speak(app_id, room, user, operation.text, now)
-                result = None if task_ids is None else {"task_ids": list(task_ids)}
+                if (scene := go(*who, now)) is not None:
+                    return scene.as_fields()
             case _:
                 assert_never(operation)
-        if result is None:
-            raise ConfigError(f"{type(operation).__name__.lower()}.user: {user} is not in room {room}")
-        return result
+        raise ConfigError(f"{type(operation).__name__.lower()}.user: {operation.user} is not in room {operation.room}")
 
     def _set_up(
         self, operation: Misbehaviour | CallbackBehaviour | operations.Behave | operations.SendCallbacks, now: float

@@ -5,7 +5,7 @@ import contextlib
 import secrets
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from watchdog.clock import Clock, SystemClock
 from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen, url_of
@@ -13,11 +13,11 @@ from watchdog.errors import ConfigError
 from watchdog.sandbox.application import Application
 from watchdog.sandbox.control import Control
 from watchdog.sandbox.misbehaviour import Misbehaviours
-from watchdog.sandbox.operations import Operation, parse_operation
+from watchdog.sandbox.operations import parse_operation
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.sender import Sender
 from watchdog.sandbox.vendor import Limits, Vendor
-from watchdog.sandbox.world import Event, World, stream
+from watchdog.sandbox.world import World, stream
 
 
 class _Protocol(QuietProtocol):
@@ -69,7 +69,7 @@ class Sandbox:
         outbox = Outbox(world, seed=self.seed, secrets=callback_secrets, clock_offset_seconds=clock_offset_seconds)
         self._sender = Sender(outbox, clock)
         misbehaviours = Misbehaviours(stream(self.seed, "misbehaviour"))
-        self._control = Control(
+        control = Control(
             app_ids=self.app_ids,
             world=world,
             outbox=outbox,
@@ -79,12 +79,14 @@ class Sandbox:
         )
         self._app = Application(
             vendor=Vendor(world, secrets_by_app, Limits() if limits is None else limits),
-            control=self._control,
+            control=control,
             misbehaviours=misbehaviours,
             sender=self._sender,
             clock=clock,
             clock_offset_seconds=clock_offset_seconds,
         )
+        # The same operations in Python as over HTTP.
+        self.perform, self.events, self.state = control.perform, control.events, control.state
         if callback_url is not None:
             self.perform(parse_operation("send_callbacks", {"url": callback_url}))
         self._address = host, port
@@ -98,18 +100,6 @@ class Sandbox:
         if self._url is None:
             raise RuntimeError("The sandbox is not running; enter its context first.")
         return self._url
-
-    def perform(self, operation: Operation) -> dict[str, Any]:
-        """Change the rooms or the behaviour; see ``Control.perform``."""
-        return self._control.perform(operation)
-
-    def events(self, since: int = 0) -> list[Event]:
-        """Return the log after entry ``since``."""
-        return self._control.events(since)
-
-    def state(self) -> dict[str, Any]:
-        """Return the rooms and running tasks of this moment, JSON-compatible."""
-        return self._control.state()
 
     async def __aenter__(self) -> Self:
         host, port = self._address

@@ -24,6 +24,8 @@ MAX_IDLE_SECONDS: Final = range(30, 1801)
 """The valid values of ``AdvancedConfig.MaxIdleTime``, seconds."""
 
 Query = Mapping[str, Sequence[str]]
+Result = tuple["Code", Mapping[str, Any] | None]
+"""A return code and the ``Data`` of the answer."""
 
 
 class Action(StrEnum):
@@ -89,17 +91,13 @@ class Limits:
 
     def of(self, action: Action) -> int:
         """Return the limit of one action."""
-        match action:
-            case Action.START:
-                return self.start
-            case Action.STOP:
-                return self.stop
-            case Action.USER_NUM:
-                return self.user_num
-            case Action.USER_LIST:
-                return self.user_list
-            case _:
-                assert_never(action)
+        limits = {
+            Action.START: self.start,
+            Action.STOP: self.stop,
+            Action.USER_NUM: self.user_num,
+            Action.USER_LIST: self.user_list,
+        }
+        return limits[action]
 
 
 class SlidingSecond:
@@ -197,9 +195,7 @@ class Vendor:
         code, data = self._process(request, request_id, now, clock_offset_seconds)
         return Answer(code, code.message, request_id, data)
 
-    def _process(
-        self, request: Request, request_id: str, now: float, clock_offset_seconds: float
-    ) -> tuple[Code, Mapping[str, Any] | None]:
+    def _process(self, request: Request, request_id: str, now: float, clock_offset_seconds: float) -> Result:
         app_id, action = request.app_id, request.action
         refusal = self._check_signature(request, now + clock_offset_seconds)
         if refusal is not None or app_id is None or action is None:
@@ -266,7 +262,7 @@ class Vendor:
         fields = {"app_id": request.app_id, "action": action, "nonce": nonce, "code": int(code)}
         self.world.log.append(now, event, **fields, request_id=request_id)
 
-    def _start(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+    def _start(self, app_id: int, request: Request, now: float) -> Result:
         body = request.json
         if body is None:
             return Code.JSON_INVALID, None
@@ -292,7 +288,7 @@ class Vendor:
         stopped = self.world.stop(app_id, task_id, now, request_id=request_id, via="api")
         return Code.SUCCESS if stopped else Code.TASK_NOT_FOUND
 
-    def _user_num(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+    def _user_num(self, app_id: int, request: Request, now: float) -> Result:
         room_ids = request.query.get("RoomId[]", [])
         if not 1 <= len(room_ids) <= 10 or not all(ROOM_ID.fullmatch(room_id) for room_id in room_ids):
             return Code.INPUT_INVALID, None
@@ -303,7 +299,7 @@ class Vendor:
             counts.append({"RoomId": room_id, "UserCount": len(users), "AdminUserCount": admins})
         return Code.SUCCESS, {"UserCountList": counts}
 
-    def _user_list(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+    def _user_list(self, app_id: int, request: Request, now: float) -> Result:
         room_id = request.parameter("RoomId")
         mode = request.parameter("Mode") or "0"
         limit = request.parameter("Limit") or "100"
