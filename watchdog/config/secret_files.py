@@ -111,4 +111,9 @@ def from_environment_only(section: str, key: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def given(value: SecretStr | None, file: SecretFile | None) -> SecretStr | None:
+    """The secret, from the environment or its file; None if there is neither."""
+    return value if file is None else file.content
+
+
 SecretFromFile = Annotated[SecretFile | None, BeforeValidator(_read_secret)]
