@@ -193,45 +193,38 @@ def _seal(fields: Fields, app_id: str, timestamp: str, nonce: str, signature: st
 def _room_event(fields: Fields) -> Event:
     name = fields.text("event", _ID_LIMIT_BYTES)
     seal = _seal(fields, "appid", "timestamp", "nonce", "signature")
+    sent_at = seal.timestamp
     match name:
         case "room_create":
-            return RoomCreated(
-                seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_session_id"),
-                created_at=fields.moment("room_create_time", seal.timestamp),
-            )
+            room = _room(fields, "room_session_id")
+            return RoomCreated(seal, *room, created_at=fields.moment("room_create_time", sent_at))
         case "room_close":
-            return RoomClosed(
-                seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_session_id"),
-                closed_at=fields.moment("room_close_time", seal.timestamp),
-                close_reason=fields.code_if_any("close_reason"),
-            )
+            room = _room(fields, "room_session_id")
+            closed_at = fields.moment("room_close_time", sent_at)
+            return RoomClosed(seal, *room, closed_at=closed_at, close_reason=fields.code_if_any("close_reason"))
         case "room_login":
-            return UserJoined(
-                seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_seq"),
-                user_id=fields.text("user_account", _USER_ID_LIMIT_BYTES),
-                session_id=fields.id("session_id"),
-                login_at=fields.moment("login_time", seal.timestamp),
-                role=fields.code_if_any("user_role"),
-            )
+            who = *_room(fields, "room_seq"), *_user(fields)
+            login_at = fields.moment("login_time", sent_at)
+            return UserJoined(seal, *who, login_at=login_at, role=fields.code_if_any("user_role"))
         case "room_logout":
             return UserLeft(
                 seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_seq"),
-                user_id=fields.text("user_account", _USER_ID_LIMIT_BYTES),
-                session_id=fields.id("session_id"),
-                login_at=fields.moment("login_time", seal.timestamp) if fields.has("login_time") else None,
-                logout_at=fields.moment("logout_time", seal.timestamp),
+                *_room(fields, "room_seq"),
+                *_user(fields),
+                login_at=fields.moment("login_time", sent_at) if fields.has("login_time") else None,
+                logout_at=fields.moment("logout_time", sent_at),
                 role=fields.code_if_any("user_role"),
             )
         case _:
             return Unrecognised(seal, name)
+
+
+def _room(fields: Fields, session: str) -> tuple[str, str]:
+    return fields.text("room_id", _ROOM_ID_LIMIT_BYTES), fields.id(session)
+
+
+def _user(fields: Fields) -> tuple[str, str]:
+    return fields.text("user_account", _USER_ID_LIMIT_BYTES), fields.id("session_id")
 
 
 def _task_event(fields: Fields) -> Event:

@@ -89,11 +89,8 @@ class Metrics(Observer):
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
         self.registry = CollectorRegistry()
         self._shown: dict[str, Reading | Callable[[], Reading]] = {shown.name: None for shown in SHOWN}
-        self._attempts = Counter(
-            PREFIX + "attempts",
-            "Rows of the ledger that this daemon wrote or closed, by final outcome.",
-            ["outcome", "reason"],
-            registry=self.registry,
+        self._attempts = self._counter(
+            "attempts", "Rows of the ledger that this daemon wrote or closed, by final outcome.", "outcome", "reason"
         )
         self._lateness = self._histogram(
             "stop_lateness_seconds", "From a task's due time to its first request.", _LATENESS
@@ -104,16 +101,13 @@ class Metrics(Observer):
         self._requests = self._histogram(
             "vendor_request_seconds", "From a request to its answer, or to giving up.", _REQUEST, "operation"
         )
-        self._replies = Counter(
-            PREFIX + "vendor_replies",
+        self._replies = self._counter(
+            "vendor_replies",
             "ZEGO's answers, by what they mean; not_sent and no_answer are those that did not come.",
-            ["operation", "class"],
-            registry=self.registry,
+            *("operation", "class"),
         )
         self._sweep = self._histogram("sweep_seconds", "How long a sweep took.", _SWEEP)
-        self._reloads = Counter(
-            PREFIX + "config_reloads", "Reloads of the configuration.", ["result"], registry=self.registry
-        )
+        self._reloads = self._counter("config_reloads", "Reloads of the configuration.", "result")
         Info(PREFIX + "build", "What is running.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version(), "sqlite": SQLITE_VERSION}
         )
@@ -127,6 +121,9 @@ class Metrics(Observer):
         self.registry.register(_Live(self._shown))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+
+    def _counter(self, name: str, explanation: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, explanation, labels, registry=self.registry)
 
     def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(PREFIX + name, explanation, labels, buckets=buckets, registry=self.registry)
