@@ -4,9 +4,7 @@
                 └── BadCallback ◄──────┘
 
 ``read`` trusts nothing: its result is bounded, printable and of the right types, but unproven until ``verify`` passes.
-The vendor's signature covers the timestamp and the nonce, not the body. So a captured signature can carry another
-body; ``replay_key`` is what the store remembers to detect that. Transcripts are private: of an utterance only the
-length is kept.
+Transcripts are private: of an utterance only the length is kept.
 
 Sources: ZEGO, "Room created / Room destroyed / User logged in / User logged out callback", and "Cloud Realtime ASR:
 receiving callbacks".
@@ -169,10 +167,10 @@ def verify(event: Event, secrets: Sequence[str], now: float, window_seconds: flo
 
 
 def replay_key(event: Event) -> str:
-    """Return the identity of the event's signature; of several events with one key only the first counts.
+    """Return the identity of the event's signature, at most 96 characters; only its first event counts.
 
-    At most 96 printable characters. An equal key is no proof of an attack: it may be a retry after a lost 2xx, or
-    chance, since the vendor's sample nonces have only six digits.
+    The signature does not cover the body, so a captured one could carry another. An equal key is no proof of an attack:
+    it may be a retry after a lost 2xx, or chance, since the vendor's sample nonces have only six digits.
     """
     return f"{event.seal.app_id}:{event.seal.timestamp_text}:{event.seal.nonce}"
 

@@ -8,10 +8,8 @@ number of stops a minute may rest on hints alone. One more trips the guard, and 
     open ──► asks exceed the limit ──► tripped ──► asks are within the limit again ──► open
 
 A task that is held back asks again, so the guard stays tripped while too many rooms are reported empty. It opens a
-minute after these tasks stop asking: because their rooms have people again, because ZEGO can be asked again (verified
-stops do not ask the guard), or because ZEGO's auto-stop ended them.
-
-Times are seconds of the caller's monotonic clock.
+minute after these tasks stop asking: their rooms have people again, ZEGO can be asked again (verified stops do not ask
+the guard), or ZEGO's auto-stop ended them. Times are seconds of the caller's monotonic clock.
 """
 
 import math
