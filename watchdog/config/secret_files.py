@@ -18,8 +18,6 @@ OTHERS: Final = 0o007
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """A secret and the file it was read from."""
-
     path: Path
     content: SecretStr
 

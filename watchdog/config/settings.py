@@ -31,8 +31,6 @@ class Section(BaseModel):
 
 
 class DatabaseConfig(Section):
-    """The database, and its time limits."""
-
     url: Annotated[SecretStr, AfterValidator(database_url)] = SecretStr("sqlite:///zego-watchdog.db")
     password_file: SecretFromFile = None
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
@@ -62,7 +60,6 @@ class DatabaseConfig(Section):
 
     @property
     def safe_url(self) -> str:
-        """``url`` without its password."""
         return scrub(self.url.get_secret_value())
 
     @property
@@ -170,15 +167,11 @@ class PolicyConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How often the daemon looks at the tasks and asks ZEGO."""
-
     poll_seconds: Annotated[float, Field(ge=0.1, le=60)] = 5
     occupancy_poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 15
 
 
 class StopConfig(Section):
-    """How requests are sent: pace, deadlines and leases."""
-
     requests_per_second: Annotated[float, Field(ge=0, le=10000)] = 10
     occupancy_requests_per_second: Annotated[float, Field(ge=0, le=10000)] = 10
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -223,8 +216,6 @@ class RetentionConfig(Section):
 
 
 class HttpConfig(Section):
-    """The daemon's own HTTP server."""
-
     listen: Annotated[str, AfterValidator(listen_address)] = ""
     token_file: SecretFromFile = None
     token: Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("http", "token")] = None
@@ -242,7 +233,6 @@ class HttpConfig(Section):
 
     @property
     def is_exposed(self) -> bool:
-        """Whether other machines can reach the server."""
         return self.address is not None and not is_loopback(self.address[0])
 
     @property
@@ -293,5 +283,4 @@ class Config(Section):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed and may still surprise; one line each, beginning with its section."""
         return tuple(rules_between.warnings(self))

@@ -47,8 +47,6 @@ class Limits:
 
 
 class News(StrEnum):
-    """A change of the guard."""
-
     TRIPPED = "tripped"
     OPENED = "opened"
 

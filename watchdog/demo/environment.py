@@ -138,8 +138,6 @@ def migrate(file: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DaemonProcess:
-    """The real daemon, started by ``daemon``."""
-
     process: asyncio.subprocess.Process
     log: Path
 

@@ -39,7 +39,6 @@ class Application:
     _date: tuple[int, bytes] = field(init=False, default=(0, b""))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
         path = scope["path"]
         if path == "/":
             await self._serve_vendor(scope, receive, send)

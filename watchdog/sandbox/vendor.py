@@ -29,8 +29,6 @@ Result = tuple["Code", Mapping[str, Any] | None]
 
 
 class Action(StrEnum):
-    """The vendor's actions that the sandbox implements."""
-
     START = "StartRealtimeASRTask"
     STOP = "StopRealtimeASRTask"
     USER_NUM = "DescribeUserNum"
@@ -48,7 +46,6 @@ class Code(IntEnum):
     message: str
 
     def __new__(cls, value: int, message: str) -> Self:
-        """Make a code with the vendor's text for it."""
         code = int.__new__(cls, value)
         code._value_ = value
         code.message = message
@@ -90,7 +87,6 @@ class Limits:
     user_list_per_room: int = 1
 
     def of(self, action: Action) -> int:
-        """Return the limit of one action."""
         limits = {
             Action.START: self.start,
             Action.STOP: self.stop,
@@ -117,7 +113,6 @@ class SlidingSecond:
         return limit == 0 or self._counts[key] < limit
 
     def admit(self, key: Hashable, now: float) -> None:
-        """Count one request."""
         self._admitted.append((now, key))
         self._counts[key] += 1
 
@@ -170,8 +165,6 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The vendor's answer to one request."""
-
     code: int
     message: str
     request_id: str

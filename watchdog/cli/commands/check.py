@@ -18,7 +18,6 @@ from watchdog.errors import ConfigError
 
 
 def check_all(path: Path | None, *, as_json: bool, offline: bool) -> int:
-    """Print all findings; return the exit code."""
     found = asyncio.run(examine(path, os.environ, SystemClock(), offline=offline))
     if as_json:
         show_json([asdict(finding) for finding in found])
