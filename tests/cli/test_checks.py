@@ -10,9 +10,9 @@ import pytest
 from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application
 from watchdog.cli.checks.database import judge_sqlite
-from watchdog.cli.checks.examine import examine
 from watchdog.cli.checks.findings import Blame, Finding, Level, exit_code
 from watchdog.cli.checks.installation import check_configuration
+from watchdog.cli.commands.check import examine
 from watchdog.clock import SystemClock
 from watchdog.config.settings import Config
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox

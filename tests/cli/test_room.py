@@ -9,8 +9,8 @@ from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application
 from tests.support.store_steps import tried
 from tests.support.time_travel import World
-from watchdog.cli.checks.examine import examine
 from watchdog.cli.checks.findings import Level
+from watchdog.cli.commands.check import examine
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Join, Limits, Misbehaviour, Sandbox
 from watchdog.store.reports.situation import situation

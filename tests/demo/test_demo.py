@@ -25,21 +25,10 @@ from watchdog import config
 from watchdog.core import policy
 from watchdog.core.model import Mode, Outcome, Status, Task, Verify
 from watchdog.demo import environment, main, perform, screen, snapshot, verdict
-from watchdog.demo.scenario import (
-    SCENARIO,
-    Expected,
-    Fault,
-    Hold,
-    People,
-    Release,
-    Scenario,
-    Start,
-    Step,
-    Timing,
-)
+from watchdog.demo.scenario import SCENARIO, Expected, Hold, People, Release, Scenario, Start, Step, Timing
 from watchdog.demo.snapshot import Line, Snapshot, State
 from watchdog.errors import ConfigError
-from watchdog.sandbox import Action
+from watchdog.sandbox import Action, Misbehaviour
 
 # --- the scenario ---------------------------------------------------------------------------------------------------
 
@@ -113,9 +102,9 @@ def test_the_story_is_short_and_shows_everything() -> None:
     assert 12 <= len(SCENARIO.rooms) <= 14
     assert set(SCENARIO.rooms.values()) == set(Expected)
     assert {type(step.event).__name__ for step in SCENARIO.steps} == {
-        *("Start", "People", "Recorder", "Hold", "Release", "Fault")
+        *("Start", "People", "Join", "Hold", "Release", "Misbehaviour")
     }
-    faults = [step.event.how for step in SCENARIO.steps if isinstance(step.event, Fault)]
+    faults = [step.event for step in SCENARIO.steps if isinstance(step.event, Misbehaviour)]
     assert {how.http_status for how in faults} >= {500}
     assert {how.code for how in faults} >= {206}
     assert any(how.drop_reply for how in faults)
@@ -168,9 +157,9 @@ def test_the_one_left_to_zego_is_ended_by_it_while_we_watch() -> None:
 def test_each_trouble_hits_the_room_it_is_meant_for() -> None:
     in_order = dues()
     for step in SCENARIO.steps:
-        if isinstance(step.event, Fault):
+        if isinstance(step.event, Misbehaviour):
             # A spared room is verified, but no stop is sent for it.
-            asked = step.event.how.action is Action.USER_NUM
+            asked = step.event.action is Action.USER_NUM
             times = {room: at for room, at in in_order.items() if asked or SCENARIO.rooms[room] is Expected.STOPPED}
             assert next(room for room, at in times.items() if at > step.at) == step.room
             assert min(abs(at - step.at) for at in times.values()) >= 0.5

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from watchdog.cli.app.root import app
-from watchdog.cli.checks.examine import examine
 from watchdog.cli.checks.findings import Blame, Finding, Level
+from watchdog.cli.commands.check import examine
 from watchdog.clock import SystemClock
 from watchdog.errors import DatabaseError
 from watchdog.sandbox import Limits, Sandbox

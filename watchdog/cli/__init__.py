@@ -16,7 +16,6 @@ _OUTPUT_ERRORS: Final = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, e
 
 
 def main() -> None:
-    """Run the command from the process arguments."""
     if not hasattr(watchdog, "__version__"):
         sys.stderr.write(
             f"zego-watchdog: another package named watchdog has overwritten this one in "

@@ -18,8 +18,6 @@ OTHERS: Final = 0o007
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """A secret and the file it was read from."""
-
     path: Path
     content: SecretStr
 
@@ -109,6 +107,11 @@ def from_environment_only(section: str, key: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def given(value: SecretStr | None, file: SecretFile | None) -> SecretStr | None:
+    """The secret, from the environment or its file; None if there is neither."""
+    return value if file is None else file.content
 
 
 SecretFromFile = Annotated[SecretFile | None, BeforeValidator(_read_secret)]

@@ -9,19 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from watchdog.config import rules_between
 from watchdog.config.addresses import absolute_path, database_url, is_loopback, listen_address, vendor_url
-from watchdog.config.secret_files import SecretFromFile, from_environment_only
+from watchdog.config.secret_files import SecretFromFile, from_environment_only, given
 from watchdog.core.model import Mode, Verify
 from watchdog.logs.redaction import scrub
 
@@ -39,20 +31,11 @@ class Section(BaseModel):
 
 
 class DatabaseConfig(Section):
-    """The database, and its time limits."""
-
     url: Annotated[SecretStr, AfterValidator(database_url)] = SecretStr("sqlite:///zego-watchdog.db")
-    """A relative SQLite path is relative to the working directory."""
-
     password_file: SecretFromFile = None
-    """Holds the PostgreSQL password, so that ``url`` need not contain it."""
-
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
-    """The limit for a statement, including its wait for a lock."""
-
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
     pool_size: Annotated[int, Field(ge=1, le=100)] = 4
-    """The number of PostgreSQL connections; SQLite always has one writer."""
 
     @model_validator(mode="after")
     def _password_has_a_place(self) -> Self:
@@ -77,7 +60,6 @@ class DatabaseConfig(Section):
 
     @property
     def safe_url(self) -> str:
-        """``url`` without its password."""
         return scrub(self.url.get_secret_value())
 
     @property
@@ -99,8 +81,6 @@ class AppConfig(Section):
     server_secret_file: SecretFromFile = None
     server_secret: _AppSecret = None
     callback_secret_file: SecretFromFile = None
-    """Holds the secret that ZEGO signs callbacks with; without it the app's callbacks are refused."""
-
     callback_secret: _AppSecret = None
 
     @model_validator(mode="after")
@@ -113,38 +93,27 @@ class AppConfig(Section):
 
     @property
     def secret(self) -> SecretStr:
-        """The ServerSecret, from the file or the environment."""
-        if self.server_secret is not None:
-            return self.server_secret
-        if self.server_secret_file is not None:
-            return self.server_secret_file.content
-        raise AssertionError("validation refuses an app without a secret")
+        if (secret := given(self.server_secret, self.server_secret_file)) is None:
+            raise AssertionError("validation refuses an app without a secret")
+        return secret
 
     @property
     def callback_secrets(self) -> tuple[SecretStr, ...]:
         """The accepted callback secrets; without one no callback is accepted."""
-        if self.callback_secret_file is not None:
-            return (self.callback_secret_file.content,)
-        return () if self.callback_secret is None else (self.callback_secret,)
+        secret = given(self.callback_secret, self.callback_secret_file)
+        return () if secret is None else (secret,)
 
 
 class ZegoConfig(Section):
     """The vendor: the watched apps, and the addresses of the two APIs."""
 
     apps: tuple[AppConfig, ...] = ()
-    """The first is the default app, used for tasks whose ``app_id`` is null."""
-
     discover: bool = True
-    """Whether a callback about an unknown task adds it to the table."""
-
     asr_url: Annotated[str, Field(min_length=1), AfterValidator(vendor_url)] = (
         "https://cloud-realtime-asr-api.zegotech.cn/"
     )
     rtc_url: Annotated[str, AfterValidator(vendor_url)] = "https://rtc-api.zego.im/"
-    """Empty: there is no occupancy API."""
-
     bot_user_ids: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
-    """Patterns (``*``, ``?``, ``[a-z]``) of the user ids of bots."""
 
     @field_validator("apps", "bot_user_ids", mode="before")
     @classmethod
@@ -176,25 +145,14 @@ class PolicyConfig(Section):
     mode: Mode = Mode.ENFORCE
     verify: Verify = Verify.REQUIRED
     max_idle_seconds: Annotated[float, Field(ge=30, le=1800)] = 150
-    """The vendor's window for tasks without one; its bounds are those of MaxIdleTime."""
-
     grace_seconds: Annotated[float, Field(ge=0, le=1800)] = 45
     never_joined_grace_seconds: Annotated[float, Field(ge=0, le=1800)] = 90
     safety_margin_seconds: Annotated[float, Field(ge=0, le=600)] = 20
     confirm_seconds: Annotated[float, Field(ge=0, le=300)] = 5
-    """No task is due before the daemon has known for this long that its room is empty."""
-
     hint_max_age_seconds: Annotated[float, Field(gt=0, le=86400)] = 300
-    """An older hint allows no unverified stop."""
-
     verification_max_age_seconds: Annotated[float, Field(gt=0, le=60)] = 5
-    """If the vendor's answer is older right before the request, the vendor is asked again."""
-
     gap_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
-    """After this long without a sweep, hints from before allow no unverified stop."""
-
     rejoin_watch_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
-    """How long after a stop returning people are noticed; 0 does not look."""
 
     @model_validator(mode="after")
     def _grace_fits_the_window(self) -> Self:
@@ -209,38 +167,19 @@ class PolicyConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How often the daemon looks at the tasks and asks ZEGO."""
-
     poll_seconds: Annotated[float, Field(ge=0.1, le=60)] = 5
-    """The longest pause between sweeps; the daemon wakes earlier for a known due time."""
-
     occupancy_poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 15
-    """The shortest interval at which ZEGO is asked about every active room; 0 relies on hints only."""
 
 
 class StopConfig(Section):
-    """How requests are sent: pace, deadlines and leases."""
-
     requests_per_second: Annotated[float, Field(ge=0, le=10000)] = 10
-    """Stop requests per AppId; 0 is unlimited."""
-
     occupancy_requests_per_second: Annotated[float, Field(ge=0, le=10000)] = 10
-    """DescribeUserNum requests per AppId, ten rooms each; 0 is unlimited."""
-
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
     request_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 8
-    """The total deadline of one request, connecting included."""
-
     lease_seconds: Annotated[float, Field(gt=0, le=600)] = 20
-    """How long a claim of a task is valid."""
-
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
     blocked_retry_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
-    """The pause of a whole AppId after a credentials or configuration error."""
-
     shutdown_seconds: Annotated[float, Field(ge=0, le=600)] = 10
-    """How long requests in flight may take when the daemon shuts down."""
-
     journal_directory: Annotated[str, AfterValidator(absolute_path)] = ""
     """Where answers are kept while the database is unavailable; empty: see ``Config.journal``."""
 
@@ -259,10 +198,7 @@ class GuardConfig(Section):
     """How many tasks may be stopped in a minute on hints alone; names and defaults as in ``guard.Limits``."""
 
     unverified_per_minute: Annotated[float, Field(ge=0, le=1_000_000)] = 60
-    """For all daemons together; 0 is no limit."""
-
     unverified_share: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """The share of the active tasks, but at least five tasks; 0 is no limit."""
 
 
 class RetentionConfig(Section):
@@ -280,14 +216,8 @@ class RetentionConfig(Section):
 
 
 class HttpConfig(Section):
-    """The daemon's own HTTP server."""
-
     listen: Annotated[str, AfterValidator(listen_address)] = ""
-    """Host and port; empty: no server."""
-
     token_file: SecretFromFile = None
-    """Holds the bearer token for ``/metrics`` and ``/readyz``; callbacks and ``/healthz`` need none."""
-
     token: Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("http", "token")] = None
 
     @model_validator(mode="after")
@@ -298,12 +228,11 @@ class HttpConfig(Section):
 
     @property
     def bearer_token(self) -> SecretStr | None:
-        """The token, from the file or the environment; None: no token is needed."""
-        return self.token if self.token_file is None else self.token_file.content
+        """None: no token is needed."""
+        return given(self.token, self.token_file)
 
     @property
     def is_exposed(self) -> bool:
-        """Whether other machines can reach the server."""
         return self.address is not None and not is_loopback(self.address[0])
 
     @property
@@ -354,5 +283,4 @@ class Config(Section):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed and may still surprise; one line each, beginning with its section."""
         return tuple(rules_between.warnings(self))

@@ -33,8 +33,6 @@ _MEDIA_TYPES: Final = {"", "application/json", "application/x-www-form-urlencode
 
 
 class Fault(StrEnum):
-    """What is wrong with a callback."""
-
     MALFORMED = "malformed"  # neither JSON nor a form, or a value of the wrong type
     WRONG_ENCODING = "wrong_encoding"  # an unknown media type, or not UTF-8
     TOO_LARGE = "too_large"

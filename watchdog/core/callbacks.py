@@ -4,9 +4,7 @@
                 └── BadCallback ◄──────┘
 
 ``read`` trusts nothing: its result is bounded, printable and of the right types, but unproven until ``verify`` passes.
-The vendor's signature covers the timestamp and the nonce, not the body. So a captured signature can carry another
-body; ``replay_key`` is what the store remembers to detect that. Transcripts are private: of an utterance only the
-length is kept.
+Transcripts are private: of an utterance only the length is kept.
 
 Sources: ZEGO, "Room created / Room destroyed / User logged in / User logged out callback", and "Cloud Realtime ASR:
 receiving callbacks".
@@ -169,10 +167,10 @@ def verify(event: Event, secrets: Sequence[str], now: float, window_seconds: flo
 
 
 def replay_key(event: Event) -> str:
-    """Return the identity of the event's signature; of several events with one key only the first counts.
+    """Return the identity of the event's signature, at most 96 characters; only its first event counts.
 
-    At most 96 printable characters. An equal key is no proof of an attack: it may be a retry after a lost 2xx, or
-    chance, since the vendor's sample nonces have only six digits.
+    The signature does not cover the body, so a captured one could carry another. An equal key is no proof of an attack:
+    it may be a retry after a lost 2xx, or chance, since the vendor's sample nonces have only six digits.
     """
     return f"{event.seal.app_id}:{event.seal.timestamp_text}:{event.seal.nonce}"
 
@@ -193,45 +191,38 @@ def _seal(fields: Fields, app_id: str, timestamp: str, nonce: str, signature: st
 def _room_event(fields: Fields) -> Event:
     name = fields.text("event", _ID_LIMIT_BYTES)
     seal = _seal(fields, "appid", "timestamp", "nonce", "signature")
+    sent_at = seal.timestamp
     match name:
         case "room_create":
-            return RoomCreated(
-                seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_session_id"),
-                created_at=fields.moment("room_create_time", seal.timestamp),
-            )
+            room = _room(fields, "room_session_id")
+            return RoomCreated(seal, *room, created_at=fields.moment("room_create_time", sent_at))
         case "room_close":
-            return RoomClosed(
-                seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_session_id"),
-                closed_at=fields.moment("room_close_time", seal.timestamp),
-                close_reason=fields.code_if_any("close_reason"),
-            )
+            room = _room(fields, "room_session_id")
+            closed_at = fields.moment("room_close_time", sent_at)
+            return RoomClosed(seal, *room, closed_at=closed_at, close_reason=fields.code_if_any("close_reason"))
         case "room_login":
-            return UserJoined(
-                seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_seq"),
-                user_id=fields.text("user_account", _USER_ID_LIMIT_BYTES),
-                session_id=fields.id("session_id"),
-                login_at=fields.moment("login_time", seal.timestamp),
-                role=fields.code_if_any("user_role"),
-            )
+            who = *_room(fields, "room_seq"), *_user(fields)
+            login_at = fields.moment("login_time", sent_at)
+            return UserJoined(seal, *who, login_at=login_at, role=fields.code_if_any("user_role"))
         case "room_logout":
             return UserLeft(
                 seal,
-                room_id=fields.text("room_id", _ROOM_ID_LIMIT_BYTES),
-                room_session_id=fields.id("room_seq"),
-                user_id=fields.text("user_account", _USER_ID_LIMIT_BYTES),
-                session_id=fields.id("session_id"),
-                login_at=fields.moment("login_time", seal.timestamp) if fields.has("login_time") else None,
-                logout_at=fields.moment("logout_time", seal.timestamp),
+                *_room(fields, "room_seq"),
+                *_user(fields),
+                login_at=fields.moment("login_time", sent_at) if fields.has("login_time") else None,
+                logout_at=fields.moment("logout_time", sent_at),
                 role=fields.code_if_any("user_role"),
             )
         case _:
             return Unrecognised(seal, name)
+
+
+def _room(fields: Fields, session: str) -> tuple[str, str]:
+    return fields.text("room_id", _ROOM_ID_LIMIT_BYTES), fields.id(session)
+
+
+def _user(fields: Fields) -> tuple[str, str]:
+    return fields.text("user_account", _USER_ID_LIMIT_BYTES), fields.id("session_id")
 
 
 def _task_event(fields: Fields) -> Event:

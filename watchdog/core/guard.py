@@ -8,15 +8,13 @@ number of stops a minute may rest on hints alone. One more trips the guard, and 
     open ──► asks exceed the limit ──► tripped ──► asks are within the limit again ──► open
 
 A task that is held back asks again, so the guard stays tripped while too many rooms are reported empty. It opens a
-minute after these tasks stop asking: because their rooms have people again, because ZEGO can be asked again (verified
-stops do not ask the guard), or because ZEGO's auto-stop ended them.
-
-Times are seconds of the caller's monotonic clock.
+minute after these tasks stop asking: their rooms have people again, ZEGO can be asked again (verified stops do not ask
+the guard), or ZEGO's auto-stop ended them. Times are seconds of the caller's monotonic clock.
 """
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -49,25 +47,25 @@ class Limits:
 
 
 class News(StrEnum):
-    """A change of the guard."""
-
     TRIPPED = "tripped"
     OPENED = "opened"
 
 
+@dataclass(eq=False)
 class Guard:
-    """One daemon's guard."""
+    """One daemon's guard.
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.active: int | None = None
-        """The number of active tasks; None until they are counted."""
-        self.fraction = 1.0
-        """This daemon's share of the work of all daemons."""
-        self.tripped_at: float | None = None
-        self._asked: OrderedDict[str, float] = OrderedDict()
-        self._held: OrderedDict[str, float] = OrderedDict()
-        self._released_until = -math.inf
+    ``active`` is the number of active tasks, None until they are counted; ``fraction`` is this daemon's share of the
+    work of all daemons.
+    """
+
+    limits: Limits
+    active: int | None = None
+    fraction: float = 1.0
+    tripped_at: float | None = None
+    _asked: OrderedDict[str, float] = field(init=False, default_factory=OrderedDict)
+    _held: OrderedDict[str, float] = field(init=False, default_factory=OrderedDict)
+    _released_until: float = field(init=False, default=-math.inf)
 
     @property
     def allowed(self) -> float:

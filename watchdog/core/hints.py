@@ -24,9 +24,9 @@ class Hint:
 def hints(task: Task, count: int | None, at: datetime, seen: datetime | None) -> Iterator[Hint]:
     """The hints to write, in this order, so that the triggers derive the right times.
 
-    ``count`` people were in the room at ``at``; None if unknown. A person was certainly there at ``seen``. The newest
-    observation wins, whatever its source. But if a person was seen after the room is said to have become empty, it
-    became empty later: a late or lost login must not cause an early stop.
+    ``count`` people (None: unknown) were in the room at ``at``, and certainly a person at ``seen``. The newest
+    observation wins. But if a person was seen after the room is said to have become empty, it became empty later: a
+    late or lost login must not cause an early stop.
     """
     stored = task.user_count_at
     newest = stored is None or at >= stored

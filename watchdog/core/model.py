@@ -141,10 +141,9 @@ class RoomUser:
 class Reply:
     """The vendor's reply to one request.
 
-    ``code``, ``message`` and ``request_id`` have the characters of the reply, whether it sent a number or a string, and
-    are None if it sent none. ``data`` is the parsed ``Data`` object. ``excerpt`` is the beginning of the raw body, kept
-    if the body was unusable. ``clock_offset_seconds`` is the vendor's clock minus ours by the ``Date`` header (whole
-    seconds), None without the header.
+    ``code``, ``message`` and ``request_id`` have the reply's characters, also of a number; None if it sent none.
+    ``data`` is the parsed ``Data``, ``excerpt`` the beginning of an unusable body. ``clock_offset_seconds`` is the
+    vendor's clock minus ours by the ``Date`` header, in whole seconds.
     """
 
     http_status: int

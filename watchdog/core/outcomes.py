@@ -53,8 +53,7 @@ Every other one, also "00" and "0.0", is transient."""
 def classify(reply: Reply) -> ReplyClass:
     """Classify ``reply``; an unknown one is transient.
 
-    The HTTP status overrides the code if the reply is not from the vendor's application: a 5xx is from a broken
-    gateway, and a success counts only with a 2xx.
+    The HTTP status overrides the code: a 5xx is from a broken gateway, and a success counts only with a 2xx.
     """
     if reply.http_status == 429:
         return ReplyClass.THROTTLED
@@ -69,14 +68,10 @@ def classify(reply: Reply) -> ReplyClass:
 def conclude(
     reply_class: ReplyClass, *, earlier_unknown: bool, at_or_after_auto_stop: bool, exhausted: bool
 ) -> Outcome:
-    """Return the outcome of an attempt that was answered (design §3).
+    """Return the outcome of an attempt that was answered, or that was certainly not sent (``TRANSIENT``).
 
     ``earlier_unknown``: an earlier request for this task may have reached the vendor, and its answer is unknown.
     ``at_or_after_auto_stop``: the answer came at or after the expected time of the vendor's auto-stop.
-    ``exhausted``: see :func:`is_exhausted`.
-
-    A request that was not sent (``NotSent``) is treated as ``TRANSIENT``. One that may have been sent (``NoAnswer``)
-    is ``Outcome.UNKNOWN`` without asking here.
     """
     match reply_class:
         case ReplyClass.STOPPED:
@@ -123,10 +118,9 @@ _JITTER_SHARE: Final = 0.2
 def backoff_seconds(attempts: int, seconds_to_auto_stop: float | None, jitter: float) -> float:
     """The exponential backoff after the ``attempts``-th attempt (1, 2, …): 1, 2, 4, 8 … seconds, up to a maximum.
 
-    The maximum is 10 s before the vendor's auto-stop, or if its time is unknown. With a request deadline of 8 s an
-    attempt then begins and ends within any 18 s, so also within the last 30 s of the window (invariant I3). After the
-    auto-stop the maximum is 60 s. ``jitter`` in [0, 1) shortens the wait by up to a fifth and never extends it: daemons
-    that failed together retry at different times, and the maximum holds.
+    The maximum is 10 s before the vendor's auto-stop, or if its time is unknown: with a request deadline of 8 s an
+    attempt then begins and ends within the last 30 s of the window (invariant I3). After the auto-stop it is 60 s.
+    ``jitter`` in [0, 1) shortens the wait by up to a fifth, so that daemons that failed together retry apart.
     """
     passed = seconds_to_auto_stop is not None and seconds_to_auto_stop <= 0
     maximum = _LONGEST_AFTER_AUTO_STOP_SECONDS if passed else _LONGEST_BEFORE_AUTO_STOP_SECONDS
@@ -136,9 +130,5 @@ def backoff_seconds(attempts: int, seconds_to_auto_stop: float | None, jitter: f
 
 
 def is_exhausted(attempts: int, max_attempts: int, *, past_auto_stop: bool) -> bool:
-    """Whether to give up a task after ``attempts`` attempts; never before the vendor's auto-stop.
-
-    An outage of four minutes uses up twenty attempts. With a MaxIdleTime of 1800 s it must not leave the task running
-    for half an hour.
-    """
+    """Whether to give up a task; not before the vendor's auto-stop, because a short outage uses up twenty attempts."""
     return past_auto_stop and attempts >= max_attempts

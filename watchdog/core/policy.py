@@ -203,10 +203,9 @@ def _judge_hint(observed_at: datetime, policy: Policy, now: datetime, watching_s
 
 
 def _is_fresh(observed_at: datetime, max_age_seconds: float, policy: Policy, now: datetime) -> bool:
-    """Whether evidence is neither too old nor from the future.
+    """Whether evidence is neither too old nor from the future, as after a clock was set back.
 
-    A small lead is allowed for, because two readings of one clock have different delays. Otherwise a clock that was
-    set back by an hour would keep old evidence fresh for an hour.
+    A small lead is allowed for, because two readings of one clock have different delays.
     """
     age = (now - observed_at).total_seconds()
     return -policy.verification_max_age_seconds <= age <= max_age_seconds
@@ -239,8 +238,8 @@ def _earliest(task: Task, empty_since: datetime, policy: Policy, now: datetime) 
 def _auto_stop(task: Task, empty_since: datetime, policy: Policy, now: datetime) -> datetime:
     """When ZEGO ends the task by itself, at the latest.
 
-    For a task never seen occupied ZEGO counts from the start. But if such a task outlived its window, people were in
-    the room without our knowledge, so ZEGO counts from when the room became empty.
+    For a task never seen occupied ZEGO counts from the start, unless the task outlived its window: then people were in
+    the room without our knowledge.
     """
     length = window(task, policy)
     if task.last_occupied_at is None and now < task.started_at + length:

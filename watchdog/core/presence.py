@@ -7,11 +7,8 @@ Nothing is edited in place. Every callback only adds what it knows to one of two
 
 Two values of a column become one by its :class:`Join`, min or max, and a known value replaces an unknown one. Such a
 join is commutative, associative and idempotent. So rows that received the same callbacks are equal, whichever daemon
-wrote them and in whichever order; a logout that comes before its login waits in its row. With ``JOINS`` the store
-writes ``INSERT … ON CONFLICT (<KEY>) DO UPDATE SET`` of, for each column ``c`` of a table ``t``,
-
-    c = coalesce(least(t.c, excluded.c), t.c, excluded.c)    PostgreSQL; greatest for a max
-    c = coalesce(min(t.c, excluded.c), t.c, excluded.c)      SQLite, whose min and max are NULL if either value is
+wrote them and in whichever order; a logout that comes before its login waits in its row. The store joins by ``JOINS``
+when it inserts a row whose ``KEY`` exists.
 
 Who is present is a function of the rows (ZEGO, "Solution for maintaining room user list via callbacks"):
 
@@ -28,10 +25,8 @@ Who is present is a function of the rows (ZEGO, "Solution for maintaining room u
 Lost callbacks remain a risk. A lost login or logout affects one user, until that user's next login or the end of the
 room's session; after a lost room_create some people may be unknown.
 
-``relogin`` and ``user_update_seq`` are not used. ``login_at`` already says what the former says. The latter counts the
-changes of a room's user list: it shows that a callback is missing but not which one.
-
-All times are of the vendor's clock.
+``relogin`` is not used: ``login_at`` says the same. Nor is ``user_update_seq``: it shows that a callback is missing but
+not which one. All times are of the vendor's clock.
 """
 
 from collections import defaultdict
@@ -39,6 +34,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 from types import MappingProxyType
 from typing import ClassVar, assert_never
 
@@ -155,19 +151,13 @@ def facts_of(event: Event) -> Facts | None:
 
 def current_session(rooms: Iterable[RoomFact]) -> RoomFact | None:
     """The newest of one room's sessions (joined rows, in any order); None if no time of any is known."""
-    known = [(moment, room) for room in rooms if (moment := _some_moment(room)) is not None]
-    if not known:
-        return None
     # Ids are decimal numbers without leading zeros: the longer is the greater.
-    return max(
-        known,
-        key=lambda item: (
-            item[0],
-            item[1].closed_at is None,
-            len(item[1].room_session_id),
-            item[1].room_session_id,
-        ),
-    )[1]
+    known = [
+        ((moment, room.closed_at is None, len(room.room_session_id), room.room_session_id), room)
+        for room in rooms
+        if (moment := _some_moment(room)) is not None
+    ]
+    return max(known, key=itemgetter(0))[1] if known else None
 
 
 def present(rooms: Iterable[RoomFact], users: Iterable[UserFact], bot_user_ids: Sequence[str]) -> Present | None:

@@ -8,14 +8,13 @@ from watchdog.core.model import Reason, Task
 LEAD_SECONDS: Final = 0.2
 """How long before its due time a task may be claimed and ZEGO asked, so that the request can leave on time.
 
-The sweep comes half of this before the first task is due, so that it also claims the tasks due shortly after. It is
-enough for a claim, a question to a vendor 20 ms away and a commit, even if the database is busy for 0.1 s more.
+Enough for a claim, a question to a vendor 20 ms away and a commit, even if the database is busy for 0.1 s more.
 """
 
 COMMIT_LEAD_SECONDS: Final = 0.03
-"""How long before its due time an attempt is committed, so that only the request is left to be sent.
+"""How long before its due time an attempt is committed: as long as a commit may take.
 
-As long as a commit may take and no longer: a hint that arrives after the commit no longer prevents the request.
+A hint that arrives after the commit no longer prevents the request.
 """
 
 OBSERVE_AGAIN_SECONDS: Final = 300.0
@@ -37,8 +36,7 @@ def leaves_at(task: Task, reason: Reason, now: datetime) -> datetime:
 def recheck_seconds(task: Task, now: datetime) -> float:
     """How long until a task with insufficient evidence is examined again: half its lateness, within 2 to 10 s.
 
-    The limit of 10 s ensures that a vendor that answers again is asked within the last 30 s of the window (invariant
-    I3). After the window there is no hurry and the limit is a minute.
+    So a vendor that answers again is asked in the last 30 s of the window (invariant I3). After it the limit is 60 s.
     """
     if task.due_at is None:
         return 2.0

@@ -11,22 +11,20 @@ A client that is slow, sends too much or opens too many connections is answered 
 """
 
 import asyncio
-import contextlib
 import hmac
 import socket
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import h11
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from watchdog.core.callback_body import BODY_LIMIT_BYTES
 from watchdog.daemon.metrics import Exposition
+from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen, url_of
 from watchdog.errors import ConfigError
 from watchdog.services import callbacks
 from watchdog.services.callbacks import CallbackIntake
@@ -44,16 +42,14 @@ _DRAIN_BYTES: Final = 1 << 20  # read on that far: a sender that is cut off whil
 _STOP_SECONDS: Final = 2
 
 
-class _Protocol(H11Protocol):
-    """Logs no requests, and closes connections on which no request comes within ``read_seconds``."""
+class _Protocol(QuietProtocol):
+    """Closes connections on which no request comes within ``read_seconds``."""
 
     read_seconds = READ_SECONDS
     _too_slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        # Query strings may hold secrets. The setting of this name depends on the process's logging.
-        self.access_log = False
         self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,25 +70,6 @@ class _Protocol(H11Protocol):
     def _close_if_idle(self) -> None:
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.transport.close()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._ended = asyncio.Event()
-
-    def end(self) -> None:
-        self.should_exit = True
-        self._ended.set()
-
-    async def main_loop(self) -> None:
-        """Wait, instead of polling ten times a second; what else uvicorn does here is switched off."""
-        await self._ended.wait()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave signals to the daemon."""
-        yield
 
 
 class HttpServer:
@@ -117,8 +94,7 @@ class HttpServer:
         self._intake = intake
         self._callbacks = 0
         self._listening: tuple[socket.socket, ...] = ()
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._server: EmbeddedServer | None = None
 
         async def healthz(_request: Request) -> Response:
             return _health(is_healthy(), "no sweep has succeeded lately: see the daemon's log")
@@ -145,10 +121,7 @@ class HttpServer:
         """Its address, without a slash at the end."""
         if not self._listening:
             raise RuntimeError("The server is not bound yet; call bind first.")
-        if self._listening[0].family == socket.AF_UNIX:
-            return f"unix:{self._listening[0].getsockname()}"
-        host, port = self._listening[0].getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return url_of(self._listening[0])
 
     def bind(self) -> None:
         """Listen; clients that connect before ``start`` wait. Raises ConfigError."""
@@ -156,48 +129,32 @@ class HttpServer:
             self._listening = self._passed
             return
         host, port = self._address
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # asyncio turns off Nagle's algorithm (40 ms a response) only if the protocol is named; create_server does not.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((host, port))
-            listening.listen(512)
+            self._listening = (listen(host, port, 512),)
         except OSError as error:
-            listening.close()
             raise ConfigError(
                 f"http.listen: cannot listen on {host} port {port}: {error.strerror or error}; choose another address"
             ) from error
-        self._listening = (listening,)
 
     async def start(self) -> None:
         """Begin to serve."""
         if not self._listening:
             self.bind()
-        config = uvicorn.Config(
+        self._server = EmbeddedServer(
             self.app,
-            http=type("_TimedProtocol", (_Protocol,), {"read_seconds": self._read_seconds}),
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
+            self._listening,
+            protocol=type("_TimedProtocol", (_Protocol,), {"read_seconds": self._read_seconds}),
             log_level="error",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_STOP_SECONDS,
+            connections=_CONNECTIONS,
+            finish_seconds=_STOP_SECONDS,
         )
-        self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=list(self._listening)))
 
     async def stop(self) -> None:
         """Accept nothing new, and finish requests in progress within two seconds."""
-        listening, server, serving = self._listening, self._server, self._serving
-        self._listening, self._server, self._serving = (), None, None
-        if server is not None and serving is not None:
-            server.end()
-            await serving
+        listening, server = self._listening, self._server
+        self._listening, self._server = (), None
+        if server is not None:
+            await server.end()
         for one in listening:
             one.close()
 

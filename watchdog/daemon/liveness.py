@@ -9,8 +9,10 @@ its database calls wait behind other calls, and each of these may run into its t
 alive while database calls are pending and come back within their time-outs.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, Protocol
 
 from watchdog.clock import Clock, systemd_monotonic_usec
@@ -41,42 +43,38 @@ class Database(Protocol):
         """When the last one came back, with or without an error (monotonic)."""
 
 
+@dataclass(eq=False, repr=False)
 class ServiceStatus:
-    """One daemon's reports to its service manager. ``status`` makes the line that ``systemctl status`` shows."""
+    """One daemon's reports to its service manager. ``status`` makes the line that ``systemctl status`` shows.
 
-    def __init__(
-        self,
-        manager: ServiceManager,
-        clock: Clock,
-        database: Database,
-        *,
-        call_seconds: float,
-        status: Callable[[], str],
-    ) -> None:
-        """``call_seconds`` is the longest time that one database call may take, time-outs included."""
-        self._manager = manager
-        self._clock = clock
-        self._database = database
-        self.call_seconds = call_seconds
-        self._status = status
-        self._sweep_began: float | None = None
-        self._idle_ticks = 0
-        self._has_swept = False
-        self._is_ready_said = False
-        self._is_reloading = False
-        self._said = ""
-        self._said_at = self._pinged_at = clock.monotonic() - STATUS_SECONDS
+    ``call_seconds`` is the longest time that one database call may take, time-outs included.
+    """
+
+    manager: ServiceManager
+    clock: Clock
+    database: Database
+    _: KW_ONLY
+    call_seconds: float
+    status: Callable[[], str]
+    _sweep_began: float | None = field(init=False, default=None)
+    _idle_ticks: int = field(init=False, default=0)
+    _has_swept: bool = field(init=False, default=False)
+    _is_ready_said: bool = field(init=False, default=False)
+    _is_reloading: bool = field(init=False, default=False)
+    _said: str = field(init=False, default="")
+    _said_at: float = field(init=False, default=-math.inf)
+    _pinged_at: float = field(init=False, default=-math.inf)
 
     @property
     def sweep_seconds(self) -> float | None:
         """The longest time between two sweeps that the service manager accepts; None: it has no limit."""
-        patience = self._manager.watchdog_seconds
+        patience = self.manager.watchdog_seconds
         return None if patience is None else patience / 3
 
     @contextmanager
     def sweep(self) -> Iterator[None]:
         """Wrap each sweep in this. A sweep that ends with any error but a DatabaseError is not complete."""
-        self._sweep_began, self._idle_ticks = self._clock.monotonic(), 0
+        self._sweep_began, self._idle_ticks = self.clock.monotonic(), 0
         try:
             yield
         except DatabaseError:
@@ -92,19 +90,19 @@ class ServiceStatus:
 
     def tick(self) -> None:
         """Call this once a second while a sweep runs."""
-        if self._sweep_began is not None and self._is_waiting(self._sweep_began, self._clock.monotonic()):
+        if self._sweep_began is not None and self._is_waiting(self._sweep_began, self.clock.monotonic()):
             self._ping()
         self.refresh()
 
     def refresh(self) -> None:
         """Call this every few seconds: it sends the status if that has changed."""
-        if self._clock.monotonic() - self._said_at >= STATUS_SECONDS and self._line() != self._said:
+        if self.clock.monotonic() - self._said_at >= STATUS_SECONDS and self._line() != self._said:
             self._say()
 
     def reloading(self) -> None:
         """Announce that the configuration is being read; ``reloaded`` must follow."""
         self._is_ready_said, self._is_reloading = False, True
-        self._manager.notify(RELOADING=1, MONOTONIC_USEC=systemd_monotonic_usec())
+        self.manager.notify(RELOADING=1, MONOTONIC_USEC=systemd_monotonic_usec())
 
     def reloaded(self) -> None:
         self._is_reloading = False
@@ -112,16 +110,16 @@ class ServiceStatus:
             self._is_ready_said = self._say(READY=1)
 
     def stopping(self) -> None:
-        self._manager.notify(STOPPING=1, STATUS="ending; requests in flight may finish")
+        self.manager.notify(STOPPING=1, STATUS="ending; requests in flight may finish")
 
     def extend(self, seconds: float = EXTEND_SECONDS) -> None:
         """Ask for that much time to stop, from now."""
-        self._manager.notify(EXTEND_TIMEOUT_USEC=round(seconds * 1_000_000))
+        self.manager.notify(EXTEND_TIMEOUT_USEC=round(seconds * 1_000_000))
 
     def _is_waiting(self, began: float, now: float) -> bool:
         """Whether the sweep waits for the database and nothing else."""
-        self._idle_ticks += self._database.pending == 0
-        alive_at = max(began, self._database.answered_at)
+        self._idle_ticks += self.database.pending == 0
+        alive_at = max(began, self.database.answered_at)
         return (
             self._idle_ticks < _IDLE_TICKS
             and now - alive_at <= self.call_seconds
@@ -129,14 +127,14 @@ class ServiceStatus:
         )
 
     def _ping(self) -> None:
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if now - self._pinged_at >= PING_SECONDS:
             self._pinged_at = now
-            self._manager.notify(WATCHDOG=1)
+            self.manager.notify(WATCHDOG=1)
 
     def _say(self, **fields: str | int) -> bool:
-        self._said, self._said_at = self._line(), self._clock.monotonic()
-        return self._manager.notify(**fields, STATUS=self._said)
+        self._said, self._said_at = self._line(), self.clock.monotonic()
+        return self.manager.notify(**fields, STATUS=self._said)
 
     def _line(self) -> str:
-        return self._status()[:_STATUS_LIMIT] if self._manager.is_there else ""
+        return self.status()[:_STATUS_LIMIT] if self.manager.is_there else ""

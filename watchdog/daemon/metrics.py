@@ -6,7 +6,7 @@ Those that come from the database are read by ``services.figures`` from time to 
 
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
@@ -89,11 +89,8 @@ class Metrics(Observer):
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
         self.registry = CollectorRegistry()
         self._shown: dict[str, Reading | Callable[[], Reading]] = {shown.name: None for shown in SHOWN}
-        self._attempts = Counter(
-            PREFIX + "attempts",
-            "Rows of the ledger that this daemon wrote or closed, by final outcome.",
-            ["outcome", "reason"],
-            registry=self.registry,
+        self._attempts = self._counter(
+            "attempts", "Rows of the ledger that this daemon wrote or closed, by final outcome.", "outcome", "reason"
         )
         self._lateness = self._histogram(
             "stop_lateness_seconds", "From a task's due time to its first request.", _LATENESS
@@ -104,16 +101,13 @@ class Metrics(Observer):
         self._requests = self._histogram(
             "vendor_request_seconds", "From a request to its answer, or to giving up.", _REQUEST, "operation"
         )
-        self._replies = Counter(
-            PREFIX + "vendor_replies",
+        self._replies = self._counter(
+            "vendor_replies",
             "ZEGO's answers, by what they mean; not_sent and no_answer are those that did not come.",
-            ["operation", "class"],
-            registry=self.registry,
+            *("operation", "class"),
         )
         self._sweep = self._histogram("sweep_seconds", "How long a sweep took.", _SWEEP)
-        self._reloads = Counter(
-            PREFIX + "config_reloads", "Reloads of the configuration.", ["result"], registry=self.registry
-        )
+        self._reloads = self._counter("config_reloads", "Reloads of the configuration.", "result")
         Info(PREFIX + "build", "What is running.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version(), "sqlite": SQLITE_VERSION}
         )
@@ -127,6 +121,9 @@ class Metrics(Observer):
         self.registry.register(_Live(self._shown))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+
+    def _counter(self, name: str, explanation: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, explanation, labels, registry=self.registry)
 
     def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(PREFIX + name, explanation, labels, buckets=buckets, registry=self.registry)
@@ -189,20 +186,20 @@ class Page:
     made_at: float
 
 
+@dataclass(eq=False)
 class Exposition:
     """The metrics in the format that a scraper asks for; rendered in the event loop, which takes little time."""
 
-    def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
-        self._registry = registry
-        self._clock = clock
-        self._pages: dict[str, Page] = {}
+    registry: CollectorRegistry
+    clock: Clock
+    _pages: dict[str, Page] = field(init=False, default_factory=dict)
 
     def page(self, accept: str) -> Page:
         """The page for an Accept header, at most ``RENDER_SECONDS`` old: OpenMetrics, or the older text format."""
         # Only two formats: the header's details would be echoed, and each variant kept.
         encode, content_type = choose_encoder(_OPEN_METRICS if _OPEN_METRICS.partition(";")[0] in accept else "")
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         page = self._pages.get(content_type)
         if page is None or now - page.made_at >= RENDER_SECONDS:
-            page = self._pages[content_type] = Page(content_type, encode(self._registry), now)
+            page = self._pages[content_type] = Page(content_type, encode(self.registry), now)
         return page

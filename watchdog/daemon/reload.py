@@ -1,20 +1,17 @@
 """Reload: what a new configuration changes while the daemon runs, and what needs a restart.
 
-    applied       policy, guard, bot_user_ids, discover, paces, poll_seconds, log level, the apps' secrets, the token
-    after restart everything else; until then the old values stay
-
 Secrets are read with the configuration: a new secret in the same file is a change of ``zego.apps``.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from watchdog import logs
-from watchdog.config.settings import AppConfig, Config, Section
+from watchdog.config.settings import Config, Section
 from watchdog.daemon.liveness import ServiceStatus
 from watchdog.daemon.metrics import Metrics
 from watchdog.errors import ConfigError
@@ -24,20 +21,12 @@ log = structlog.get_logger(__name__)
 
 APPLIED: Final = frozenset(
     {
-        ("policy", "*"),
-        ("guard", "*"),
-        ("zego", "bot_user_ids"),
-        ("zego", "discover"),
-        ("schedule", "poll_seconds"),
-        ("stop", "requests_per_second"),
-        ("stop", "occupancy_requests_per_second"),
-        ("stop", "shutdown_seconds"),
-        ("http", "token"),
-        ("http", "token_file"),
-        ("log", "level"),
+        *("policy.*", "guard.*", "zego.bot_user_ids", "zego.discover", "schedule.poll_seconds"),
+        *("stop.requests_per_second", "stop.occupancy_requests_per_second", "stop.shutdown_seconds"),
+        *("http.token", "http.token_file", "log.level"),
     }
 )
-"""The keys that take effect at once; of ``zego.apps`` the secrets do."""
+"""The keys that take effect at once; of ``zego.apps`` the secrets do. After a restart: everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +49,17 @@ def merge(old: Config, new: Config) -> Merged:
     for name in Config.model_fields:
         before, after = getattr(old, name), getattr(new, name)
         taken: dict[str, Any] = {}
-        for key in _changed(before, after):
-            if (name, key) in APPLIED or (name, "*") in APPLIED:
+        for key in (key for key in type(before).model_fields if getattr(before, key) != getattr(after, key)):
+            if not APPLIED.isdisjoint({f"{name}.{key}", f"{name}.*"}):
                 taken[key] = getattr(after, key)
                 applied.append(f"{name}.{key}")
             elif (name, key) == ("zego", "apps"):
-                taken[key] = tuple(_apps(before.apps, after.apps))
+                newest = {app.app_id: app for app in after.apps}
+                # The apps that are served, each with its newest secrets.
+                taken[key] = tuple(newest.get(app.app_id, app) for app in before.apps)
                 if taken[key] != before.apps:
                     applied.append("zego.apps (secrets)")
-                if _ids(before.apps) != _ids(after.apps):
+                if [app.app_id for app in before.apps] != list(newest):
                     need_restart.append("zego.apps")
             else:
                 need_restart.append(f"{name}.{key}")
@@ -84,41 +75,22 @@ def merge(old: Config, new: Config) -> Merged:
     return Merged(config, tuple(applied), tuple(need_restart))
 
 
-def _changed(before: Section, after: Section) -> Iterator[str]:
-    for key in type(before).model_fields:
-        if getattr(before, key) != getattr(after, key):
-            yield key
-
-
-def _ids(apps: tuple[AppConfig, ...]) -> list[int]:
-    return [app.app_id for app in apps]
-
-
-def _apps(before: tuple[AppConfig, ...], after: tuple[AppConfig, ...]) -> Iterator[AppConfig]:
-    """The apps that are served, each with its newest secrets."""
-    newest = {app.app_id: app for app in after}
-    for app in before:
-        yield newest.get(app.app_id, app)
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class Reloader:
     """Applies new configurations to the parts of a running daemon. A configuration that is refused changes nothing."""
 
-    def __init__(
-        self, *, parts: Parts, metrics: Metrics, status: ServiceStatus, on_applied: Callable[[], None]
-    ) -> None:
-        self._parts = parts
-        self._metrics = metrics
-        self._status = status
-        self._on_applied = on_applied
-        self.problem: str | None = None
-        """Why the last configuration was refused; None if it was applied."""
+    parts: Parts
+    metrics: Metrics
+    status: ServiceStatus
+    on_applied: Callable[[], None]
+    problem: str | None = field(init=False, default=None)
+    """Why the last configuration was refused; None if it was applied."""
 
     async def reload(self, load: Callable[[], Config]) -> None:
         """Read a configuration with ``load`` and apply what can be applied. Raises nothing."""
-        self._status.reloading()
+        self.status.reloading()
         try:
-            merged = merge(self._parts.config, await asyncio.to_thread(load))
+            merged = merge(self.parts.config, await asyncio.to_thread(load))
         except ConfigError as error:
             self._refuse(str(error))
         except Exception as error:
@@ -128,21 +100,21 @@ class Reloader:
         else:
             self._apply(merged)
         finally:
-            self._status.reloaded()
+            self.status.reloaded()
 
     def _apply(self, merged: Merged) -> None:
-        self._parts.adopt(merged.config)
+        self.parts.adopt(merged.config)
         logs.set_level(merged.config.log.level)
         self.problem = None
-        self._metrics.reloaded(successful=True)
+        self.metrics.reloaded(successful=True)
         log.info("reloaded", changed=list(merged.applied), mode=merged.config.policy.mode.value)
         if merged.need_restart:
             log.warning("needs_a_restart", keys=list(merged.need_restart), next_step="the old values stay until then")
         for warning in merged.config.warnings:
             log.warning("configuration", warning=warning)
-        self._on_applied()
+        self.on_applied()
 
     def _refuse(self, problem: str) -> None:
         self.problem = problem
-        self._metrics.reloaded(successful=False)
+        self.metrics.reloaded(successful=False)
         log.error("reload_refused", error=problem, next_step="correct it; until then the old configuration stays")

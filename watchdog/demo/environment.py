@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -135,34 +136,32 @@ def migrate(file: Path) -> None:
         connected.dispose()
 
 
+@dataclass(frozen=True, slots=True)
 class DaemonProcess:
-    """The real daemon, started by ``daemon``."""
-
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self._process = process
-        self._log = log
+    process: asyncio.subprocess.Process
+    log: Path
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.process.pid
 
     def require(self) -> None:
         """Raise DaemonEnded, with the end of its log, unless it is running."""
-        if self._process.returncode is not None:
-            raise DaemonEnded(f"the daemon ended by itself, exit code {self._process.returncode}{self._log_end()}")
+        if self.process.returncode is not None:
+            raise DaemonEnded(f"the daemon ended by itself, exit code {self.process.returncode}{self._log_end()}")
 
     async def end(self) -> None:
         """Terminate it and wait. Raises DaemonEnded if it does not exit cleanly."""
         self.require()
         try:
-            await _terminate(self._process)
+            await _terminate(self.process)
         except TimeoutError as error:
             raise DaemonEnded(f"the daemon did not end after SIGTERM{self._log_end()}") from error
-        if self._process.returncode:
-            raise DaemonEnded(f"the daemon ended with exit code {self._process.returncode}{self._log_end()}")
+        if self.process.returncode:
+            raise DaemonEnded(f"the daemon ended with exit code {self.process.returncode}{self._log_end()}")
 
     def _log_end(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
         return "; the last lines of its log:\n" + "\n".join(lines) if lines else "; its log is empty"
 
 

@@ -13,13 +13,12 @@ from watchdog.clock import Clock
 from watchdog.core.model import Outcome
 from watchdog.demo.application import Application
 from watchdog.demo.environment import DaemonEnded, DaemonProcess
-from watchdog.demo.scenario import Expected, Fault, Hold, People, Recorder, Release, Scenario, Start, Step
+from watchdog.demo.scenario import Expected, Hold, People, Release, Scenario, Start, Step
 from watchdog.demo.screen import attempt_words
 from watchdog.demo.snapshot import ENDED, Snapshot, look
-from watchdog.sandbox import Join, Leave, Sandbox
+from watchdog.sandbox import Join, Leave, Misbehaviour, Sandbox
 from watchdog.sandbox import Start as StartTask
 from watchdog.sandbox import Stop as StopTask
-from watchdog.sandbox.world import ADMIN_ROLE
 
 _TICK_SECONDS: Final = 0.2
 _OVERTIME_SECONDS: Final = 15.0
@@ -89,15 +88,13 @@ class Runner:
                 self._move(room, count)
                 if reported:
                     self.application.occupancy(room, count)
-            case Recorder():
-                self.sandbox.perform(Join(room=room, user="recorder", role=ADMIN_ROLE))
             case Hold(seconds):
                 self.application.hold(self.task_ids[room], seconds)
             case Release():
                 self.sandbox.perform(StopTask(task_id=self.task_ids[room]))
                 self.application.released(self.task_ids[room])
-            case Fault(how):
-                self.sandbox.perform(how)
+            case Join() | Misbehaviour():
+                self.sandbox.perform(step.event)
             case _:
                 assert_never(step.event)
 

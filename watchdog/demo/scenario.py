@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from watchdog.sandbox import Action, Drop, Misbehaviour
+from watchdog.sandbox import Action, Drop, Join, Misbehaviour
+from watchdog.sandbox.world import ADMIN_ROLE
 
 
 class Expected(StrEnum):
@@ -36,11 +37,6 @@ class People:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorder:
-    """A recorder logs in: a user for ZEGO, but not a person."""
-
-
-@dataclass(frozen=True, slots=True)
 class Hold:
     """An operator holds the task for ``seconds``."""
 
@@ -52,14 +48,8 @@ class Release:
     """The backend stops its own task, and records it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """The vendor misbehaves from now on, for the next requests."""
-
-    how: Misbehaviour
-
-
-Event = Start | People | Recorder | Hold | Release | Fault
+Event = Start | People | Hold | Release | Join | Misbehaviour
+"""What the backend or an operator does, or else an operation on the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +90,6 @@ def _opens(at: float, room: str, people: int, caption: str = "") -> Iterator[Ste
     yield Step(at, room, People(people))
 
 
-def _fault(at: float, room: str, how: Misbehaviour) -> Step:
-    return Step(at, room, Fault(how))
-
-
 _STOP: Final = Action.STOP
 
 SCENARIO: Final = Scenario(
@@ -130,7 +116,7 @@ SCENARIO: Final = Scenario(
         *_opens(1.5, "clinic", 2),
         *_opens(2.0, "lecture", 9),
         *_opens(2.5, "podcast", 2),
-        Step(2.5, "podcast", Recorder()),
+        Step(2.5, "podcast", Join(room="podcast", user="recorder", role=ADMIN_ROLE)),
         *_opens(3.0, "support", 2),
         *_opens(3.5, "sales", 4),
         Step(4.0, "legacy", Start(), "the backend crashes and never reports people"),
@@ -150,21 +136,21 @@ SCENARIO: Final = Scenario(
         Step(11.0, "clinic", People(2, reported=False), "people come back, but the backend does not report it"),
         Step(12.0, "coffee", People(1), "one person comes back within the grace period"),
         Step(12.5, "podcast", People(0), "only the recorder is left: ZEGO would never stop this"),
-        _fault(13.5, "lecture", Misbehaviour(action=_STOP, requests=1, http_status=500)),
+        Step(13.5, "lecture", Misbehaviour(action=_STOP, requests=1, http_status=500)),
         Step(14.5, "support", People(0), "everybody leaves"),
         Step(15.5, "coffee", People(4), "more people join"),
         Step(16.5, "sales", People(0), "everybody leaves"),
         Step(17.0, "retro", People(0), "everybody leaves"),
         Step(17.5, "webinar", People(0), "everybody leaves"),
         Step(18.5, "sales", Release(), "the backend stops the task itself, and records it"),
-        _fault(19.5, "support", Misbehaviour(action=_STOP, requests=1, code=206)),
+        Step(19.5, "support", Misbehaviour(action=_STOP, requests=1, code=206)),
         Step(21.0, "retro", People(2), "people come back within the grace period"),
-        _fault(22.5, "webinar", Misbehaviour(action=_STOP, requests=1, drop_reply=Drop.AFTER)),
+        Step(22.5, "webinar", Misbehaviour(action=_STOP, requests=1, drop_reply=Drop.AFTER)),
         Step(25.0, "review", People(0), "everybody leaves"),
         Step(26.0, "retro", People(0), "everybody leaves again: the grace period starts again"),
         Step(28.0, "quiz", People(0), "everybody leaves"),
-        _fault(30.0, "review", Misbehaviour(action=_STOP, requests=1, reply_latency_seconds=(2.5, 2.5))),
-        _fault(33.0, "quiz", Misbehaviour(action=Action.USER_NUM, requests=1, http_status=503)),
+        Step(30.0, "review", Misbehaviour(action=_STOP, requests=1, reply_latency_seconds=(2.5, 2.5))),
+        Step(33.0, "quiz", Misbehaviour(action=Action.USER_NUM, requests=1, http_status=503)),
     ),
     seconds=40,
 )

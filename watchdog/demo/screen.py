@@ -144,7 +144,6 @@ def summary(lines: Sequence[Line]) -> str:
 
 
 def rows_as_table(rows: Sequence[Row]) -> Table:
-    """The result of a query as a table."""
     table = _table()
     for name in rows[0] if rows else ():
         number = any(isinstance(row[name], int | float) for row in rows)
@@ -155,7 +154,6 @@ def rows_as_table(rows: Sequence[Row]) -> Table:
 
 
 def attempt_words(attempt: Row) -> str:
-    """The result of an attempt in words."""
     code = attempt["code"]
     match Outcome(attempt["outcome"]):
         case Outcome.STOPPED:

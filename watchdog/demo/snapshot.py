@@ -11,8 +11,6 @@ from watchdog.demo.application import Row, as_time
 
 
 class State(StrEnum):
-    """The state of a room's task, as shown on the screen."""
-
     NOT_STARTED = "not started"
     IN_USE = "in use"
     UNKNOWN = "unknown, left alone"

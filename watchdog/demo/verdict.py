@@ -1,7 +1,6 @@
 """Whether the daemon worked correctly: the referee's verdict, and each room against its expected end. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,34 +35,21 @@ def judge(
     found = referee.judge(events, ledger, watched=watched)
     stopped = {event["task_id"] for event in events if event["event"] == "task_stopped" and event["via"] == "api"}
     spared = {row["task_id"] for row in ledger if row["outcome"] == Outcome.SPARED}
-    return Verdict(
-        found,
-        (
-            *found.disagreements,
-            *(f"{rooms[task_id]}: ZEGO's auto-stop came first." for task_id in found.missed),
-            *(f"{rooms[task_id]}: stopped with people in the room." for task_id in found.wrong_stops),
-            *_unexpected(expected, task_ids, stopped, spared, reported={*found.missed, *found.wrong_stops}),
-        ),
-    )
-
-
-def _unexpected(
-    expected: Mapping[str, Expected],
-    task_ids: Mapping[str, str],
-    stopped: AbstractSet[str],
-    spared: AbstractSet[str],
-    *,
-    reported: AbstractSet[str],
-) -> Iterable[str]:
+    complaints = [
+        *found.disagreements,
+        *(f"{rooms[task_id]}: ZEGO's auto-stop came first." for task_id in found.missed),
+        *(f"{rooms[task_id]}: stopped with people in the room." for task_id in found.wrong_stops),
+    ]
     for room, end in expected.items():
         task_id = task_ids.get(room)
         if task_id is None:
-            yield f"{room}: its task was never started."
-        elif task_id in reported:
+            complaints.append(f"{room}: its task was never started.")
+        elif task_id in (*found.missed, *found.wrong_stops):
             continue
         elif end is Expected.STOPPED and task_id not in stopped:
-            yield f"{room}: not stopped before the end of the demo."
+            complaints.append(f"{room}: not stopped before the end of the demo.")
         elif end is not Expected.STOPPED and task_id in stopped:
-            yield f"{room}: stopped, but expected: {end}."
+            complaints.append(f"{room}: stopped, but expected: {end}.")
         elif end is Expected.SPARED and task_id not in spared:
-            yield f"{room}: no row has outcome spared."
+            complaints.append(f"{room}: no row has outcome spared.")
+    return Verdict(found, tuple(complaints))

@@ -46,20 +46,21 @@ def configure(
     close()
     terminal = stream.isatty()
     if format == "auto":
-        format = _chosen(stream, terminal)  # noqa: A001  # what the key means
+        is_journal = journald.is_connected_to(stream, os.environ.get("JOURNAL_STREAM"))
+        format = "console" if terminal else "journal" if is_journal else "json"  # noqa: A001  # what the key means
     sink: Sink = Stream(stream)
     if format == "journal":
         sink = journald.Journal(socket or journald.SOCKET, sink)
-        renderer: Processor = _entry
-    else:
-        renderer = _scrubbed(_console(terminal) if format == "console" else _json())
     repeats = Repeats((clock or SystemClock()).monotonic)
     writer = Writer(sink, queue_lines, repeats)
     stamps: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
-    rendering: list[Processor] = [structlog.processors.format_exc_info, renderer]
+    rendering: list[Processor] = [
+        structlog.processors.format_exc_info,
+        _renderer(format, colours=terminal and not os.environ.get("NO_COLOR")),
+    ]
     structlog.configure(
         processors=[*stamps, structlog.processors.add_log_level, _unrepeated(repeats), *rendering],
         logger_factory=lambda *_: writer,
@@ -91,9 +92,7 @@ class _Handler(logging.Handler):
 
     def __init__(self, writer: Writer, processors: Sequence[Processor], repeats: Repeats) -> None:
         super().__init__()
-        self._writer = writer
-        self._processors = processors
-        self._repeats = repeats
+        self._writer, self._processors, self._repeats = writer, processors, repeats
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
@@ -127,29 +126,12 @@ def _unrepeated(repeats: Repeats) -> Processor:
     return process
 
 
-def _scrubbed(renderer: Processor) -> Processor:
-    """Return ``renderer`` with its whole line scrubbed: keys, values, exceptions and tracebacks."""
+def _renderer(format: str, *, colours: bool) -> Processor:  # noqa: A002  # the name of the key
+    if format == "journal":
+        return lambda _logger, _name, event: journald.Entry.of(event)
+    renderer: Processor = structlog.processors.JSONRenderer(json.dumps, default=str, ensure_ascii=False)
+    if format == "console":
+        # The default formatter of exceptions prints local variables, which contain secrets.
+        renderer = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+    # The whole line: keys, values, exceptions and tracebacks.
     return lambda logger, name, event: scrub(str(renderer(logger, name, event)))
-
-
-def _chosen(stream: TextIO, terminal: bool) -> str:  # noqa: FBT001  # one private call
-    """Return the format that ``auto`` means for this stream."""
-    if terminal:
-        return "console"
-    return "journal" if journald.is_connected_to(stream, os.environ.get("JOURNAL_STREAM")) else "json"
-
-
-def _entry(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
-    return journald.Entry.of(event)
-
-
-def _json() -> Processor:
-    return structlog.processors.JSONRenderer(json.dumps, default=str, ensure_ascii=False)
-
-
-def _console(terminal: bool) -> Processor:  # noqa: FBT001  # one private call
-    return structlog.dev.ConsoleRenderer(
-        colors=terminal and not os.environ.get("NO_COLOR"),
-        # The default one prints local variables, which contain secrets.
-        exception_formatter=structlog.dev.plain_traceback,
-    )

@@ -8,7 +8,7 @@ to a task, and DEBUG are always written.
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Final
 
@@ -29,19 +29,17 @@ class _Window:
     seen: int = 0
 
 
+@dataclass(eq=False)
 class Repeats:
     """``admit`` decides on each event; ``ended`` returns how many were suppressed. Thread-safe."""
 
-    def __init__(
-        self, monotonic: Callable[[], float], *, limit: int = LIMIT, period_seconds: float = PERIOD_SECONDS
-    ) -> None:
-        self._monotonic = monotonic
-        self._limit = limit
-        self._period_seconds = period_seconds
-        # Ordered by their ends.
-        self._windows: dict[_Key, _Window] = {}
-        self._unreported: list[tuple[_Key, int]] = []
-        self._lock = threading.Lock()
+    monotonic: Callable[[], float]
+    limit: int = LIMIT
+    period_seconds: float = PERIOD_SECONDS
+    # Ordered by their ends.
+    _windows: dict[_Key, _Window] = field(init=False, default_factory=dict)
+    _unreported: list[tuple[_Key, int]] = field(init=False, default_factory=list)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def admit(self, event: Mapping[str, object]) -> bool:
         """Whether to write ``event``, which includes its ``level``; a summary is always written and not counted."""
@@ -49,18 +47,18 @@ class Repeats:
             return True
         with self._lock:
             key = self._key(event)
-            now = self._monotonic()
+            now = self.monotonic()
             window = self._windows.get(key)
             if window is None or now >= window.ends_at:
                 self._close(key)
-                window = self._windows[key] = _Window(now + self._period_seconds)
+                window = self._windows[key] = _Window(now + self.period_seconds)
             window.seen += 1
-            return window.seen <= self._limit
+            return window.seen <= self.limit
 
     def ended(self, *, all_of_them: bool = False) -> list[dict[str, object]]:
         """Close the windows that ended (or all); return an event with ``suppressed`` for each that suppressed some."""
         with self._lock:
-            now = self._monotonic()
+            now = self.monotonic()
             for key in list(takewhile(lambda key: all_of_them or now >= self._windows[key].ends_at, self._windows)):
                 self._close(key)
             unreported, self._unreported = self._unreported, []
@@ -72,16 +70,16 @@ class Repeats:
             if self._unreported:
                 return 0.0
             first = next(iter(self._windows.values()), None)
-            return None if first is None else max(0.0, first.ends_at - self._monotonic())
+            return None if first is None else max(0.0, first.ends_at - self.monotonic())
 
     def _close(self, key: _Key) -> None:
         window = self._windows.pop(key, None)
-        if window is not None and window.seen > self._limit:
-            self._unreported.append((key, window.seen - self._limit))
+        if window is not None and window.seen > self.limit:
+            self._unreported.append((key, window.seen - self.limit))
 
     def _key(self, event: Mapping[str, object]) -> _Key:
         name: _Key = (("level", event.get("level")), ("event", str(event.get("event"))))
-        for key in (name + tuple((field, event[field]) for field in _KEY_FIELDS if _is_plain(event.get(field))), name):
+        for key in (name + tuple((one, event[one]) for one in _KEY_FIELDS if _is_plain(event.get(one))), name):
             if key in self._windows or len(self._windows) < _MOST_KEYS:
                 return key
         return (("level", event.get("level")), ("event", "other"))

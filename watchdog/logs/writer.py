@@ -44,8 +44,6 @@ def suppressed_lines() -> int:
 
 
 class Sink(Protocol):
-    """Where lines go."""
-
     def put(self, line: str) -> None:
         """Write one line; may block."""
 
@@ -54,8 +52,6 @@ class Sink(Protocol):
 
 
 class Stream:
-    """Writes lines to a stream, usually stderr."""
-
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
@@ -97,7 +93,6 @@ class Writer:
         self._thread.start()
 
     def write(self, line: str) -> None:
-        """Queue ``line``; never blocks."""
         try:
             self._lines.put_nowait(line)
         except queue.Full:

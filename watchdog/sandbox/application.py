@@ -5,7 +5,7 @@ misbehaviour needs the connection below the request, which ``server`` puts into 
 """
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any, Final
 
@@ -17,47 +17,35 @@ from watchdog.sandbox.misbehaviour import Misbehaviour, Misbehaviours
 from watchdog.sandbox.replies import Reply, gateway_error, hang_up, json_reply, read_body, vendor_reply
 from watchdog.sandbox.sender import Sender
 from watchdog.sandbox.vendor import Action, Answer, Request, Vendor
-from watchdog.sandbox.world import World
 
 _CHUNK_BYTES: Final = 1 << 16
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Application:
     """Everything behind the port. Not thread-safe: other threads and processes use the control API.
 
-    The caller runs the ``sender``. ``clock_offset_seconds`` sets the vendor's clock (``Date``, timestamp check) ahead
-    of ``clock``; the log uses ``clock``, so it can be compared with other records.
+    ``clock_offset_seconds`` sets the vendor's clock (``Date``, timestamp check) ahead of ``clock``; the log uses
+    ``clock``, so it can be compared with other records.
     """
 
-    def __init__(
-        self,
-        vendor: Vendor,
-        control: Control,
-        *,
-        misbehaviours: Misbehaviours,
-        sender: Sender,
-        clock: Clock,
-        clock_offset_seconds: float,
-    ) -> None:
-        self._world: World = vendor.world
-        self._vendor = vendor
-        self._control = control
-        self._misbehaviours = misbehaviours
-        self._sender = sender
-        self._clock = clock
-        self._clock_offset_seconds = clock_offset_seconds
-        self._pausing: set[asyncio.Task[Any]] = set()
-        self._date = (0, b"")
+    vendor: Vendor
+    control: Control
+    misbehaviours: Misbehaviours
+    sender: Sender
+    clock: Clock
+    clock_offset_seconds: float
+    _pausing: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
+    _date: tuple[int, bytes] = field(init=False, default=(0, b""))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
         path = scope["path"]
         if path == "/":
             await self._serve_vendor(scope, receive, send)
         elif not path.startswith(PREFIX):
             await self._send(gateway_error(404), send)
         elif (body := await read_body(receive)) is not None:
-            status, value = self._control.answer(scope["method"], path, scope["query_string"], body)
+            status, value = self.control.answer(scope["method"], path, scope["query_string"], body)
             await self._send(json_reply(status, value), send)
 
     def break_off(self) -> None:
@@ -66,12 +54,12 @@ class Application:
             task.cancel()
 
     async def _serve_vendor(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_at = self._clock.time()
+        received_at = self.clock.time()
         body = await read_body(receive)
         if body is None:
             return
         request = Request.read(scope["method"], scope["query_string"].decode("latin-1"), body)
-        how = self._misbehaviours.choose(request.action)
+        how = self.misbehaviours.choose(request.action)
         transport: asyncio.Transport = scope["state"]["transport"]
         # Only Stop requests are recorded, because only they cannot be undone.
         record: dict[str, Any] | None = None
@@ -85,9 +73,9 @@ class Application:
                 **dict.fromkeys(("processed", "accepted", "readable", "delivered"), False),
             }
         try:
-            await self._pause(self._misbehaviours.between(how.latency_seconds))
+            await self._pause(self.misbehaviours.between(how.latency_seconds))
             reply = self._process(request, how, record)
-            await self._pause(self._misbehaviours.between(how.reply_latency_seconds))
+            await self._pause(self.misbehaviours.between(how.reply_latency_seconds))
             delivered = how.drop_reply is None and await self._deliver(reply, how, transport, send)
             if record is not None:
                 record |= {"readable": reply.readable, "delivered": delivered}
@@ -98,24 +86,24 @@ class Application:
             await hang_up(transport, receive)
         finally:
             if record is not None:
-                now = self._world.advance(self._clock.time())
-                scene = {} if "people" in record else self._world.scene(request.task_id, now).as_fields()
-                self._world.log.append(now, "stop_requested", **record, **scene)
+                now = self.vendor.world.advance(self.clock.time())
+                scene = {} if "people" in record else self.vendor.world.scene(request.task_id, now).as_fields()
+                self.vendor.world.log.append(now, "stop_requested", **record, **scene)
 
     def _process(self, request: Request, how: Misbehaviour, record: dict[str, Any] | None) -> Reply:
-        now = self._world.advance(self._clock.time())
+        now = self.vendor.world.advance(self.clock.time())
         if record is not None:
-            record |= {"processed_at": now} | self._world.scene(request.task_id, now).as_fields()
+            record |= {"processed_at": now} | self.vendor.world.scene(request.task_id, now).as_fields()
         answer: Answer | None = None
         accepted = False
         if how.takes_effect:
-            answer = self._vendor.answer(request, now, clock_offset_seconds=self._clock_offset_seconds)
+            answer = self.vendor.answer(request, now, clock_offset_seconds=self.clock_offset_seconds)
             accepted = answer.code == 0
             if request.action is Action.START:
                 # The task may end by itself, which sends a callback.
-                self._sender.wake()
+                self.sender.wake()
         if how.code is not None:
-            told = Answer(how.code, "Injected by a misbehaviour.", self._world.new_id())
+            told = Answer(how.code, "Injected by a misbehaviour.", self.vendor.world.new_id())
             answer = told if answer is None else replace(told, request_id=answer.request_id)
         elif how.http_status is not None:
             answer = None
@@ -152,7 +140,7 @@ class Application:
             await send({"type": "http.response.body", "body": chunk, "more_body": left > _CHUNK_BYTES})
 
     def _head(self, reply: Reply) -> dict[str, Any]:
-        second = int(self._clock.time() + self._clock_offset_seconds)
+        second = int(self.clock.time() + self.clock_offset_seconds)
         if self._date[0] != second:
             self._date = second, formatdate(second, usegmt=True).encode()
         return {
@@ -171,6 +159,6 @@ class Application:
             return
         self._pausing.add(task)
         try:
-            await self._clock.sleep(seconds)
+            await self.clock.sleep(seconds)
         finally:
             self._pausing.discard(task)

@@ -32,7 +32,6 @@ class CallbackEncoding(StrEnum):
 
     @property
     def content_type(self) -> str:
-        """The Content-Type header."""
         return "application/x-www-form-urlencoded" if self is CallbackEncoding.FORM else "application/json"
 
 
@@ -47,7 +46,6 @@ class Callback:
     fields: Mapping[str, Any]
 
     def signed(self, secret: str, nonce: str) -> dict[str, Any]:
-        """Return the complete body."""
         signature = callback_signature(secret, str(self.timestamp), nonce)
         if self.name in {"ASRResult", "Exception"}:
             head = {"AppId": self.app_id, "Event": self.name, "Nonce": nonce, "Timestamp": self.timestamp}
@@ -106,7 +104,6 @@ def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator
 
 
 def encode(body: Mapping[str, Any], encoding: CallbackEncoding) -> bytes:
-    """Encode a body."""
     match encoding:
         case CallbackEncoding.JSON:
             return _to_json(body).encode()

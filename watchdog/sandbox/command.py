@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -57,41 +57,26 @@ async def run_sandbox(
     Raises ConfigError if the port cannot be opened or a step is not possible. Call it in the main thread, because it
     handles signals.
     """
-    clock = SystemClock() if clock is None else clock
-    with _stop_signal() as stop:
-        async with sandbox:
-            apps = ", ".join(map(str, sandbox.app_ids))
-            announce(f"A fake ZEGO listens on {sandbox.url} for AppId {apps}; seed {sandbox.seed}.")
-            if sandbox.callback_url is not None:
-                announce(f"Callbacks go to {sandbox.callback_url}.")
-            announce(f"Control it under {sandbox.url}_sandbox/ (see docs/sandbox.md); stop it with Ctrl-C.")
-            stopping = asyncio.create_task(stop.wait())
-            playing = asyncio.create_task(_play(script, sandbox, announce, clock))
-            try:
-                await asyncio.wait({stopping, playing}, return_when=asyncio.FIRST_COMPLETED)
-                if playing.done():
-                    playing.result()
-                    await stopping
-            finally:
-                for task in (stopping, playing):
-                    task.cancel()
-                await asyncio.gather(stopping, playing, return_exceptions=True)
-
-
-async def _play(script: Script, sandbox: Sandbox, announce: Callable[[str], None], clock: Clock) -> None:
-    async for step, result in play(script, sandbox.perform, clock):
-        announce(f"{step}: {step.operation} {result}")
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[asyncio.Event]:
-    """Yield an event that SIGINT and SIGTERM set."""
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    playing = asyncio.create_task(_play(script, sandbox, announce, clock or SystemClock()))
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, playing.cancel)
     try:
-        yield stop
+        with contextlib.suppress(asyncio.CancelledError):
+            await playing
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _play(script: Script, sandbox: Sandbox, announce: Callable[[str], None], clock: Clock) -> None:
+    """Serve and play the script until cancelled."""
+    async with sandbox:
+        apps = ", ".join(map(str, sandbox.app_ids))
+        announce(f"A fake ZEGO listens on {sandbox.url} for AppId {apps}; seed {sandbox.seed}.")
+        if sandbox.callback_url is not None:
+            announce(f"Callbacks go to {sandbox.callback_url}.")
+        announce(f"Control it under {sandbox.url}_sandbox/ (see docs/sandbox.md); stop it with Ctrl-C.")
+        async for step, result in play(script, sandbox.perform, clock):
+            announce(f"{step}: {step.operation} {result}")
+        await asyncio.Event().wait()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, assert_never
 from urllib.parse import parse_qs
 
@@ -17,43 +18,34 @@ from watchdog.sandbox.world import Event, World
 PREFIX: Final = "/_sandbox/"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Control:
     """Everything that changes or shows the sandbox without the vendor's API. Not thread-safe.
 
     The first of ``app_ids`` is the default of every operation. ``outbox`` and ``sender`` belong to ``world``.
     """
 
-    def __init__(
-        self,
-        app_ids: Sequence[int],
-        *,
-        world: World,
-        outbox: Outbox,
-        sender: Sender,
-        misbehaviours: Misbehaviours,
-        clock: Clock,
-    ) -> None:
-        self._app_ids = app_ids
-        self._world = world
-        self._outbox = outbox
-        self._sender = sender
-        self._misbehaviours = misbehaviours
-        self._clock = clock
+    app_ids: Sequence[int]
+    world: World
+    outbox: Outbox
+    sender: Sender
+    misbehaviours: Misbehaviours
+    clock: Clock
 
     def perform(self, operation: Operation) -> dict[str, Any]:
         """Perform the operation now; return its result, JSON-compatible. Raises ConfigError if it is not possible."""
-        result = self._perform(operation, self._clock.time())
-        self._sender.wake()
+        result = self._perform(operation, self.clock.time())
+        self.sender.wake()
         return result
 
     def events(self, since: int = 0) -> list[Event]:
         """Return the log after entry ``since``, with auto-stops up to now."""
-        self._world.advance(self._clock.time())
-        return self._world.log.since(since)
+        self.world.advance(self.clock.time())
+        return self.world.log.since(since)
 
     def state(self) -> dict[str, Any]:
         """Return the rooms and running tasks of this moment, JSON-compatible."""
-        return self._world.state(self._clock.time())
+        return self.world.state(self.clock.time())
 
     def answer(self, method: str, path: str, query_string: bytes, body: bytes) -> tuple[int, Mapping[str, Any]]:
         """Answer one HTTP request with a status and a JSON value."""
@@ -83,7 +75,7 @@ class Control:
         if not (since.isascii() and since.isdigit() and len(since) <= 18):
             raise ConfigError(f"since: expected the seq of a log entry, got {since!r}")
         events = self.events(int(since))
-        return 200, {"last_seq": len(self._world.log), "events": events}
+        return 200, {"last_seq": len(self.world.log), "events": events}
 
     def _perform(self, operation: Operation, now: float) -> dict[str, Any]:
         match operation:
@@ -91,14 +83,14 @@ class Control:
                 return self._move(operation, now)
             case operations.Start():
                 app_id = self._app(operation.app_id)
-                task_id = self._world.start(app_id, operation.room, now, max_idle_seconds=operation.max_idle_seconds)
+                task_id = self.world.start(app_id, operation.room, now, max_idle_seconds=operation.max_idle_seconds)
                 if task_id is None:
-                    limit = self._world.concurrent_tasks
+                    limit = self.world.concurrent_tasks
                     raise ConfigError(f"start: app {app_id} already runs {limit} tasks; stop one or raise the limit")
                 return {"task_id": task_id}
             case operations.Stop():
                 app_id = self._app(operation.app_id)
-                if not self._world.stop(app_id, operation.task_id, now, request_id=None):
+                if not self.world.stop(app_id, operation.task_id, now, request_id=None):
                     raise ConfigError(f"stop.task_id: app {app_id} runs no task {operation.task_id}")
                 return {"task_id": operation.task_id}
             case Misbehaviour() | CallbackBehaviour() | operations.Behave() | operations.SendCallbacks():
@@ -110,50 +102,47 @@ class Control:
     def _move(
         self, operation: operations.Join | operations.Leave | operations.Crash | operations.Speak, now: float
     ) -> dict[str, Any]:
-        app_id, room, user = self._app(operation.app_id), operation.room, operation.user
-        result: dict[str, Any] | None
+        who = self._app(operation.app_id), operation.room, operation.user
         match operation:
             case operations.Join():
-                result = self._world.join(app_id, room, user, now, operation.role, operation.name).as_fields()
-            case operations.Leave() | operations.Crash():
-                go = self._world.leave if isinstance(operation, operations.Leave) else self._world.crash
-                scene = go(app_id, room, user, now)
-                result = None if scene is None else scene.as_fields()
+                return self.world.join(*who, now, operation.role, operation.name).as_fields()
             case operations.Speak():
-                task_ids = self._world.speak(app_id, room, user, operation.text, now)
-                result = None if task_ids is None else {"task_ids": list(task_ids)}
+                if (task_ids := self.world.speak(*who, operation.text, now)) is not None:
+                    return {"task_ids": list(task_ids)}
+            case operations.Leave() | operations.Crash():
+                go = self.world.leave if isinstance(operation, operations.Leave) else self.world.crash
+                if (scene := go(*who, now)) is not None:
+                    return scene.as_fields()
             case _:
                 assert_never(operation)
-        if result is None:
-            raise ConfigError(f"{type(operation).__name__.lower()}.user: {user} is not in room {room}")
-        return result
+        raise ConfigError(f"{type(operation).__name__.lower()}.user: {operation.user} is not in room {operation.room}")
 
     def _set_up(
         self, operation: Misbehaviour | CallbackBehaviour | operations.Behave | operations.SendCallbacks, now: float
     ) -> None:
         # Events up to now are sent, or not, by the previous settings.
-        self._world.advance(now)
-        if self._sender.url is None:
-            self._outbox.skip()
+        self.world.advance(now)
+        if self.sender.url is None:
+            self.outbox.skip()
         else:
-            self._outbox.collect()
+            self.outbox.collect()
         match operation:
             case Misbehaviour():
-                self._misbehaviours.add(operation)
+                self.misbehaviours.add(operation)
             case CallbackBehaviour():
-                self._outbox.behaviour = operation
+                self.outbox.behaviour = operation
             case operations.Behave():
-                self._misbehaviours.clear()
-                self._outbox.behaviour = FAITHFUL
+                self.misbehaviours.clear()
+                self.outbox.behaviour = FAITHFUL
             case operations.SendCallbacks():
-                self._outbox.encoding = operation.encoding
-                self._sender.url = operation.url
+                self.outbox.encoding = operation.encoding
+                self.sender.url = operation.url
             case _:
                 assert_never(operation)
 
     def _app(self, app_id: int | None) -> int:
         if app_id is None:
-            return self._app_ids[0]
-        if app_id not in self._app_ids:
-            raise ConfigError(f"app_id: the sandbox has no app {app_id}; it has {', '.join(map(str, self._app_ids))}")
+            return self.app_ids[0]
+        if app_id not in self.app_ids:
+            raise ConfigError(f"app_id: the sandbox has no app {app_id}; it has {', '.join(map(str, self.app_ids))}")
         return app_id

@@ -31,8 +31,6 @@ class Drop(StrEnum):
 
 
 class Body(StrEnum):
-    """The body of the reply."""
-
     JSON = "json"
     HTML = "html"
     CUT = "cut"
@@ -42,8 +40,6 @@ class Body(StrEnum):
 
 
 class RequestIdStyle(StrEnum):
-    """The format of the RequestId."""
-
     STRING = "string"
     NUMBER = "number"
     LONG = "long"
@@ -75,7 +71,6 @@ class Misbehaviour:
 
     @property
     def takes_effect(self) -> bool:
-        """Whether the request takes effect."""
         if self.drop_reply is not None:
             return self.drop_reply is Drop.AFTER
         return self.processed or (self.http_status is None and self.code is None)
@@ -110,11 +105,9 @@ class Misbehaviours:
         self._active: list[tuple[Misbehaviour, int | None]] = []
 
     def add(self, misbehaviour: Misbehaviour) -> None:
-        """Add one after the active ones."""
         self._active.append((misbehaviour, misbehaviour.requests))
 
     def clear(self) -> None:
-        """Remove all."""
         self._active.clear()
 
     def choose(self, action: Action | None) -> Misbehaviour:

@@ -36,7 +36,6 @@ class Letter:
     is_copy: bool = False
 
     def as_fields(self) -> dict[str, Any]:
-        """Return the identifying fields for the log."""
         names = ("callback", "app_id", "room_id", "nonce", "cause", "is_copy")
         return {name: getattr(self, name) for name in names}
 

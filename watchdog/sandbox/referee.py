@@ -51,7 +51,6 @@ class Verdict:
         return not self.disagreements
 
     def summary(self) -> str:
-        """Return the result in one line."""
         return (
             f"{self.stopped_in_time} stopped in time, {self.spared} spared, {len(self.missed)} missed, "
             f"{len(self.wrong_stops)} wrong stops; {self.attempts_recorded} attempts, {self.requests_received} requests"

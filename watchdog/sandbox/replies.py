@@ -38,7 +38,6 @@ def gateway_error(status: int) -> Reply:
 
 
 def json_reply(status: int, value: object) -> Reply:
-    """A reply of the control API."""
     return Reply(status, _JSON, _to_json(value) + b"\n")
 
 
@@ -84,7 +83,6 @@ async def read_body(receive: Receive) -> bytes | None:
 
 
 async def hang_up(transport: asyncio.Transport, receive: Receive) -> None:
-    """Close the connection without an answer."""
     transport.abort()
     # If the application returned before the server noticed, the server would answer 500.
     while (await receive())["type"] != "http.disconnect":

@@ -29,7 +29,6 @@ class Sender:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Make ``run`` look at the outbox now."""
         if self.url is not None:
             self._woken.set()
 

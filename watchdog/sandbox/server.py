@@ -3,55 +3,29 @@
 import asyncio
 import contextlib
 import secrets
-import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
-
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from typing import Self
 
 from watchdog.clock import Clock, SystemClock
+from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen, url_of
 from watchdog.errors import ConfigError
 from watchdog.sandbox.application import Application
 from watchdog.sandbox.control import Control
 from watchdog.sandbox.misbehaviour import Misbehaviours
-from watchdog.sandbox.operations import Operation, parse_operation
+from watchdog.sandbox.operations import parse_operation
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.sender import Sender
 from watchdog.sandbox.vendor import Limits, Vendor
-from watchdog.sandbox.world import Event, World, stream
+from watchdog.sandbox.world import World, stream
 
 
-class _Protocol(H11Protocol):
-    """Shows the connection to the application, because some misbehaviours close it. Logs no requests."""
+class _Protocol(QuietProtocol):
+    """Shows the connection to the application, because some misbehaviours close it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
-        # Query strings contain signatures. uvicorn's setting of this name depends on the logging configuration.
-        self.access_log = False
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave signals to the surrounding process."""
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns off Nagle's algorithm (40 ms per reply) only if the protocol is given; create_server gives none.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(2048)
-    except OSError as error:
-        listening.close()
-        raise ConfigError(f"cannot listen on {host} port {port}: {error}; choose another port") from error
-    return listening
 
 
 class Sandbox:
@@ -95,23 +69,29 @@ class Sandbox:
         outbox = Outbox(world, seed=self.seed, secrets=callback_secrets, clock_offset_seconds=clock_offset_seconds)
         self._sender = Sender(outbox, clock)
         misbehaviours = Misbehaviours(stream(self.seed, "misbehaviour"))
-        self._control = Control(
-            self.app_ids, world=world, outbox=outbox, sender=self._sender, misbehaviours=misbehaviours, clock=clock
+        control = Control(
+            app_ids=self.app_ids,
+            world=world,
+            outbox=outbox,
+            sender=self._sender,
+            misbehaviours=misbehaviours,
+            clock=clock,
         )
         self._app = Application(
-            Vendor(world, secrets_by_app, Limits() if limits is None else limits),
-            self._control,
+            vendor=Vendor(world, secrets_by_app, Limits() if limits is None else limits),
+            control=control,
             misbehaviours=misbehaviours,
             sender=self._sender,
             clock=clock,
             clock_offset_seconds=clock_offset_seconds,
         )
+        # The same operations in Python as over HTTP.
+        self.perform, self.events, self.state = control.perform, control.events, control.state
         if callback_url is not None:
             self.perform(parse_operation("send_callbacks", {"url": callback_url}))
         self._address = host, port
         self._url: str | None = None
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._server: EmbeddedServer | None = None
         self._sending: asyncio.Task[None] | None = None
 
     @property
@@ -121,52 +101,26 @@ class Sandbox:
             raise RuntimeError("The sandbox is not running; enter its context first.")
         return self._url
 
-    def perform(self, operation: Operation) -> dict[str, Any]:
-        """Change the rooms or the behaviour; see ``Control.perform``."""
-        return self._control.perform(operation)
-
-    def events(self, since: int = 0) -> list[Event]:
-        """Return the log after entry ``since``."""
-        return self._control.events(since)
-
-    def state(self) -> dict[str, Any]:
-        """Return the rooms and running tasks of this moment, JSON-compatible."""
-        return self._control.state()
-
     async def __aenter__(self) -> Self:
         host, port = self._address
-        listening = _listen(host, port)
-        bound = listening.getsockname()[1]
-        self._url = f"http://[{host}]:{bound}/" if ":" in host else f"http://{host}:{bound}/"
-        config = uvicorn.Config(
-            self._app,
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level="warning",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config)
-        # The socket already listens, so a client that connects before the task runs waits in the backlog.
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        try:
+            listening = listen(host, port, 2048)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host} port {port}: {error}; choose another port") from error
+        self._url = url_of(listening) + "/"
+        self._server = EmbeddedServer(self._app, [listening], protocol=_Protocol, log_level="warning", finish_seconds=1)
         self._sending = asyncio.create_task(self._sender.run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        server, serving, sending = self._server, self._serving, self._sending
-        if server is None or serving is None or sending is None:
+        server, sending = self._server, self._sending
+        if server is None or sending is None:
             return
-        self._url = self._server = self._serving = self._sending = None
+        self._url = self._server = self._sending = None
         self._app.break_off()
-        server.should_exit = True
-        await serving
+        await server.end()
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending

@@ -23,27 +23,22 @@ class Task:
     rounds: int = 0
 
     def as_fields(self) -> dict[str, Any]:
-        """Return the task for JSON."""
         names = ("task_id", "app_id", "room_id", "started_at", "max_idle_seconds", "auto_stop_at")
         return {name: getattr(self, name) for name in names}
 
 
 class Tasks:
-    """All tasks, running and ended."""
-
     def __init__(self) -> None:
         self._by_id: dict[str, Task] = {}
         self._in_room: dict[Place, dict[str, Task]] = {}
         self._of_app: Counter[int] = Counter()
 
     def add(self, task: Task) -> None:
-        """Add a running task."""
         self._by_id[task.task_id] = task
         self._in_room.setdefault((task.app_id, task.room_id), {})[task.task_id] = task
         self._of_app[task.app_id] += 1
 
     def end(self, task: Task) -> None:
-        """Mark a running task as ended."""
         task.ended = True
         self._of_app[task.app_id] -= 1
         place = task.app_id, task.room_id
@@ -52,17 +47,13 @@ class Tasks:
             del self._in_room[place]
 
     def find(self, task_id: str | None) -> Task | None:
-        """Return a task, running or ended."""
         return None if task_id is None else self._by_id.get(task_id)
 
     def running(self) -> Iterator[Task]:
-        """Iterate over the running tasks, room by room."""
         return (task for tasks in self._in_room.values() for task in tasks.values())
 
     def running_in(self, place: Place) -> list[Task]:
-        """Return the running tasks of a room."""
         return list(self._in_room.get(place, {}).values())
 
     def running_of(self, app_id: int) -> int:
-        """Return the number of running tasks of an app."""
         return self._of_app[app_id]

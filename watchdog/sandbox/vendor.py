@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Self, assert_never
 from urllib.parse import parse_qs
@@ -24,11 +24,11 @@ MAX_IDLE_SECONDS: Final = range(30, 1801)
 """The valid values of ``AdvancedConfig.MaxIdleTime``, seconds."""
 
 Query = Mapping[str, Sequence[str]]
+Result = tuple["Code", Mapping[str, Any] | None]
+"""A return code and the ``Data`` of the answer."""
 
 
 class Action(StrEnum):
-    """The vendor's actions that the sandbox implements."""
-
     START = "StartRealtimeASRTask"
     STOP = "StopRealtimeASRTask"
     USER_NUM = "DescribeUserNum"
@@ -46,7 +46,6 @@ class Code(IntEnum):
     message: str
 
     def __new__(cls, value: int, message: str) -> Self:
-        """Make a code with the vendor's text for it."""
         code = int.__new__(cls, value)
         code._value_ = value
         code.message = message
@@ -88,18 +87,13 @@ class Limits:
     user_list_per_room: int = 1
 
     def of(self, action: Action) -> int:
-        """Return the limit of one action."""
-        match action:
-            case Action.START:
-                return self.start
-            case Action.STOP:
-                return self.stop
-            case Action.USER_NUM:
-                return self.user_num
-            case Action.USER_LIST:
-                return self.user_list
-            case _:
-                assert_never(action)
+        limits = {
+            Action.START: self.start,
+            Action.STOP: self.stop,
+            Action.USER_NUM: self.user_num,
+            Action.USER_LIST: self.user_list,
+        }
+        return limits[action]
 
 
 class SlidingSecond:
@@ -119,7 +113,6 @@ class SlidingSecond:
         return limit == 0 or self._counts[key] < limit
 
     def admit(self, key: Hashable, now: float) -> None:
-        """Count one request."""
         self._admitted.append((now, key))
         self._counts[key] += 1
 
@@ -172,23 +165,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The vendor's answer to one request."""
-
     code: int
     message: str
     request_id: str
     data: Mapping[str, Any] | None = None
 
 
+@dataclass(eq=False, repr=False)
 class Vendor:
     """Answers requests: checks the signature, then the rate, then reads or changes the world."""
 
-    def __init__(self, world: World, secrets: Mapping[int, str], limits: Limits) -> None:
-        self.world = world
-        self.limits = limits
-        self._secrets = dict(secrets)
-        self._per_app = SlidingSecond()
-        self._per_room = SlidingSecond()
+    world: World
+    secrets: Mapping[int, str]
+    limits: Limits
+    _per_app: SlidingSecond = field(init=False, default_factory=SlidingSecond)
+    _per_room: SlidingSecond = field(init=False, default_factory=SlidingSecond)
 
     def answer(self, request: Request, now: float, *, clock_offset_seconds: float = 0.0) -> Answer:
         """Process the request; ``clock_offset_seconds`` is how far the vendor's clock is ahead."""
@@ -197,9 +188,7 @@ class Vendor:
         code, data = self._process(request, request_id, now, clock_offset_seconds)
         return Answer(code, code.message, request_id, data)
 
-    def _process(
-        self, request: Request, request_id: str, now: float, clock_offset_seconds: float
-    ) -> tuple[Code, Mapping[str, Any] | None]:
+    def _process(self, request: Request, request_id: str, now: float, clock_offset_seconds: float) -> Result:
         app_id, action = request.app_id, request.action
         refusal = self._check_signature(request, now + clock_offset_seconds)
         if refusal is not None or app_id is None or action is None:
@@ -242,11 +231,11 @@ class Vendor:
         ):
             if holds:
                 return code
-        if app_id is None or app_id not in self._secrets:
+        if app_id is None or app_id not in self.secrets:
             return Code.NO_SERVER_SECRET
         if abs(now - int(timestamp)) > TIMESTAMP_TOLERANCE_SECONDS:
             return Code.SIGNATURE_EXPIRED
-        expected = sign(app_id, nonce, self._secrets[app_id], int(timestamp))
+        expected = sign(app_id, nonce, self.secrets[app_id], int(timestamp))
         return None if hmac.compare_digest(given.encode(), expected.encode()) else Code.SIGNATURE_WRONG
 
     def _check_rate(self, app_id: int, action: Action, request: Request, now: float) -> Code | None:
@@ -266,7 +255,7 @@ class Vendor:
         fields = {"app_id": request.app_id, "action": action, "nonce": nonce, "code": int(code)}
         self.world.log.append(now, event, **fields, request_id=request_id)
 
-    def _start(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+    def _start(self, app_id: int, request: Request, now: float) -> Result:
         body = request.json
         if body is None:
             return Code.JSON_INVALID, None
@@ -292,7 +281,7 @@ class Vendor:
         stopped = self.world.stop(app_id, task_id, now, request_id=request_id, via="api")
         return Code.SUCCESS if stopped else Code.TASK_NOT_FOUND
 
-    def _user_num(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+    def _user_num(self, app_id: int, request: Request, now: float) -> Result:
         room_ids = request.query.get("RoomId[]", [])
         if not 1 <= len(room_ids) <= 10 or not all(ROOM_ID.fullmatch(room_id) for room_id in room_ids):
             return Code.INPUT_INVALID, None
@@ -303,7 +292,7 @@ class Vendor:
             counts.append({"RoomId": room_id, "UserCount": len(users), "AdminUserCount": admins})
         return Code.SUCCESS, {"UserCountList": counts}
 
-    def _user_list(self, app_id: int, request: Request, now: float) -> tuple[Code, Mapping[str, Any] | None]:
+    def _user_list(self, app_id: int, request: Request, now: float) -> Result:
         room_id = request.parameter("RoomId")
         mode = request.parameter("Mode") or "0"
         limit = request.parameter("Limit") or "100"

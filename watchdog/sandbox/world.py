@@ -75,7 +75,6 @@ class User:
     crashed: bool = False
 
     def as_fields(self) -> dict[str, Any]:
-        """Return the user for the log."""
         fields: dict[str, Any] = {"user_id": self.user_id, "role": self.role}
         return fields | {"crashed": True} if self.crashed else fields
 
@@ -89,7 +88,6 @@ class Scene:
 
     @property
     def people(self) -> int:
-        """The number of users without the admin role."""
         return sum(user.role != ADMIN_ROLE for user in self.users)
 
     @property

@@ -6,9 +6,6 @@ from typing import Annotated
 
 import typer
 
-_Host = Annotated[str, typer.Option(help="The address to listen on.")]
-_Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")]
-_AppId = Annotated[int, typer.Option(min=1, max=2**32 - 1, help="The AppId it accepts.")]
 _ServerSecretFile = Annotated[
     Path | None,
     typer.Option(
@@ -25,13 +22,6 @@ _CallbackSecretFile = Annotated[
 ]
 _ScriptFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A YAML script of joins, leaves and faults.")]
 _Seed = Annotated[int | None, typer.Option(help="Makes TaskIds and random faults repeatable; default random.")]
-_MaxIdle = Annotated[int, typer.Option(min=30, max=1800, help="MaxIdleTime of tasks that set none, seconds.")]
-_Concurrency = Annotated[int, typer.Option(min=0, help="Maximum number of running tasks; 0 is unlimited.")]
-_StartRate = Annotated[int, typer.Option(min=0, help="Start requests per second; 0 is unlimited.")]
-_StopRate = Annotated[int, typer.Option(min=0, help="Stop requests per second.")]
-_UserNumRate = Annotated[int, typer.Option(min=0, help="DescribeUserNum requests per second.")]
-_UserListRate = Annotated[int, typer.Option(min=0, help="DescribeUserList requests per second.")]
-_ClockOffset = Annotated[float, typer.Option(help="How far its clock is ahead of this machine's, seconds.")]
 _CrashTimeout = Annotated[
     float, typer.Option(min=0, help="How long a crashed client still counts as present, seconds.")
 ]
@@ -40,19 +30,19 @@ _CallbackUrl = Annotated[str | None, typer.Option(metavar="URL", help="Send call
 
 def sandbox(  # noqa: PLR0913  # a parameter is an option
     *,
-    host: _Host = "127.0.0.1",
-    port: _Port = 8766,
-    app_id: _AppId = 12345,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8766,
+    app_id: Annotated[int, typer.Option(min=1, max=2**32 - 1, help="The AppId it accepts.")] = 12345,
     server_secret_file: _ServerSecretFile = None,
     script: _ScriptFile = None,
     seed: _Seed = None,
-    max_idle: _MaxIdle = 120,
-    concurrency: _Concurrency = 10,
-    start_rate: _StartRate = 10,
-    stop_rate: _StopRate = 10,
-    user_num_rate: _UserNumRate = 10,
-    user_list_rate: _UserListRate = 200,
-    clock_offset: _ClockOffset = 0.0,
+    max_idle: Annotated[int, typer.Option(min=30, max=1800, help="MaxIdleTime of tasks that set none, seconds.")] = 120,
+    concurrency: Annotated[int, typer.Option(min=0, help="Maximum number of running tasks; 0 is unlimited.")] = 10,
+    start_rate: Annotated[int, typer.Option(min=0, help="Start requests per second; 0 is unlimited.")] = 10,
+    stop_rate: Annotated[int, typer.Option(min=0, help="Stop requests per second.")] = 10,
+    user_num_rate: Annotated[int, typer.Option(min=0, help="DescribeUserNum requests per second.")] = 10,
+    user_list_rate: Annotated[int, typer.Option(min=0, help="DescribeUserList requests per second.")] = 200,
+    clock_offset: Annotated[float, typer.Option(help="How far its clock is ahead of this machine's, seconds.")] = 0.0,
     crash_timeout: _CrashTimeout = 100.0,
     callback_url: _CallbackUrl = None,
     callback_secret_file: _CallbackSecretFile = None,

@@ -8,8 +8,6 @@ from watchdog.errors import ConfigError, RequestError, WatchdogError
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
-
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"

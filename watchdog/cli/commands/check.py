@@ -2,21 +2,38 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from watchdog.cli.checks.examine import examine
-from watchdog.cli.checks.findings import exit_code
+from watchdog.cli.checks.database import check_database
+from watchdog.cli.checks.findings import Finding, exit_code, failed
+from watchdog.cli.checks.installation import check_configuration, check_installation
+from watchdog.cli.checks.vendor import check_vendor
 from watchdog.cli.view.findings import print_findings
 from watchdog.cli.view.output import show_json
-from watchdog.clock import SystemClock
+from watchdog.clock import Clock, SystemClock
+from watchdog.config import find, load
+from watchdog.errors import ConfigError
 
 
 def check_all(path: Path | None, *, as_json: bool, offline: bool) -> int:
-    """Print all findings; return the exit code."""
     found = asyncio.run(examine(path, os.environ, SystemClock(), offline=offline))
     if as_json:
         show_json([asdict(finding) for finding in found])
     else:
         print_findings(found)
     return exit_code(found)
+
+
+async def examine(path: Path | None, environ: Mapping[str, str], clock: Clock, *, offline: bool) -> list[Finding]:
+    """Run all checks; ``offline`` skips ZEGO, but not the database."""
+    findings = [*check_installation()]
+    try:
+        file = find(path, environ)
+        config = load(path, environ)
+    except ConfigError as error:
+        return [*findings, failed("configuration", error, "correct this, then check again")]
+    findings += check_configuration(file, config, environ)
+    findings += await asyncio.to_thread(lambda: list(check_database(config, clock)))
+    return findings if offline else findings + await check_vendor(config, clock)

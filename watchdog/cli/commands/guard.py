@@ -19,7 +19,6 @@ _NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped; start one: zego
 
 
 def show_guard(path: Path | None, *, as_json: bool) -> None:
-    """Print the state of every daemon's guard."""
     with opened(path) as (config, database):
         now, known = all_daemons(database)
         active = PollStore(database).active()

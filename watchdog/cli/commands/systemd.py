@@ -44,8 +44,6 @@ _SPECIAL_CHARACTER: Final = re.compile(r"[^\w./+@:=,-]")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action, and its description."""
-
     description: str
     do: Callable[[], None]
 
@@ -164,7 +162,6 @@ def edited_files(root: Path) -> Sequence[Path]:
 
 
 def systemd_version() -> int | None:
-    """The version of systemd on this machine; None without systemd."""
     try:
         output = subprocess.run(
             ["systemctl", "--version"],  # noqa: S607 - found in PATH
@@ -211,7 +208,6 @@ def _files(wanted: Wanted) -> Iterator[tuple[Path, str]]:
 
 
 def _example(wanted: Wanted) -> str:
-    """The commented configuration, with the unit's directories."""
     places = {
         "sqlite:///zego-watchdog.db": f"sqlite:///{wanted.shared or '/var/lib/zego-watchdog'}/zego-watchdog.db",
         "server_secret_file: /etc/zego-watchdog/": "server_secret_file: ${CREDENTIALS_DIRECTORY}/zego_",

@@ -29,7 +29,6 @@ class Explanation:
 
 
 def print_explanation(found: Explanation) -> None:
-    """Print evidence, decision, schedule and attempts."""
     task, decision, now, attempts = found.story.task, found.decision, found.story.now, found.story.attempts
     if task is None or decision is None:
         gone = "its row was deleted by the application or by retention; its attempts are still recorded."

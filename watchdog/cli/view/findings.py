@@ -13,7 +13,6 @@ _LEVEL_STYLE: Final = {Level.OK: "green", Level.WARN: "bold yellow", Level.FAIL:
 
 
 def print_findings(found: Sequence[Finding]) -> None:
-    """Print one line per finding, with the next step below it."""
     out = console()
     indent = max(len(finding.subject) for finding in found) + 8
     for finding in found:

@@ -113,7 +113,6 @@ def note(text: str) -> None:
 
 
 def hanging(out: Console, line: Text, indent: int) -> None:
-    """Print a long line, wrapped with an indent."""
     head, body = line[:indent], line[indent:]
     for number, part in enumerate(body.wrap(out, max(20, out.width - indent))):
         part.rstrip()

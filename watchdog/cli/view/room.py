@@ -32,7 +32,6 @@ class Room:
 
 
 def room_row(room: Room) -> Mapping[str, Any]:
-    """The room for JSON."""
     return {
         "app_id": room.app_id,
         "room_id": room.room_id,
@@ -58,7 +57,6 @@ def room_row(room: Room) -> Mapping[str, Any]:
 
 
 def print_room(room: Room) -> None:
-    """Print the users, the stored tasks, and advice about bots."""
     say(f"Room {room.room_id}, AppId {room.app_id}: {words.people(room.people)}", "bold")
     say(
         f"ZEGO counts {words.number(room.count.users, 'user')}, including {room.count.admins:,} admins; "

@@ -19,7 +19,6 @@ Lines = list[tuple[str, str | Text]]
 
 
 def print_status(config: Config, schema_version: str, found: Situation) -> None:
-    """Print the whole situation on one screen."""
     now = found.now
     ended = [f"{count:,} {status}" for status, count in found.by_status.items() if count and status != Status.ACTIVE]
     latest = [f"{count:,} {outcome}" for outcome, count in found.latest.items()]
@@ -64,7 +63,6 @@ def guard_lines(daemons: Sequence[DaemonRow], now: datetime) -> Lines:
 
 
 def daemon_row(daemon: DaemonRow) -> Mapping[str, Any]:
-    """A daemon for JSON."""
     names = [*Instance.__slots__, "started_at", "watching_since", "seen_at", "alive", *Activity.__slots__]
     return {name: getattr(daemon, name) for name in (*names, "guard_released_until")}
 

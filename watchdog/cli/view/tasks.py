@@ -27,7 +27,6 @@ def task_row(task: Task) -> Row:
 
 
 def print_tasks(listing: Listing, *, active_only: bool) -> None:
-    """Print the table of ``tasks``."""
     now, rows = listing.now, listing.tasks
     if not rows:
         note("No such task.")
@@ -60,7 +59,6 @@ def print_history(rows: Sequence[Row]) -> None:
 
 
 def styled(word: str) -> Text:
-    """An outcome or status in its colour."""
     return Text(word, words.STYLE.get(word, ""))
 
 

@@ -88,7 +88,6 @@ def listed(words: Sequence[object]) -> str:
 
 
 def ruling(decision: Decision, now: datetime) -> str:
-    """A decision in one line."""
     ends = f"; until {stamp(decision.until)} ({until(decision.until, now)})" if decision.until else ""
     return f"{RULE_TEXT[decision.rule]}{ends}"
 
