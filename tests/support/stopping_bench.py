@@ -98,7 +98,7 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     config = Config.model_validate(
         {
-            # The engine is the world's own. Of this address nothing is taken but that it has no folder for a journal.
+            # The engine is the world's own. Of this address nothing is taken but that it has no folder for a spool.
             "database": {"url": "postgresql://nobody@nowhere/none"},
             "zego": {"apps": [{"app_id": 1, "server_secret": SECRET}, {"app_id": 2, "server_secret": SECRET}]},
             "policy": sections.get("policy", {}),
