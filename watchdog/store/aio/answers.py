@@ -160,7 +160,8 @@ class Answers:
                     log.warning("journal_not_cleared", file=str(left.path), error=error.strerror or str(error))
         finally:
             for left in found:
-                left.release()
+                # Not in the event loop: SQLite may flush the file when it closes it.
+                await self._in_spool(left.release)
         return closed
 
     async def _replay(self, answers: Sequence[Answer]) -> tuple[int, list[tuple[Outcome, Reason]]] | None:
