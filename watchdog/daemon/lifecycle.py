@@ -3,7 +3,7 @@
     sweep       at the next due time, at the latest every ``schedule.poll_seconds``
     heartbeat   reports that this daemon is alive, counts the others, notices gaps and a dead feed of hints
     poll        asks ZEGO about active rooms, every second while rooms are due
-    reap        closes attempts that a dead daemon left in ``sent``; its answer journal comes first
+    reap        closes attempts that a dead daemon left in ``sent``; its answer spool comes first
     retain      removes old rows, a few at a time
     figures     reads the metrics' figures from the database, a few at a time
 
@@ -122,7 +122,7 @@ class Service:
         if self.http is not None:
             self.http.bind()
         await self.parts.heartbeat.run_once()
-        # Before the first claim: an answer in a journal may spare a request.
+        # Before the first claim: an answer in a spool may spare a request.
         await self.parts.reaper.replay()
         if self.http is not None:
             await self.http.start()
