@@ -64,7 +64,8 @@ class Service:
             clock,
             database,
             Tasks(database, "").now(),
-            on_progress=self._progressed,
+            # Retries may be near, and there may be capacity for tasks that wait.
+            on_progress=lambda: self._sweep_job.arm(_AFTER_PROGRESS_SECONDS),
             observer=self.metrics,
         )
         self.status = ServiceStatus(
@@ -159,10 +160,6 @@ class Service:
         while True:
             self.status.extend()
             await self._clock.sleep(EXTEND_SECONDS / 5)
-
-    def _progressed(self) -> None:
-        # Retries may be near, and there may be capacity for tasks that wait.
-        self._sweep_job.arm(_AFTER_PROGRESS_SECONDS)
 
     async def _sweep(self) -> float:
         began = self._clock.monotonic()
