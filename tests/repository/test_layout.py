@@ -40,7 +40,7 @@ TESTED_WITH_OTHERS = {
     "tests/sandbox/test_callbacks.py": ["sandbox/outbox"],
     "tests/sandbox/test_callbacks_http.py": ["sandbox/operations", "sandbox/sender"],
     "tests/sandbox/test_script.py": ["sandbox/command"],
-    "tests/sandbox/test_server.py": ["sandbox/application", "sandbox/control", "sandbox/replies"],
+    "tests/sandbox/test_server.py": ["embedded_server", "sandbox/application", "sandbox/control", "sandbox/replies"],
     "tests/sandbox/test_vendor.py": ["sandbox/misbehaviour"],
     "tests/sandbox/test_world.py": ["sandbox/tasks"],
     "tests/services/test_figures.py": ["store/figures"],

@@ -1,7 +1,6 @@
 """Answers that survive: a database that is away, a locked row, a cancelled caller, a process that ends."""
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,14 +10,15 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.support.spool import noted
 from tests.support.store_steps import answer, begun, intent
 from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.core.model import Outcome, Reason
 from watchdog.core.policy import Plan
 from watchdog.errors import DatabaseError, DatabaseUnavailable, RowLocked
-from watchdog.store.aio.answer_journal import AnswerJournal
-from watchdog.store.aio.answers import JOURNAL_AFTER_SECONDS, Answers
+from watchdog.store.aio.answer_spool import AnswerSpool
+from watchdog.store.aio.answers import SPOOL_AFTER_SECONDS, Answers
 from watchdog.store.aio.calls import AsyncLedger
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.attempts import Ledger
@@ -33,13 +33,13 @@ class OwnAnswers(Answers):
         self,
         world: World,
         ledger: Ledger | None = None,
-        journal: AnswerJournal | None = None,
+        spool: AnswerSpool | None = None,
         *,
-        after_seconds: float = JOURNAL_AFTER_SECONDS,
+        after_seconds: float = SPOOL_AFTER_SECONDS,
     ) -> None:
         self.threads = DatabaseThreads(world.engine, world.clock)
         calls = AsyncLedger(self.threads, ledger or world.ledger)
-        super().__init__(calls, world.clock, journal, journal_after_seconds=after_seconds)
+        super().__init__(calls, world.clock, spool, spool_after_seconds=after_seconds)
 
     def close(self) -> None:
         super().close()
@@ -196,38 +196,30 @@ class HeldLedger(Ledger):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "journal"
+    made = tmp_path / "spool"
     made.mkdir()
     return made
 
 
-def with_journal(
+def with_spool(
     world: World,
     folder: Path,
     *,
     ledger: Ledger | None = None,
     instance: str = "host/1",
-    after_seconds: float = JOURNAL_AFTER_SECONDS,
+    after_seconds: float = SPOOL_AFTER_SECONDS,
 ) -> OwnAnswers:
-    return OwnAnswers(
-        world, ledger, AnswerJournal(folder, identify(world.engine), instance), after_seconds=after_seconds
-    )
+    return OwnAnswers(world, ledger, AnswerSpool(folder, identify(world.engine), instance), after_seconds=after_seconds)
 
 
 def files(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("*")]
 
 
-def noted(folder: Path) -> list[str]:
-    return [
-        json.loads(line)["task_id"] for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()
-    ]
-
-
-class TestJournal:
-    async def test_an_answer_that_is_committed_at_once_is_in_no_journal(self, world: World, folder: Path) -> None:
+class TestSpool:
+    async def test_an_answer_that_is_committed_at_once_is_in_no_spool(self, world: World, folder: Path) -> None:
         (claim,) = claimed(world)
-        answers = with_journal(world, folder, after_seconds=60)  # on a machine that is busy, too
+        answers = with_spool(world, folder, after_seconds=60)  # on a machine that is busy, too
         sent = await answers.intend(intent(world, claim))
         assert sent is not None
         assert await answers.record(answer(world, sent, Outcome.STOPPED)) is True
@@ -238,7 +230,7 @@ class TestJournal:
         self, world: World, folder: Path
     ) -> None:
         claims = claimed(world, 5)
-        answers = with_journal(world, folder)
+        answers = with_spool(world, folder)
         sent = [one for one in [await answers.intend(intent(world, claim)) for claim in claims] if one is not None]
         with locked(world) as release:
             recording = [asyncio.create_task(answers.record(answer(world, one, Outcome.STOPPED))) for one in sent]
@@ -257,7 +249,7 @@ class TestJournal:
     async def test_what_is_given_up_at_the_end_is_written_by_the_next_process(self, world: World, folder: Path) -> None:
         claims = claimed(world, 3)
         away = AwayLedger(world, times=10**9)
-        answers = with_journal(world, folder, ledger=away)
+        answers = with_spool(world, folder, ledger=away)
         sent = [one for one in [await answers.intend(intent(world, claim)) for claim in claims] if one is not None]
         with structlog.testing.capture_logs():
             recording = [asyncio.create_task(answers.record(answer(world, one, Outcome.STOPPED))) for one in sent]
@@ -267,7 +259,7 @@ class TestJournal:
         assert {type(result) for result in results} == {DatabaseUnavailable}
         assert [world.attempts(claim.task.task_id)[0]["outcome"] for claim in claims] == ["sent"] * 3
 
-        heir = with_journal(world, folder, ledger=world.another_store("host/2").ledger, instance="host/2")
+        heir = with_spool(world, folder, ledger=world.another_store("host/2").ledger, instance="host/2")
         assert await heir.replay() == [(Outcome.STOPPED, Reason.EMPTY_ROOM)] * 3
         assert [world.attempts(claim.task.task_id)[0]["code"] for claim in claims] == ["0"] * 3
         assert {world.task(claim.task.task_id)["status"] for claim in claims} == {"stopped"}
@@ -277,7 +269,7 @@ class TestJournal:
 
     async def test_what_comes_at_the_very_end_is_kept_too(self, world: World, folder: Path) -> None:
         (claim,) = claimed(world)
-        answers = with_journal(world, folder, ledger=AwayLedger(world, times=10**9))
+        answers = with_spool(world, folder, ledger=AwayLedger(world, times=10**9))
         sent = await answers.intend(intent(world, claim))
         assert sent is not None
         (recording,) = await begun(answers.record(answer(world, sent, Outcome.STOPPED)))
@@ -287,7 +279,7 @@ class TestJournal:
 
     async def test_an_answer_that_is_refused_is_tried_again_by_and_by(self, world: World, folder: Path) -> None:
         (claim,) = claimed(world)
-        answers = with_journal(world, folder)
+        answers = with_spool(world, folder)
         sent = await answers.intend(intent(world, claim))
         assert sent is not None
         world.app.execute("ALTER TABLE zego_stop_attempts RENAME TO elsewhere")
@@ -304,11 +296,11 @@ class TestJournal:
         assert world.task("task-0")["status"] == "stopped"
         answers.close()
 
-    async def test_a_journal_that_cannot_be_written_is_said_and_the_answer_is_not_lost(
+    async def test_a_spool_that_cannot_be_written_is_said_and_the_answer_is_not_lost(
         self, world: World, folder: Path
     ) -> None:
         (claim,) = claimed(world)
-        answers = with_journal(world, folder / "nowhere")
+        answers = with_spool(world, folder / "nowhere")
         sent = await answers.intend(intent(world, claim))
         assert sent is not None
         with structlog.testing.capture_logs() as logs, locked(world) as release:
@@ -319,11 +311,11 @@ class TestJournal:
         assert await answers.replay() == []
         answers.close()
 
-    async def test_a_database_that_is_away_leaves_the_journal_for_later(self, world: World, folder: Path) -> None:
+    async def test_a_database_that_is_away_leaves_the_spool_for_later(self, world: World, folder: Path) -> None:
         (claim,) = claimed(world)
         sent = world.ledger.intend([intent(world, claim)])[0]
         assert sent is not None
-        left = AnswerJournal(folder, identify(world.engine), "host/1")
+        left = AnswerSpool(folder, identify(world.engine), "host/1")
         left.note([answer(world, sent, Outcome.STOPPED)])
         left.close()
 
@@ -331,12 +323,12 @@ class TestJournal:
             def replay(self, _answers: Sequence[Answer]) -> tuple[int, list[tuple[Outcome, Reason]]]:
                 raise DatabaseUnavailable("away")
 
-        answers = with_journal(world, folder, ledger=Away(world.engine, "host/2"), instance="host/2")
+        answers = with_spool(world, folder, ledger=Away(world.engine, "host/2"), instance="host/2")
         with pytest.raises(DatabaseUnavailable):
             await answers.replay()
         assert noted(folder) == ["task-0"]
         answers.close()
-        heir = with_journal(world, folder, ledger=world.another_store("host/3").ledger, instance="host/3")
+        heir = with_spool(world, folder, ledger=world.another_store("host/3").ledger, instance="host/3")
         assert await heir.replay() == [(Outcome.STOPPED, Reason.EMPTY_ROOM)]
         heir.close()
 

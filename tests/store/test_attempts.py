@@ -1,6 +1,5 @@
 """The SQL of the ledger, on both databases: attempts are committed, closed once, and completed at most once."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,6 @@ from tests.support.store_steps import (
 from tests.support.time_travel import World
 from watchdog.core.model import Evidence, Outcome, Reason, Source
 from watchdog.core.outcomes import TASK_BECOMES
-from watchdog.store.aio.answer_journal import from_json, to_json
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Answer
 
 
@@ -339,8 +337,7 @@ class TestReplay:
 
     def left(self, world: World, outcome: Outcome) -> Answer:
         due(world)
-        left = answer(world, send(world, take_one(world)), outcome, wake=4)
-        return from_json(json.loads(json.dumps(to_json(left))))
+        return answer(world, send(world, take_one(world)), outcome, wake=4)
 
     @pytest.mark.parametrize("reaped", [False, True])
     def test_under_its_own_claim(self, world: World, *, reaped: bool) -> None:

@@ -110,7 +110,7 @@ class Bench:
 def configured(**sections: dict[str, Any]) -> Config:
     apps = [{"app_id": app_id, "server_secret": SECRET} for app_id in (1, 2)]
     defaults: dict[str, dict[str, Any]] = {
-        # Never opened, as the engine is the world's own; it only says that there is no folder for a journal.
+        # Never opened, as the engine is the world's own; it only says that there is no folder for a spool.
         "database": {"url": "postgresql://nobody@nowhere/none"},
         "zego": {"apps": apps},
         "stop": {"requests_per_second": 0, "occupancy_requests_per_second": 0},

@@ -105,7 +105,7 @@ def test_ten_thousand_rooms_that_empty_at_once(tmp_path: Path, capsys: pytest.Ca
 
 
 async def test_the_capacity_is_what_bounds_the_work_in_hand(world: World) -> None:
-    """And with it the answers that wait, in memory and in the journal, for a database that is away."""
+    """And with it the answers that wait, in memory and in the spool, for a database that is away."""
     async with bench(world, stop={"concurrency": 2}) as it:
         it.vendor.gate.clear()
         for number in range(40):

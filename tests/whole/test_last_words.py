@@ -1,7 +1,6 @@
 """Real processes: answers arrive while the database is away, and the daemon is killed before it is back."""
 
 import asyncio
-import json
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.postgresql import Server
 from tests.support.running import Application, DaemonProcess, eventually, fake_zego
+from tests.support.spool import noted
 from watchdog.sandbox import Action, Misbehaviour, Sandbox
 
 
@@ -25,20 +25,19 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 class Daemon:
-    """Daemons one after the other on one database, with one journal."""
+    """Daemons one after the other on one database, with one spool directory."""
 
     def __init__(self, tmp_path: Path, url: str, sandbox: Sandbox) -> None:
         folder = tmp_path / "daemon"
         folder.mkdir()
-        self.journal = tmp_path / "journal"
-        self.journal.mkdir()
-        stop = {"journal_directory": str(self.journal), "request_timeout_seconds": 4, "lease_seconds": 7}
+        self.spool = tmp_path / "spool"
+        self.spool.mkdir()
+        stop = {"journal_directory": str(self.spool), "request_timeout_seconds": 4, "lease_seconds": 7}
         self.process = DaemonProcess(folder, url, sandbox, stop=stop)
 
     def noted(self) -> list[str]:
-        """The RequestIds in the journal."""
-        files = sorted(self.journal.glob("answers-*.jsonl"))
-        return [json.loads(line)["request_id"] for file in files for line in file.read_text().splitlines()]
+        """The RequestIds in the spool."""
+        return noted(self.spool, "request_id")
 
 
 def sent(application: Application) -> int:
@@ -70,7 +69,7 @@ async def test_sqlite_is_locked_and_the_daemon_killed(tmp_path: Path, sqlite_url
     await eventually("all requests are in flight", lambda: sent(application) == 6)
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        await eventually("the answers are in the journal", lambda: len(daemon.noted()) == 6)
+        await eventually("the answers are in the spool", lambda: len(daemon.noted()) == 6)
         # Beyond the busy time-out of one second.
         await eventually("it has been tried", lambda: bool(daemon.process.events("answers_not_recorded_yet")))
         await daemon.process.end(signal.SIGKILL)
@@ -81,7 +80,7 @@ async def test_sqlite_is_locked_and_the_daemon_killed(tmp_path: Path, sqlite_url
     assert await daemon.process.end() == 0
     (event,) = daemon.process.events("answers_replayed")
     assert (event["answers"], event["written"]) == (6, 6)
-    assert list(daemon.journal.glob("*")) == []
+    assert list(daemon.spool.glob("*")) == []
     agree(application, sandbox, tasks)
 
 
@@ -95,24 +94,24 @@ async def test_postgresql_is_stopped(
     tasks = await application.abandon(sandbox, [f"room-{number}" for number in range(6)])
     await eventually("all requests are in flight", lambda: sent(application) == 6)
     await asyncio.to_thread(own_server.stop, "fast")
-    await eventually("the answers are in the journal", lambda: len(daemon.noted()) == 6)
+    await eventually("the answers are in the spool", lambda: len(daemon.noted()) == 6)
     if killed:
         await daemon.process.end(signal.SIGKILL)
     await asyncio.to_thread(own_server.start)
     if killed:
         await daemon.process.start()
     await eventually("the answers are written", lambda: sent(application) == 0)
-    await eventually("the journal is empty", lambda: daemon.noted() == [])
+    await eventually("the spool is empty", lambda: daemon.noted() == [])
     assert await daemon.process.end() == 0
     assert len(daemon.process.events("answers_replayed")) == killed
-    assert list(daemon.journal.glob("*")) == []
+    assert list(daemon.spool.glob("*")) == []
     agree(application, sandbox, tasks)
 
 
 async def test_another_daemon_has_closed_the_attempts_meanwhile(
     tmp_path: Path, postgresql_url: str, sandbox: Sandbox
 ) -> None:
-    """The survivor reaps, asks again, and hears that the tasks are gone; the journal then completes the first rows."""
+    """The survivor reaps, asks again, and hears that the tasks are gone; the spool then completes the first rows."""
     application = Application(postgresql_url)
     daemon = Daemon(tmp_path, postgresql_url, sandbox)
     await daemon.process.start()
@@ -120,10 +119,10 @@ async def test_another_daemon_has_closed_the_attempts_meanwhile(
     await eventually("all requests are in flight", lambda: sent(application) == 3)
     with psycopg.connect(postgresql_url) as blocker:
         blocker.execute("LOCK TABLE zego_stop_attempts IN EXCLUSIVE MODE")
-        await eventually("the answers are in the journal", lambda: len(daemon.noted()) == 3)
+        await eventually("the answers are in the spool", lambda: len(daemon.noted()) == 3)
         await daemon.process.end(signal.SIGKILL)
     (tmp_path / "other").mkdir()
-    # On another machine: it does not see the journal.
+    # On another machine: it does not see the spool.
     survivor = DaemonProcess(tmp_path / "other", postgresql_url, sandbox)
     await survivor.start()
     await eventually("the survivor has ended the tasks", lambda: set(application.statuses().values()) == {"stopped"})

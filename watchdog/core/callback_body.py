@@ -178,11 +178,7 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 
 _JSON: Final = json.JSONDecoder(
-    parse_int=str,
-    parse_float=str,
-    parse_constant=_refuse_constant,
-    object_pairs_hook=_without_duplicates,
-    strict=False,
+    parse_int=str, parse_float=str, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates, strict=False
 )
 
 

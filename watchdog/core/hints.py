@@ -14,8 +14,6 @@ _TICK: Final = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What to write into a task's row."""
-
     user_count: int
     at: datetime | None
     source: str | None = Source.CALLBACK

@@ -111,7 +111,6 @@ class Task:
 
     @property
     def evidence(self) -> Evidence:
-        """The hint in the row."""
         return Evidence(self.user_count, self.user_count_at, self.user_count_source)
 
 

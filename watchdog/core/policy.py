@@ -55,8 +55,6 @@ class Plan:
 
 
 class Verdict(StrEnum):
-    """What a decision allows."""
-
     KEEP = "keep"
     WAIT = "wait"
     STOP = "stop"

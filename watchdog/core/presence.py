@@ -191,18 +191,11 @@ def present(rooms: Iterable[RoomFact], users: Iterable[UserFact], bot_user_ids: 
 
 
 def _of_user(event: UserJoined | UserLeft, *, seen_at: datetime, logout_at: datetime | None) -> Facts:
+    ids = event.app_id, event.room_id, event.room_session_id
+    user = *ids, event.user_id, event.session_id
     return Facts(
-        RoomFact(event.app_id, event.room_id, event.room_session_id, first_seen_at=seen_at),
-        UserFact(
-            event.app_id,
-            event.room_id,
-            event.room_session_id,
-            event.user_id,
-            event.session_id,
-            login_at=event.login_at,
-            logout_at=logout_at,
-            role=event.role,
-        ),
+        RoomFact(*ids, first_seen_at=seen_at),
+        UserFact(*user, login_at=event.login_at, logout_at=logout_at, role=event.role),
     )
 
 

@@ -13,7 +13,6 @@ class FineSelector(selectors.EpollSelector):
     """Waits with microsecond precision; ``epoll_wait`` rounds up to whole milliseconds."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """See ``selectors.BaseSelector.select``."""
         if timeout is not None and timeout > 0:
             # An epoll object is readable as soon as one of its files is ready.
             select.select([self.fileno()], [], [], timeout)
@@ -23,9 +22,5 @@ class FineSelector(selectors.EpollSelector):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Like ``asyncio.run``, on such a loop."""
-    with asyncio.Runner(loop_factory=_loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FineSelector())) as runner:
         return runner.run(main)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(FineSelector())

@@ -137,7 +137,6 @@ class HttpServer:
             ) from error
 
     async def start(self) -> None:
-        """Begin to serve."""
         if not self._listening:
             self.bind()
         self._server = EmbeddedServer(

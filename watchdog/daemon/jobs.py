@@ -58,7 +58,6 @@ class Jobs:
         return bool(self.scheduler.running)
 
     def start(self) -> None:
-        """Run all jobs now."""
         self.scheduler.start()
         for job in self._jobs:
             job.arm(0.0)

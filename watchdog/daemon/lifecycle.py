@@ -3,7 +3,7 @@
     sweep       at the next due time, at the latest every ``schedule.poll_seconds``
     heartbeat   reports that this daemon is alive, counts the others, notices gaps and a dead feed of hints
     poll        asks ZEGO about active rooms, every second while rooms are due
-    reap        closes attempts that a dead daemon left in ``sent``; its answer journal comes first
+    reap        closes attempts that a dead daemon left in ``sent``; its answer spool comes first
     retain      removes old rows, a few at a time
     figures     reads the metrics' figures from the database, a few at a time
 
@@ -64,7 +64,8 @@ class Service:
             clock,
             database,
             Tasks(database, "").now(),
-            on_progress=self._progressed,
+            # Retries may be near, and there may be capacity for tasks that wait.
+            on_progress=lambda: self._sweep_job.arm(_AFTER_PROGRESS_SECONDS),
             observer=self.metrics,
         )
         self.status = ServiceStatus(
@@ -122,7 +123,7 @@ class Service:
         if self.http is not None:
             self.http.bind()
         await self.parts.heartbeat.run_once()
-        # Before the first claim: an answer in a journal may spare a request.
+        # Before the first claim: an answer in a spool may spare a request.
         await self.parts.reaper.replay()
         if self.http is not None:
             await self.http.start()
@@ -159,10 +160,6 @@ class Service:
         while True:
             self.status.extend()
             await self._clock.sleep(EXTEND_SECONDS / 5)
-
-    def _progressed(self) -> None:
-        # Retries may be near, and there may be capacity for tasks that wait.
-        self._sweep_job.arm(_AFTER_PROGRESS_SECONDS)
 
     async def _sweep(self) -> float:
         began = self._clock.monotonic()

@@ -147,7 +147,6 @@ class Metrics(Observer):
         self.show("last_sweep_timestamp_seconds", at)
 
     def reloaded(self, *, successful: bool) -> None:
-        """Count a reload."""
         self._reloads.labels("ok" if successful else "refused").inc()
         self.show("config_last_reload_successful", float(successful))
 
@@ -158,8 +157,6 @@ class Metrics(Observer):
 
 
 class _Live(Collector):
-    """Reads the shown values at the scrape."""
-
     def __init__(self, shown: dict[str, Reading | Callable[[], Reading]]) -> None:
         self._shown = shown
 

@@ -16,7 +16,6 @@ class DatabaseOutage:
         self._failed: set[str] = set()
         """The jobs whose last run the database failed."""
         self.problem = ""
-        """The last error."""
 
     @property
     def is_on(self) -> bool:

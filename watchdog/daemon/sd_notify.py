@@ -24,7 +24,6 @@ class ServiceManager:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is a service manager to notify."""
         return self._address.startswith(("/", "\0"))
 
     @property
@@ -40,7 +39,7 @@ class ServiceManager:
         """Send one message, such as ``READY=1``; False if it could not be delivered."""
         if not self.is_there:
             return False
-        message = "\n".join(f"{name}={_one_line(value)}" for name, value in fields.items())
+        message = "\n".join(f"{name}={' '.join(str(value).splitlines())}" for name, value in fields.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as ours:
                 ours.connect(self._address)
@@ -64,7 +63,3 @@ class ServiceManager:
                 else:
                     one.detach()
         return passed
-
-
-def _one_line(value: str | int) -> str:
-    return " ".join(str(value).splitlines())

@@ -82,7 +82,6 @@ class Application:
         self._execute(self._dialect.hold, seconds, task_id)
 
     def now(self) -> datetime:
-        """Return the database's time."""
         [(now,)] = self._execute(self._dialect.now)[1]
         return as_time(now)
 
@@ -91,15 +90,12 @@ class Application:
         return {row["task_id"]: row for row in self.select("SELECT * FROM zego_tasks")}
 
     def attempts(self) -> list[Row]:
-        """Return the ledger, oldest attempt first."""
         return self.select("SELECT * FROM zego_stop_attempts ORDER BY id")
 
     def watched(self) -> bool:
-        """Whether a daemon has registered."""
         return bool(self.select("SELECT 1 FROM zego_daemons"))
 
     def select(self, statement: str) -> list[Row]:
-        """Run a query."""
         names, rows = self._execute(statement)
         return [dict(zip(names, row, strict=True)) for row in rows]
 

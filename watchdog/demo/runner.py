@@ -45,10 +45,7 @@ class Runner:
     _log_seen: int = field(init=False, default=0)
 
     async def perform(self) -> None:
-        """Run all steps, then wait some time if a task that must be stopped still runs.
-
-        Raises DaemonEnded as soon as the daemon is not running.
-        """
+        """Run all steps, then wait some time if a task that must be stopped still runs. Raises DaemonEnded."""
         await self._wait_for_the_daemon()
         steps = deque(sorted(self.scenario.steps, key=lambda step: step.at))
         began = self.clock.monotonic()
@@ -59,7 +56,9 @@ class Runner:
                 self._do(steps.popleft())
             snapshot = self._look(at)
             self.show(snapshot)
-            if at >= self.scenario.seconds + (_OVERTIME_SECONDS if self._must_wait(snapshot) else 0):
+            running = {line.room for line in snapshot.lines if line.state not in ENDED}
+            must_wait = any(self.scenario.rooms[room] is Expected.STOPPED for room in running)
+            if at >= self.scenario.seconds + (_OVERTIME_SECONDS if must_wait else 0):
                 return
             await self.clock.sleep(_TICK_SECONDS)
 
@@ -70,11 +69,6 @@ class Runner:
             if self.clock.monotonic() > deadline:
                 raise DaemonEnded(f"the daemon did not start to sweep within {_START_SECONDS:g} s")
             await self.clock.sleep(_TICK_SECONDS)
-
-    def _must_wait(self, snapshot: Snapshot) -> bool:
-        return any(
-            self.scenario.rooms[line.room] is Expected.STOPPED and line.state not in ENDED for line in snapshot.lines
-        )
 
     def _do(self, step: Step) -> None:
         room = step.room

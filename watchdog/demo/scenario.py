@@ -14,8 +14,6 @@ from watchdog.sandbox.world import ADMIN_ROLE
 
 
 class Expected(StrEnum):
-    """How a room's task must end."""
-
     STOPPED = "stopped by the watchdog"
     KEPT = "kept, because people came back"
     SPARED = "spared, and kept"

@@ -20,7 +20,7 @@ from watchdog.clock import Clock, SystemClock
 from watchdog.logs import journald
 from watchdog.logs.redaction import scrub
 from watchdog.logs.suppression import Repeats
-from watchdog.logs.writer import Sink, Stream, Writer, suppressed
+from watchdog.logs.writer import Sink, Stream, Writer, suppressed_lines
 
 __all__ = ["close", "configure", "set_level"]
 
@@ -98,7 +98,7 @@ class _Handler(logging.Handler):
         level = record.levelname.lower()
         # Compared without its arguments, which differ each time.
         if not self._repeats.admit({"level": level, "event": str(record.msg), "logger": record.name}):
-            suppressed.add()
+            suppressed_lines.add()
             return
         try:
             event: Any = {"logger": record.name, "level": level, "exc_info": record.exc_info}
@@ -120,7 +120,7 @@ def _unrepeated(repeats: Repeats) -> Processor:
     def process(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
         if repeats.admit(event):
             return event
-        suppressed.add()
+        suppressed_lines.add()
         raise structlog.DropEvent
 
     return process

@@ -15,32 +15,28 @@ import structlog
 
 from watchdog.logs.suppression import Repeats
 
-__all__ = ["Sink", "Stream", "Writer", "dropped_lines", "suppressed", "suppressed_lines"]
+__all__ = ["Sink", "Stream", "Writer", "dropped_lines", "suppressed_lines"]
 
 
 class _Tally:
+    """Counts lines of this process, from any thread; call it for the number."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.number = 0
+        self._number = 0
+
+    def __call__(self) -> int:
+        return self._number
 
     def add(self) -> None:
         with self._lock:
-            self.number += 1
+            self._number += 1
 
 
-_dropped: Final = _Tally()
-suppressed: Final = _Tally()
-"""Counts the repeated lines that were not written."""
-
-
-def dropped_lines() -> int:
-    """How many lines this process lost because the reader was too slow; never falls."""
-    return _dropped.number
-
-
-def suppressed_lines() -> int:
-    """How many repeated warnings and errors this process counted instead of writing; never falls."""
-    return suppressed.number
+dropped_lines: Final = _Tally()
+"""Lines lost because the reader was too slow."""
+suppressed_lines: Final = _Tally()
+"""Repeated warnings and errors, counted instead of written."""
 
 
 class Sink(Protocol):
@@ -96,7 +92,7 @@ class Writer:
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            _dropped.add()
+            dropped_lines.add()
 
     msg = debug = info = warning = error = critical = fatal = exception = write
 

@@ -48,7 +48,6 @@ class Control:
         return self.world.state(self.clock.time())
 
     def answer(self, method: str, path: str, query_string: bytes, body: bytes) -> tuple[int, Mapping[str, Any]]:
-        """Answer one HTTP request with a status and a JSON value."""
         try:
             return self._answer(method, path, query_string, body)
         except ConfigError as error:

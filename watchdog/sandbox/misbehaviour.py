@@ -130,6 +130,5 @@ class Misbehaviours:
 
 
 def between(chance: random.Random, span: tuple[float, float]) -> float:
-    """Draw a duration within a span, in seconds."""
     least, most = span
     return least if least == most else chance.uniform(least, most)

@@ -33,7 +33,6 @@ class Reply:
 
 
 def gateway_error(status: int) -> Reply:
-    """A reply as a gateway sends it when the vendor's service cannot be reached."""
     return Reply(status, _HTML, _gateway_page(status))
 
 

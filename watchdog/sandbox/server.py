@@ -32,10 +32,9 @@ class Sandbox:
     """A fake ZEGO on a port of this machine, running inside ``async with``.
 
     ``secrets_by_app`` maps AppIds to ServerSecrets; the first AppId is the default of every operation. Port 0 takes a
-    free port; ``url`` has it. ``seed`` None takes a random one, so two runs never have the same TaskIds. Callbacks go
-    to ``callback_url``, None for nowhere, signed with the app's secret in ``callback_secrets``, by default the vendor's
-    example; see also the operations ``SendCallbacks`` and ``CallbackBehaviour``. ``Application``, ``World`` and
-    ``Limits`` explain the rest. Entering raises ConfigError if the port cannot be opened.
+    free port; ``url`` has it. ``seed`` None takes a random one. Callbacks go to ``callback_url``, None for nowhere,
+    signed with the app's secret in ``callback_secrets``, by default the vendor's example. ``Application``, ``World``
+    and ``Limits`` explain the rest. Entering raises ConfigError if the port cannot be opened.
     """
 
     def __init__(  # noqa: PLR0913  # an argument is a setting

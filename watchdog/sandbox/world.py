@@ -2,10 +2,7 @@
 
 No I/O and no clock: ``now`` (Unix seconds) is always an argument, and time never runs backwards here. A task whose
 room stays empty for its ``MaxIdleTime`` ends at exactly that second; a crashed client counts as present for exactly
-``crash_timeout_seconds``. These endings are in a heap of deadlines and are applied before anything later, so the log
-has them in order at their true time, and a call costs nothing for tasks and clients that it does not concern.
-
-Callbacks are made from the log (see ``callbacks``); this module does not know them.
+``crash_timeout_seconds``. These endings are in a heap of deadlines, so the log has them in order at their true time.
 """
 
 import heapq
@@ -49,7 +46,6 @@ class Log:
         self._entries.append({"seq": len(self._entries) + 1, "at": at, "event": event, **fields})
 
     def since(self, seq: int) -> list[Event]:
-        """Return the entries after number ``seq``; 0 returns all."""
         return self._entries[seq:]
 
     def __iter__(self) -> Iterator[Event]:

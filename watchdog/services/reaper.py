@@ -1,4 +1,4 @@
-"""The reaper: closes attempts that a dead daemon left in ``sent``; answers found in a journal come first."""
+"""The reaper: closes attempts that a dead daemon left in ``sent``; answers found in a spool come first."""
 
 from dataclasses import dataclass, field
 from typing import Final

@@ -1,7 +1,7 @@
 """The SQL of the ledger ``zego_stop_attempts``: commit an attempt before its request, close it with its answer.
 
 An outcome is final, with one exception. An attempt that is ``unknown`` because no answer was recorded is completed if
-its answer arrives later: from a process that was slower than its lease, or from a journal.
+its answer arrives later: from a process that was slower than its lease, or from a spool.
 """
 
 from collections import defaultdict
@@ -186,7 +186,7 @@ class Ledger:
         ended if no other process holds it.
         """
         before = _close_attempts(connection, answers, posthumous=posthumous)
-        # An answer from a journal changes a task only if it changed the ledger.
+        # An answer from a spool changes a task only if it changed the ledger.
         known = [answer for answer in answers if not posthumous or answer.attempt_id in before]
         if ended := [answer for answer in known if answer.status is not None]:
             _end_tasks(connection, ended, posthumous=posthumous)

@@ -94,7 +94,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The result of an attempt: everything that the ledger, the task and the answer journal need.
+    """The result of an attempt: everything that the ledger, the task and the answer spool need.
 
     ``status`` is the task's final status, None if the task goes on and is woken after ``wake_seconds``.
     """

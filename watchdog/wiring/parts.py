@@ -29,7 +29,7 @@ from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
 from watchdog.services.verification import Verifier
 from watchdog.services.workload import Workload
-from watchdog.store.aio.answer_journal import AnswerJournal
+from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.engine import identify
 from watchdog.store.records import Instance
 from watchdog.wiring.from_config import (
@@ -258,7 +258,7 @@ def _storage(config: Config, clock: Clock, database: sa.Engine, daemon: Instance
         instance=daemon.instance,
         default_app=next(iter(app_ids(config)), None),
         rejoin_watch_seconds=config.policy.rejoin_watch_seconds,
-        journal=None if folder is None else AnswerJournal(folder, identify(database), daemon.instance),
+        spool=None if folder is None else AnswerSpool(folder, identify(database), daemon.instance),
     )
 
 

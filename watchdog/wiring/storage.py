@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from watchdog.clock import Clock
 from watchdog.store.aio import calls
-from watchdog.store.aio.answer_journal import AnswerJournal
+from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.aio.answers import Answers
 from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.aio.threads import DatabaseThreads
@@ -29,13 +29,13 @@ class Storage:
         instance: str,
         default_app: int | None,
         rejoin_watch_seconds: float,
-        journal: AnswerJournal | None,
+        spool: AnswerSpool | None,
     ) -> None:
         self.engine = engine
         self.threads = threads = DatabaseThreads(engine, clock)
         self.clock = DatabaseClock(clock)
         self.ledger = calls.AsyncLedger(threads, Ledger(engine, instance, rejoin_watch_seconds=rejoin_watch_seconds))
-        self.answers = Answers(self.ledger, clock, journal)
+        self.answers = Answers(self.ledger, clock, spool)
         self.tasks = calls.AsyncTasks(threads, Tasks(engine, instance))
         self.heartbeats = calls.AsyncHeartbeats(threads, Heartbeats(engine))
         self.pace = calls.AsyncPace(threads, PaceStore(engine))
@@ -48,6 +48,6 @@ class Storage:
         self.figures = calls.AsyncFigures(background, FigureStore(engine, instance))
 
     def close(self) -> None:
-        """Journal the answers that wait, then wait for the running calls; blocks."""
+        """Spool the answers that wait, then wait for the running calls; blocks."""
         self.answers.close()
         self.threads.close()

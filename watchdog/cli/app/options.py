@@ -11,8 +11,7 @@ def _or_the_global_one(ctx: typer.Context, value: Path | None) -> Path | None:
 
 
 ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="PATH", help="The configuration file.", callback=_or_the_global_one),
+    Path | None, typer.Option("--config", metavar="PATH", help="The configuration file.", callback=_or_the_global_one)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON: column names as keys, times in UTC.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="A TaskId.")]

@@ -1,5 +1,6 @@
 """``explain``."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from watchdog.cli.commands.lookup import find_biography, opened
@@ -32,9 +33,7 @@ def explain_task(path: Path | None, task_id: str, *, as_json: bool) -> None:
         {
             "now": now,
             "task": None if task is None else task_row(task),
-            "decision": None
-            if decision is None
-            else {name: getattr(decision, name) for name in ("verdict", "rule", "until", "reason")},
+            "decision": None if decision is None else asdict(decision),
             "plan": None if planned is None else {"due_at": planned.due_at, "auto_stop_at": planned.auto_stop_at},
             "daemon_alive": story.daemon_alive,
             "newest_hint_at": newest_hint_at,

@@ -15,6 +15,11 @@ from watchdog.store.polling import PollStore
 from watchdog.store.reports.health import all_daemons, release_guard
 from watchdog.wiring.from_config import limits
 
+_SCOPE: Final = {
+    Verify.REQUIRED: "required: every stop is verified, so the guard has nothing to do",
+    Verify.WHEN_POSSIBLE: "when_possible: the guard covers stops made while ZEGO cannot be asked",
+    Verify.OFF: "off: the guard covers every stop except `zego-watchdog stop`",
+}
 _NONE_ALIVE: Final = "no daemon is alive, so nothing is stopped; start one: zego-watchdog run"
 
 
@@ -39,7 +44,7 @@ def show_guard(path: Path | None, *, as_json: bool) -> None:
         )
         return
     lines = guard_lines(alive, now) or [("guard", "has not tripped" if alive else _NONE_ALIVE)]
-    show_pairs([*lines, ("limits", _limits(config, active, allowed)), ("verify", _scope(config.policy.verify))])
+    show_pairs([*lines, ("limits", _limits(config, active, allowed)), ("verify", _SCOPE[config.policy.verify])])
 
 
 def allow_stops(path: Path | None, *, minutes: float, as_json: bool) -> None:
@@ -62,13 +67,3 @@ def _limits(config: Config, active: int, allowed: float) -> str:
         f" {config.guard.unverified_per_minute:g}, at most {config.guard.unverified_share:.0%} of"
         f" {words.number(active, 'active task')}, but always five; 0 means no limit"
     )
-
-
-def _scope(verify: Verify) -> str:
-    match verify:
-        case Verify.REQUIRED:
-            return "required: every stop is verified, so the guard has nothing to do"
-        case Verify.WHEN_POSSIBLE:
-            return "when_possible: the guard covers stops made while ZEGO cannot be asked"
-        case Verify.OFF:
-            return "off: the guard covers every stop except `zego-watchdog stop`"

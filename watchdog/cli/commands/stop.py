@@ -90,9 +90,7 @@ async def _work(config: Config, database: Engine, task_id: str, story: Biography
     try:
         until = clock.monotonic() + config.stop.lease_seconds
         claim = await storage.tasks.claim_one(
-            task_id,
-            f"{parts.daemon.instance}/manual",
-            lease_seconds=config.stop.lease_seconds,
+            task_id, f"{parts.daemon.instance}/manual", lease_seconds=config.stop.lease_seconds
         )
         if claim is None:
             raise await asyncio.to_thread(_claimed_elsewhere, database, task_id)

@@ -1,7 +1,7 @@
 """The screen of ``room``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -42,14 +42,7 @@ def room_row(room: Room) -> Mapping[str, Any]:
         "complete": room.complete,
         "bot_user_ids": room.patterns,
         "users": [
-            {
-                "user_id": one.user.user_id,
-                "name": one.user.name,
-                "role": one.user.role,
-                "counted_as": _kind(one),
-                "pattern": one.pattern,
-                "why": _why(one),
-            }
+            {**asdict(one.user), "counted_as": _kind(one), "pattern": one.pattern, "why": _why(one)}
             for one in room.users
         ],
         "tasks": [tasks.task_row(task) for task in room.tasks],

@@ -19,7 +19,7 @@ Lines = list[tuple[str, str | Text]]
 
 
 def print_status(config: Config, schema_version: str, found: Situation) -> None:
-    now = found.now
+    now, oldest, longest = found.now, found.oldest_evidence_at, found.longest_empty_since
     ended = [f"{count:,} {status}" for status, count in found.by_status.items() if count and status != Status.ACTIVE]
     latest = [f"{count:,} {outcome}" for outcome, count in found.latest.items()]
     misses = found.latest.get(Outcome.AUTO_STOPPED, 0)
@@ -32,9 +32,9 @@ def print_status(config: Config, schema_version: str, found: Situation) -> None:
             *guard_lines(found.daemons, now),
             ("tasks", active + (f"; ended: {words.listed(ended)}" if ended else "")),
             ("rooms", f"{found.occupied:,} occupied, {found.empty:,} empty, {found.unknown:,} unknown"),
-            ("evidence", _evidence_age(found)),
+            ("evidence", f"the oldest is from {words.since(oldest, now)}" if oldest else "none"),
             ("next due", _next_due(found)),
-            ("longest empty", _longest_empty(found)),
+            ("longest empty", f"since {words.since(longest, now)}" if longest else "-"),
             ("last 24 hours", words.listed(latest) if latest else "no attempt"),
             ("", Text(f"{misses:,} missed: ZEGO stopped first", "bold yellow") if misses else "none missed"),
             ("came back", _returned(found.returns)),
@@ -84,12 +84,6 @@ def _daemon_line(daemon: DaemonRow, now: datetime) -> str:
     )
 
 
-def _evidence_age(found: Situation) -> str:
-    if found.oldest_evidence_at is None:
-        return "none"
-    return f"the oldest is from {words.since(found.oldest_evidence_at, found.now)}"
-
-
 def _returned(returns: Returns) -> str | Text:
     if not returns.watched:
         return "no stops to measure"
@@ -114,10 +108,6 @@ def _next_due(found: Situation) -> str:
     if found.next_due_at is None:
         return "nothing planned"
     return f"{words.until(found.next_due_at, found.now)} ({words.stamp(found.next_due_at)}), task {found.next_task_id}"
-
-
-def _longest_empty(found: Situation) -> str:
-    return "-" if found.longest_empty_since is None else f"since {words.since(found.longest_empty_since, found.now)}"
 
 
 def _blocked(apps: Sequence[int]) -> str | Text:

@@ -1,8 +1,8 @@
 """Attempts and their answers, committed in groups; an answer survives a database that is away, and this process.
 
 intend   commit an attempt before its request is sent
-record   write its answer; wait for a database that is away, and keep the answer in the journal meanwhile
-replay   write the answers that dead processes left in the journal
+record   write its answer; wait for a database that is away, and keep the answer in the spool meanwhile
+replay   write the answers that dead processes left in the spool
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.core.model import Outcome, Reason
 from watchdog.errors import DatabaseError, DatabaseUnavailable, RowLocked
-from watchdog.store.aio.answer_journal import AnswerJournal
+from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.aio.calls import AsyncLedger
 from watchdog.store.aio.group_commit import GROUP_LIMIT, GroupCommit
 from watchdog.store.records import Answer, Attempt, Intent
@@ -25,35 +25,35 @@ R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
-JOURNAL_AFTER_SECONDS: Final = 0.2
-"""An answer that is not committed by then is written to the journal; a commit takes a few milliseconds."""
+SPOOL_AFTER_SECONDS: Final = 0.2
+"""An answer that is not committed by then is written to the spool; a commit takes a few milliseconds."""
 
 _RECORD_AGAIN_SECONDS: Final = 0.5
 
 
 class Answers:
-    """Without a ``journal``, answers are lost if the process ends while the database is away."""
+    """Without a ``spool``, answers are lost if the process ends while the database is away."""
 
     def __init__(
         self,
         ledger: AsyncLedger,
         clock: Clock,
-        journal: AnswerJournal | None = None,
+        spool: AnswerSpool | None = None,
         *,
-        journal_after_seconds: float = JOURNAL_AFTER_SECONDS,
+        spool_after_seconds: float = SPOOL_AFTER_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._journal = journal
-        self._journal_after_seconds = journal_after_seconds
-        self._journals_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._spool = spool
+        self._spool_after_seconds = spool_after_seconds
+        self._spools_thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._intents: GroupCommit[Intent, Attempt | None] = GroupCommit(ledger.intend)
         self._answers: GroupCommit[Answer, bool] = GroupCommit(self._record)
         self._alone = asyncio.Semaphore(1)
         self._unwritten: dict[int, Answer] = {}
         """The answers that the database does not have, by attempt."""
         self._noted: set[int] = set()
-        """Those of them that are in the journal."""
+        """Those of them that are in the spool."""
         self._refused: set[int] = set()
         """Those of them that the database refused."""
         self._keeping: set[asyncio.Task[bool]] = set()
@@ -80,9 +80,9 @@ class Answers:
         attempt_id = answer.attempt_id
         self._unwritten[attempt_id] = answer
         recording = asyncio.create_task(self._recorded(answer))
-        if self._journal is not None:
+        if self._spool is not None:
             if not self._ledger.threads.is_away:
-                await asyncio.wait((recording,), timeout=self._journal_after_seconds)
+                await asyncio.wait((recording,), timeout=self._spool_after_seconds)
             if not recording.done():
                 await self._note(answer)
         try:
@@ -96,10 +96,10 @@ class Answers:
         return written
 
     async def _note(self, answer: Answer) -> None:
-        if self._journal is None or self._closing or answer.attempt_id in self._noted:
+        if self._spool is None or self._closing or answer.attempt_id in self._noted:
             return
         try:
-            await self._in_journal(self._journal.note, [answer])
+            await self._in_spool(self._spool.note, [answer])
         except OSError as error:
             self._complain(error, 1)
         else:
@@ -111,27 +111,27 @@ class Answers:
             self._refused.discard(attempt_id)
         noted = self._noted.intersection(attempt_ids)
         self._noted -= noted
-        if noted and self._journal is not None and not self._closing:
+        if noted and self._spool is not None and not self._closing:
             try:
-                await self._in_journal(self._journal.forget, noted)
+                await self._in_spool(self._spool.forget, noted)
             except OSError as error:
                 # They will be recorded a second time, which changes nothing.
-                log.warning("journal_not_cleared", directory=str(self._journal.directory), error=str(error))
+                log.warning("journal_not_cleared", directory=str(self._spool.directory), error=str(error))
 
-    async def _in_journal(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.shield(asyncio.wrap_future(self._journals_thread.submit(method, *args, **kwargs)))
+    async def _in_spool(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.shield(asyncio.wrap_future(self._spools_thread.submit(method, *args, **kwargs)))
 
     def _complain(self, error: OSError, answers: int) -> None:
         log.error(
             "answers_not_journaled",
             answers=answers,
-            directory=None if self._journal is None else str(self._journal.directory),
+            directory=None if self._spool is None else str(self._spool.directory),
             error=error.strerror or str(error),
             next_step="until the database is back they are only in memory: make stop.journal_directory writable",
         )
 
     async def replay(self) -> list[tuple[Outcome, Reason]]:
-        """Record the answers that dead processes left in the journal, and those that the database refused before.
+        """Record the answers that dead processes left in the spool, and those that the database refused before.
 
         Returns outcome and reason of each attempt that was still open. Raises DatabaseUnavailable.
         """
@@ -140,13 +140,13 @@ class Answers:
         if refused and (replayed := await self._replay(refused)) is not None:
             closed += replayed[1]
             await self._forget([one.attempt_id for one in refused])
-        if self._journal is not None:
-            closed += await self._replay_left(self._journal)
+        if self._spool is not None:
+            closed += await self._replay_left(self._spool)
         return closed
 
-    async def _replay_left(self, journal: AnswerJournal) -> list[tuple[Outcome, Reason]]:
+    async def _replay_left(self, spool: AnswerSpool) -> list[tuple[Outcome, Reason]]:
         closed: list[tuple[Outcome, Reason]] = []
-        found = await self._in_journal(journal.left)
+        found = await self._in_spool(spool.left)
         try:
             for left in found:
                 if (replayed := await self._replay(left.answers)) is None:
@@ -155,12 +155,13 @@ class Answers:
                 closed += was_open
                 log.warning("answers_replayed", file=str(left.path), answers=len(left.answers), written=written)
                 try:
-                    await self._in_journal(left.done)
+                    await self._in_spool(left.done)
                 except OSError as error:
                     log.warning("journal_not_cleared", file=str(left.path), error=error.strerror or str(error))
         finally:
             for left in found:
-                left.release()
+                # Not in the event loop: SQLite may flush the file when it closes it.
+                await self._in_spool(left.release)
         return closed
 
     async def _replay(self, answers: Sequence[Answer]) -> tuple[int, list[tuple[Outcome, Reason]]] | None:
@@ -215,17 +216,17 @@ class Answers:
             raise error
 
     def close(self) -> None:
-        """Write the answers that still wait for the database to the journal; blocks.
+        """Write the answers that still wait for the database to the spool; blocks.
 
-        Without a journal they are given up, and their attempts become ``unknown`` later.
+        Without a spool they are given up, and their attempts become ``unknown`` later.
         """
         self._closing = True
-        self._journals_thread.shutdown(wait=True)
-        if self._journal is not None:
+        self._spools_thread.shutdown(wait=True)
+        if self._spool is not None:
             waiting = [answer for attempt_id, answer in self._unwritten.items() if attempt_id not in self._noted]
             try:
                 if waiting:
-                    self._journal.note(waiting)
-                self._journal.close()
+                    self._spool.note(waiting)
+                self._spool.close()
             except OSError as error:
                 self._complain(error, len(waiting))
