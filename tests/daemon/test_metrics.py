@@ -33,7 +33,7 @@ from watchdog.daemon.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.errors import ConfigError
 from watchdog.services.claims import Claimed
 from watchdog.services.figures import EVERY_SECONDS, DatabaseFigures
-from watchdog.store.callbacks import use_key
+from watchdog.store.callbacks import use_of
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Intent
 from watchdog.wiring import database as opening
 
@@ -134,8 +134,8 @@ class TestAttempts:
             await it.sweep()
             now = world.now.timestamp()
             event = TaskException(Seal(1, now, str(now), "123456", "0" * 40), "told", "told", IDLE_AUTO_STOP, "idle")
-            assert await it.parts.callbacks._take(event, use_key(event, b"1")) == "accepted"
-            assert await it.parts.callbacks._take(event, use_key(event, b"1")) == "ignored"
+            assert await it.parts.callbacks._take(event, use_of(event, b"1")) == "accepted"
+            assert await it.parts.callbacks._take(event, use_of(event, b"1")) == "ignored"
             assert counted(metrics) == ledger(world)
             assert sum(number for (outcome, _), number in counted(metrics).items() if outcome == "auto_stopped") == 2
 

@@ -249,6 +249,28 @@ async def test_a_slow_body_is_not_waited_for(bench: Bench) -> None:
     assert bench.intake.responses == {"too_slow": 1}
 
 
+@pytest.mark.parametrize(
+    "request_line",
+    ["GET /healthz", "POST /readyz", "GET /metrics", "POST /nowhere", f"GET {CALLBACK_PATH}", f"POST {CALLBACK_PATH}/"],
+)
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_drips_holds_no_connection_whatever_its_path(
+    bench: Bench, request_line: str, framing: str
+) -> None:
+    reader, writer = await bench.connect(f"{request_line} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")
+    reply = asyncio.create_task(reader.read())
+    async with asyncio.timeout(4):
+        while not reply.done():
+            with contextlib.suppress(ConnectionError):
+                writer.write(b" " if "Length" in framing else b"1\r\n \r\n")
+                await writer.drain()
+            await asyncio.wait([reply], timeout=0.1)
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        assert reply.result().startswith(b"HTTP/1.1 408 ")
+    assert bench.intake.responses == {}
+
+
 @pytest.mark.parametrize("head", ["", "POST / HTTP/1.1\r\nHost:", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nPOST"])
 async def test_a_slow_head_is_not_waited_for(bench: Bench, head: str) -> None:
     reader, writer = await bench.connect(head)
@@ -264,6 +286,7 @@ async def test_a_sender_who_leaves_is_counted(bench: Bench) -> None:
 
 
 async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
+    bench.server._read_seconds = 30  # longer than it takes to open the connections
     connections = [await bench.connect(SLOW) for _ in range(CONCURRENT)]
     reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body_of(login()))
     assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "busy\n", "2")

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
 from typing import Any
@@ -12,9 +13,10 @@ import sqlalchemy as sa
 
 from simulation.virtual import START
 from tests.support.time_travel import World
+from watchdog.core import callbacks
 from watchdog.core.callbacks import Event, RoomClosed, RoomCreated, Seal, UserJoined, UserLeft
 from watchdog.core.presence import facts_of
-from watchdog.store.callbacks import CallbackStore, Received, turn, use_key
+from watchdog.store.callbacks import CallbackStore, Received, Use, turn, use_of
 from watchdog.store.engine import reading, writing
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tables import callbacks_seen, metadata, rejoins, room_sessions, room_users
@@ -54,7 +56,7 @@ def store(world: World) -> CallbackStore:
     return callbacks_of(world)
 
 
-def receive(store: CallbackStore, *events: Event, key: str | None = None) -> Received:
+def receive(store: CallbackStore, *events: Event, key: Use | None = None) -> Received:
     result = Received()
     for event in events:
         facts = facts_of(event)
@@ -263,7 +265,7 @@ def test_a_copy_of_a_callback_changes_nothing(world: World, store: CallbackStore
     world.app.start("t", ROOM)
     world.advance(10)
     event = joined(1, "alice")
-    key = use_key(event, b"body")
+    key = use_of(event, b"body")
     assert receive(store, event, key=key) == Received()
     assert hint(world) == (1, at(1), "callback")
     world.advance(10)
@@ -278,13 +280,13 @@ def test_another_body_under_the_same_signature_may_only_say_that_somebody_is_the
 ) -> None:
     world.app.start("t", ROOM)
     world.advance(50)
-    receive(store, created(1), key=use_key(SEALED, b"captured"))
+    receive(store, created(1), key=use_of(SEALED, b"captured"))
     receive(store, joined(1, "alice"))
     before = state(world)
     for forged in (closed(40), left(40, "alice", 1), created(45, session="2")):
-        assert receive(store, forged, key=use_key(SEALED, repr(forged).encode())) == Received(suspicious=True)
+        assert receive(store, forged, key=use_of(SEALED, repr(forged).encode())) == Received(suspicious=True)
         assert state(world) == before
-    assert receive(store, joined(41, "bob"), key=use_key(SEALED, b"forged, or chance")).suspicious
+    assert receive(store, joined(41, "bob"), key=use_of(SEALED, b"forged, or chance")).suspicious
     assert hint(world) == (2, at(41), "callback")
 
 
@@ -294,18 +296,34 @@ def test_a_login_under_a_used_signature_does_not_empty_a_room(world: World, stor
     receive(store, created(1), left(2, "alice", 1))
     world.app.people(ROOM, 1)
     before = world.task("t")
-    receive(store, joined(45, "carol", role=4), key=use_key(SEALED, b"captured"))
+    receive(store, joined(45, "carol", role=4), key=use_of(SEALED, b"captured"))
     assert world.task("t") == before
     world.advance(50)
-    assert receive(store, joined(90, "recorder", role=4), key=use_key(SEALED, b"forged")).suspicious
+    assert receive(store, joined(90, "recorder", role=4), key=use_of(SEALED, b"forged")).suspicious
     assert world.task("t") == before
 
 
 SEALED = created(1)
 
 
+def test_a_signature_is_remembered_until_its_digits_can_be_no_later_time(world: World, store: CallbackStore) -> None:
+    """Its nonce and the digits after it are also the time of two hours later."""
+    later = int(START.timestamp()) + 7200
+    seal = Seal(APP, START.timestamp(), f"{int(START.timestamp())}", f"{later}"[:6], "signature")
+    captured = replace(SEALED, seal=seal)
+    assert receive(store, captured, key=use_of(captured, b"captured")) == Received()
+    readable = callbacks.remembered_until(captured)
+    assert later - 10_000 < readable < later + 10_000
+    world.advance(readable - START.timestamp())
+    RetentionStore(world.engine).prune_callbacks()
+    assert receive(store, closed(1), key=use_of(captured, b"forged")).suspicious
+    world.advance(901)
+    RetentionStore(world.engine).prune_callbacks()
+    assert rows(world, callbacks_seen) == []
+
+
 def test_old_keys_and_rooms_are_forgotten(world: World, store: CallbackStore) -> None:
-    receive(store, created(1), key=use_key(SEALED, b"body"))
+    receive(store, created(1), key=use_of(SEALED, b"body"))
     receive(store, joined(1, "alice"))
     world.advance(899)
     assert RetentionStore(world.engine).prune_callbacks() == 0
@@ -374,13 +392,13 @@ def test_an_ended_task_is_not_resurrected(world: World, store: CallbackStore) ->
 
 def test_a_used_signature_discovers_nothing(world: World, store: CallbackStore) -> None:
     world.advance(10)
-    first, second = (use_key(SEALED, body) for body in (b"captured", b"forged"))
-    assert store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True, use_key=first).discovered
-    assert store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True, use_key=first).replayed
+    first, second = (use_of(SEALED, body) for body in (b"captured", b"forged"))
+    assert store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True, use=first).discovered
+    assert store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True, use=first).replayed
     assert hint(world) == (1, at(5), "callback")
-    heard = store.heard(APP, ROOM, "fake", at(9), is_person=True, discover=True, use_key=second)
+    heard = store.heard(APP, ROOM, "fake", at(9), is_person=True, discover=True, use=second)
     assert (heard.suspicious, heard.discovered) == (True, False)
-    assert not store.auto_stopped(APP, "t", at(9), 1202, "forged", use_key=use_key(SEALED, b"again"))
+    assert not store.auto_stopped(APP, "t", at(9), 1202, "forged", use=use_of(SEALED, b"again"))
     assert world.task("t")["status"] == "active"
 
 

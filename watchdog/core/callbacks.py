@@ -4,7 +4,10 @@
                 └── BadCallback ◄──────┘
 
 ``read`` trusts nothing: its result is bounded, printable and of the right types, but unproven until ``verify`` passes.
-Transcripts are private: of an utterance only the length is kept.
+The vendor's signature is a hash of secret, timestamp and nonce, sorted and joined. It covers neither the body nor the
+AppId, and other divisions of the joined characters into a timestamp and a nonce have the same hash. So a captured
+signature can carry another body; the store remembers the signature itself (``replay_key``) to detect that. Transcripts
+are private: of an utterance only the length is kept.
 
 Sources: ZEGO, "Room created / Room destroyed / User logged in / User logged out callback", and "Cloud Realtime ASR:
 receiving callbacks".
@@ -22,6 +25,11 @@ from watchdog.core.signing import callback_signature
 IDLE_AUTO_STOP: Final = 1202
 """The code of a :class:`TaskException`: the vendor ended the task because its room was idle."""
 
+LONGEST_MEMORY_SECONDS: Final = 30 * 86_400.0
+"""How long a signature is remembered at most, counted from its timestamp; see ``remembered_until``."""
+
+_SECONDS_DIGITS: Final = 10  # the years 2001 to 2286
+_MILLISECONDS_DIGITS: Final = 13  # the same years
 _ROOM_ID_LIMIT_BYTES: Final = 128
 _USER_ID_LIMIT_BYTES: Final = 64
 _ID_LIMIT_BYTES: Final = 64
@@ -32,7 +40,7 @@ _HIGHEST_APP_ID: Final = 2**32 - 1
 class Seal:
     """What a callback's signature covers. ``timestamp`` is when it was sent: Unix seconds, the vendor's clock.
 
-    ``timestamp_text`` has the characters that were signed: seconds or milliseconds.
+    ``timestamp_text`` has the characters that were signed: seconds in room events, milliseconds in ASR events.
     """
 
     app_id: int
@@ -167,22 +175,50 @@ def verify(event: Event, secrets: Sequence[str], now: float, window_seconds: flo
 
 
 def replay_key(event: Event) -> str:
-    """Return the identity of the event's signature, at most 96 characters; only its first event counts.
+    """Return the event's signature; of several verified events with one signature only the first counts.
 
-    The signature does not cover the body, so a captured one could carry another. An equal key is no proof of an attack:
-    it may be a retry after a lost 2xx, or chance, since the vendor's sample nonces have only six digits.
+    40 hex characters once ``verify`` has passed. An equal key is no proof of an attack: it may be a retry after a lost
+    2xx, or chance, since the vendor's sample nonces have only six digits.
     """
-    return f"{event.seal.app_id}:{event.seal.timestamp_text}:{event.seal.nonce}"
+    return event.seal.signature
 
 
-def _seal(fields: Fields, app_id: str, timestamp: str, nonce: str, signature: str) -> Seal:
+def remembered_until(event: Event) -> float:
+    """Return the latest time (Unix seconds) that the signed characters can be read as: the signature may be used then.
+
+    At most ``LONGEST_MEMORY_SECONDS`` after the event's own timestamp, which is the usual result.
+    """
+    seal = event.seal
+    signed = "".join(sorted((seal.timestamp_text, seal.nonce)))
+    readings = (
+        _seconds(text)
+        for digits in (_SECONDS_DIGITS, _MILLISECONDS_DIGITS)
+        for text in (signed[:digits], signed[-digits:])
+        if _is_timestamp(text, digits)
+    )
+    return max((time for time in readings if time <= seal.timestamp + LONGEST_MEMORY_SECONDS), default=seal.timestamp)
+
+
+def _is_timestamp(text: str, digits: int) -> bool:
+    return len(text) == digits and text.isascii() and text.isdecimal() and text[0] != "0"
+
+
+def _seconds(timestamp: str) -> float:
+    return int(timestamp) / (1000 if len(timestamp) == _MILLISECONDS_DIGITS else 1)
+
+
+def _seal(fields: Fields, digits: int, *, app_id: str, timestamp: str, nonce: str, signature: str) -> Seal:
     number = fields.number(app_id)
     if not 0 < number <= _HIGHEST_APP_ID:
         raise BadCallback(Fault.OUT_OF_RANGE, f"{app_id} is not an AppId")
+    text = fields.raw(timestamp)
+    if not _is_timestamp(text, digits):
+        # The vendor has one format for each kind of event. Another one is another reading of a captured signature.
+        raise BadCallback(Fault.OUT_OF_RANGE, f"{timestamp} is not a time of {digits} digits")
     return Seal(
         app_id=number,
-        timestamp=fields.milliseconds(timestamp) / 1000,
-        timestamp_text=fields.raw(timestamp),
+        timestamp=_seconds(text),
+        timestamp_text=text,
         nonce=fields.text(nonce, _ID_LIMIT_BYTES),
         signature=fields.text(signature, _ID_LIMIT_BYTES),
     )
@@ -190,7 +226,7 @@ def _seal(fields: Fields, app_id: str, timestamp: str, nonce: str, signature: st
 
 def _room_event(fields: Fields) -> Event:
     name = fields.text("event", _ID_LIMIT_BYTES)
-    seal = _seal(fields, "appid", "timestamp", "nonce", "signature")
+    seal = _seal(fields, _SECONDS_DIGITS, app_id="appid", timestamp="timestamp", nonce="nonce", signature="signature")
     sent_at = seal.timestamp
     match name:
         case "room_create":
@@ -227,7 +263,9 @@ def _user(fields: Fields) -> tuple[str, str]:
 
 def _task_event(fields: Fields) -> Event:
     name = fields.text("Event", _ID_LIMIT_BYTES)
-    seal = _seal(fields, "AppId", "Timestamp", "Nonce", "Signature")
+    seal = _seal(
+        fields, _MILLISECONDS_DIGITS, app_id="AppId", timestamp="Timestamp", nonce="Nonce", signature="Signature"
+    )
     match name:
         case "ASRResult" | "TranslationResult":
             data = fields.within("Data")

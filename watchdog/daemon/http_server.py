@@ -1,6 +1,6 @@
 """The daemon's HTTP server, in its event loop: callbacks, health and metrics.
 
-    POST /callbacks/zego   at most 64 KiB, read within 5 s, 64 at a time
+    POST /callbacks/zego   at most 64 KiB, 64 at a time
     GET  /healthz          200 while sweeps succeed, else 503; does not ask the database
     GET  /readyz           200 once the daemon has started, 503 before that and while the database is away
     GET  /metrics          for Prometheus; rendered at most once a second, does not ask the database
@@ -8,6 +8,7 @@
 If there is a token, the last two need it.
 
 A client that is slow, sends too much or opens too many connections is answered or cut off; others are not affected.
+On every path the headers must come within 5 s, and so must the body.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from watchdog.core.callback_body import BODY_LIMIT_BYTES
 from watchdog.daemon.metrics import Exposition
@@ -31,7 +33,7 @@ from watchdog.services.callbacks import CallbackIntake
 
 CALLBACK_PATH: Final = "/callbacks/zego"
 READ_SECONDS: Final = 5.0
-"""For a callback's headers, and for its body."""
+"""For a request's headers, and for its body."""
 
 ANSWER_SECONDS: Final = 5.0
 """For the database to store a callback. After that the vendor is told to repeat it; the call itself goes on."""
@@ -114,7 +116,7 @@ class HttpServer:
                 return Response(page.body, headers={"Content-Type": page.content_type})
 
             routes.append(Route("/metrics", _for_bearers(token, scrape)))
-        self.app = Starlette(routes=routes)
+        self._routes = Starlette(routes=routes)
 
     @property
     def url(self) -> str:
@@ -140,7 +142,7 @@ class HttpServer:
         if not self._listening:
             self.bind()
         self._server = EmbeddedServer(
-            self.app,
+            self._answer,
             self._listening,
             protocol=type("_TimedProtocol", (_Protocol,), {"read_seconds": self._read_seconds}),
             log_level="error",
@@ -157,6 +159,25 @@ class HttpServer:
         for one in listening:
             one.close()
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, the ASGI way. Only a callback's body is used, but every other one must end in time too."""
+        if (scope["method"], scope["path"]) != ("POST", CALLBACK_PATH):
+            try:
+                body = await self._body_in_time(Request(scope, receive))
+            except TimeoutError:
+                await _cut_off("too_slow", 408)(scope, receive, send)
+                return
+            except ClientDisconnect:
+                return
+            if body is None:
+                await _cut_off("too_large", 413)(scope, receive, send)
+                return
+        await self._routes(scope, receive, send)
+
+    async def _body_in_time(self, request: Request) -> bytes | None:
+        async with asyncio.timeout(self._read_seconds):
+            return await _body(request)
+
     async def _callback(self, request: Request) -> Response:
         if self._callbacks >= CONCURRENT:
             response = self._intake.refuse(503, "busy", f"{CONCURRENT} callbacks are being answered already")
@@ -166,16 +187,13 @@ class HttpServer:
                 response = await self._receive(request)
             finally:
                 self._callbacks -= 1
-        headers = {"Retry-After": "2"} if response.http_status == 503 else None
         if response.is_refusal:
-            # Do not wait for the rest of the body.
-            headers = {"Connection": "close"} | (headers or {})
-        return PlainTextResponse(response.kind + "\n", response.http_status, headers)
+            return _cut_off(response.kind, response.http_status)
+        return PlainTextResponse(response.kind + "\n", response.http_status)
 
     async def _receive(self, request: Request) -> callbacks.Response:
         try:
-            async with asyncio.timeout(self._read_seconds):
-                body = await _body(request)
+            body = await self._body_in_time(request)
         except TimeoutError:
             return self._intake.refuse(408, "too_slow", f"the body had not come after {self._read_seconds:g} s")
         except ClientDisconnect:
@@ -209,6 +227,12 @@ def _for_bearers(token: Callable[[], str | None], endpoint: _Endpoint) -> _Endpo
         )
 
     return guarded
+
+
+def _cut_off(kind: str, http_status: int) -> Response:
+    """A refusal that does not wait for the rest of the body."""
+    headers = {"Connection": "close"} | ({"Retry-After": "2"} if http_status == 503 else {})
+    return PlainTextResponse(kind + "\n", http_status, headers)
 
 
 def _health(is_well: bool, reason: str) -> Response:  # noqa: FBT001 - its only argument that varies

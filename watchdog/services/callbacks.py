@@ -34,7 +34,7 @@ from watchdog.core.people import is_person
 from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.observer import Observer
 from watchdog.store.aio.calls import AsyncCallbacks
-from watchdog.store.callbacks import Received, use_key
+from watchdog.store.callbacks import Received, Use, use_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,7 +116,7 @@ class CallbackIntake:
             if not secrets:
                 return self.refuse(401, "unknown_app", f"there is no callback secret for AppId {event.app_id}")
             callbacks.verify(event, secrets, self._clock.time(), WINDOW_SECONDS)
-            kind = await self._take(event, use_key(event, body))
+            kind = await self._take(event, use_of(event, body))
         except BadCallback as error:
             return self.refuse(STATUS_OF_FAULT[error.kind], error.kind, str(error))
         except DatabaseError as error:
@@ -153,14 +153,14 @@ class CallbackIntake:
             # The request may have timed out: its error is not an unhandled one.
             running.exception()
 
-    async def _take(self, event: Event, key: str) -> str:
+    async def _take(self, event: Event, use: Use) -> str:
         store, call = self._store, self._call
         match event:
             case RoomCreated() | RoomClosed() | UserJoined() | UserLeft():
                 facts = presence.facts_of(event)
                 if facts is None:
                     raise AssertionError("every room event must have presence facts")
-                return _kind_of(await call(store.receive, facts, key, self._bot_user_ids))
+                return _kind_of(await call(store.receive, facts, use, self._bot_user_ids))
             case Utterance():
                 heard = await call(
                     store.heard,
@@ -170,7 +170,7 @@ class CallbackIntake:
                     _moment(event),
                     is_person=event.characters > 0 and is_person(event.user_id, self._bot_user_ids),
                     discover=self._discover,
-                    use_key=key,
+                    use=use,
                 )
                 if heard.discovered:
                     log.info("task_discovered", task_id=event.task_id, room_id=event.room_id, app_id=event.app_id)
@@ -183,7 +183,7 @@ class CallbackIntake:
                     _moment(event),
                     event.code,
                     event.message,
-                    use_key=key,
+                    use=use,
                 )
                 if reason is None:
                     return "ignored"

@@ -8,16 +8,16 @@
 daemon writes hints from half the facts.
 
 ZEGO signs when a callback was sent, not its content: with one captured callback, another body can be sent under its
-signature. Therefore each signature is stored twice, with and without the body. The same body is a retry or a copy, and
-changes nothing. Another body is a forgery or a coincidence, because nonces are as short as six digits. It then only
-counts as evidence that a person is there, which at worst keeps a task running. A genuine event that is dropped this way
-is one more lost callback.
+signature. Therefore each signature is stored twice, with and without the body, for as long as it can be valid. The same
+body is a retry or a copy, and changes nothing. Another body is a forgery or a coincidence, because nonces are as short
+as six digits. It then only counts as evidence that a person is there, which at worst keeps a task running. A genuine
+event that is dropped this way is one more lost callback.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from watchdog.core.presence import Facts, Join, RoomFact, UserFact
 from watchdog.store.engine import writing
 from watchdog.store.tables import (
     ACTIVE,
+    UtcTime,
     as_task,
     attempts,
     callbacks_seen,
@@ -59,9 +60,22 @@ class Received:
     discovered: bool = False
 
 
-def use_key(event: callbacks.Event, body: bytes) -> str:
-    """Return the key of a signature with a body: a retry or a copy of a callback has the same key."""
-    return f"{callbacks.replay_key(event)}/{hashlib.sha256(body).hexdigest()}"
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A signature with a body: a retry or a copy of a callback is the same use. ``until``: the signature may be valid.
+
+    ``key`` and ``signature`` are the keys of the two rows.
+    """
+
+    key: str
+    signature: str
+    until: datetime
+
+
+def use_of(event: callbacks.Event, body: bytes) -> Use:
+    signature = callbacks.replay_key(event)
+    until = datetime.fromtimestamp(callbacks.remembered_until(event), UTC)
+    return Use(f"{signature}/{hashlib.sha256(body).hexdigest()}", signature, until)
 
 
 def turn(app_id: int, room_id: str) -> int:
@@ -76,15 +90,15 @@ class CallbackStore:
         self.instance = instance
         self.default_app = default_app
 
-    def receive(self, facts: Facts, use_key: str | None, bot_user_ids: Sequence[str]) -> Received:
+    def receive(self, facts: Facts, use: Use | None, bot_user_ids: Sequence[str]) -> Received:
         """Merge what one callback says of a room, and write the resulting number of people into the room's tasks.
 
-        If neither the beginning nor the end of the room's session was seen, an empty room is no evidence. ``use_key``
-        is the function's; None skips the check for replays.
+        If neither the beginning nor the end of the room's session was seen, an empty room is no evidence. ``use`` None
+        skips the check for replays.
         """
         room = facts.room
         with writing(self.engine) as connection:
-            replayed, suspicious = _remember(connection, use_key)
+            replayed, suspicious = _remember(connection, use)
             if replayed:
                 return Received(replayed=True)
             if suspicious and not (facts.user is not None and facts.user.is_open):
@@ -122,14 +136,14 @@ class CallbackStore:
         *,
         is_person: bool,
         discover: bool,
-        use_key: str | None = None,
+        use: Use | None = None,
     ) -> Received:
         """Note that a task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on.
 
         A person is evidence for this task and for the others in its room. An ended task stays ended.
         """
         with writing(self.engine) as connection:
-            replayed, suspicious = _remember(connection, use_key)
+            replayed, suspicious = _remember(connection, use)
             if replayed:
                 return Received(replayed=True)
             _take_turns(connection, app_id, room_id)
@@ -152,7 +166,7 @@ class CallbackStore:
         code: int,
         message: str,
         *,
-        use_key: str | None = None,
+        use: Use | None = None,
     ) -> Reason | None:
         """End a task that ZEGO ended at ``at``, with a row in the ledger; None if it is not active.
 
@@ -160,7 +174,7 @@ class CallbackStore:
         in flight gets its own answer.
         """
         with writing(self.engine) as connection:
-            if any(_remember(connection, use_key)):
+            if any(_remember(connection, use)):
                 return None
             row = connection.execute(
                 sa.select(*tasks.c, utcnow().label("now"))
@@ -237,12 +251,15 @@ def _write(connection: sa.Connection, task: Task, wanted: Iterable[Hint]) -> Non
         )
 
 
-def _remember(connection: sa.Connection, use_key: str | None) -> tuple[bool, bool]:
+def _remember(connection: sa.Connection, use: Use | None) -> tuple[bool, bool]:
     """Store the use of a signature; return whether it came before, with the same body and with another body."""
-    if use_key is None:
+    if use is None:
         return False, False
-    signature, _, _ = use_key.rpartition("/")
-    new_use, new_signature = (_insert_new(connection, callbacks_seen, replay_key=key) for key in (use_key, signature))
+    later = sa.func.greatest if connection.dialect.name == "postgresql" else sa.func.max
+    seen_at = later(utcnow(), sa.literal(use.until, UtcTime))
+    new_use, new_signature = (
+        _insert_new(connection, callbacks_seen, replay_key=key, seen_at=seen_at) for key in (use.key, use.signature)
+    )
     return not new_use, new_use and not new_signature
 
 
