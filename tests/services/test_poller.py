@@ -182,6 +182,42 @@ async def test_rooms_without_evidence_come_before_rooms_with_old_evidence(world:
     assert len(store.take(10, 15, 1, 1).rooms) == 10
 
 
+async def test_people_that_a_poll_has_seen_hold_back_a_stop_before_the_database_knows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = asyncio.Event()
+
+    async def call(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if method.__name__ == "observe":
+            await stored.wait()
+        return await real(method, *args, **kwargs)
+
+    async with bench(world) as it:
+        real = it.parts.storage.threads.call
+        world.app.start("t", "room", user_count=1)
+        world.app.people("room", 0)
+        await it.sweep()
+        world.advance(44)
+        it.vendor.rooms["room"] = ["alice"]
+        assert it.parts.poller is not None
+        it.parts.storage.clock.synchronise(world.now)
+        monkeypatch.setattr(it.parts.storage.threads, "call", call)
+        (asking,) = await it.parts.poller.begin()
+        for _ in range(200):
+            await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, not time
+        assert it.vendor.asked == [["room"]]
+        # She has left again; that she was there is not stored yet.
+        it.vendor.rooms["room"] = []
+        world.advance(1)
+        await it.sweep()
+        assert it.vendor.stops == []
+        assert [row["outcome"] for row in world.attempts("t")] == ["spared"]
+        assert world.task("t")["last_occupied_at"] == world.ago(1)
+        stored.set()
+        await asking
+        assert world.task("t")["user_count"] == 1
+
+
 async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """On SQLite there is one connection: hundreds of answers in its queue kept each stop waiting for a second."""
     waiting = [0]
