@@ -46,7 +46,7 @@ def attempt_states() -> str:
             arrow("[*]", Outcome.SENT, "attempt committed"),
             arrow(Outcome.SENT, "answered", "ZEGO's answer, or certainly not sent"),
             arrow(Outcome.SENT, Outcome.UNKNOWN, "no usable answer, or the lease ended"),
-            arrow(Outcome.SENT, Outcome.WITHHELD, "lease too short, not sent"),
+            arrow(Outcome.SENT, Outcome.WITHHELD, "lease too short, or people seen; not sent"),
             arrow(Outcome.UNKNOWN, "answered", "its own answer is found later, once"),
             *(arrow("[*]", one, "no request") for one in unsent),
             "state answered {",

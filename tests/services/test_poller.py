@@ -67,11 +67,84 @@ async def test_a_room_is_asked_about_once_in_a_while_and_by_one_daemon(world: Wo
         assert await it.poll() == Polled()
         world.advance(14)
         assert await it.poll() == Polled()
-        assert PollStore(world.engine).take(100, 15, 1, 1) == []
+        assert PollStore(world.engine).take(100, 15, 1, 1).rooms == []
         world.advance(2)
-        assert len(PollStore(world.engine).take(10, 15, 1, 1)) == 10
+        assert len(PollStore(world.engine).take(10, 15, 1, 1).rooms) == 10
         # A room with two tasks counts once.
         assert (await it.poll()).asked in {15, 16}
+
+
+async def test_the_oldest_evidence_is_asked_for_first_and_young_evidence_costs_no_request(world: World) -> None:
+    async with bench(world) as it:
+        insert = "INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES "
+        for start in range(0, 3000, 500):
+            rows = ", ".join(f"('t{number}', 'hinted-{number}', 2)" for number in range(start, start + 500))
+            world.app.execute(insert + rows)
+        for number in range(20):
+            world.app.start(f"n{number}", f"never-{number}")
+        assert (await it.poll()).asked == 20
+        assert rooms_asked(it) == {f"never-{number}" for number in range(20)}
+        # A young hint also spares a room that was asked about long ago.
+        world.advance(14)
+        world.app.people("never-3", 1)
+        world.advance(6)
+        it.vendor.asked.clear()
+        await it.poll()
+        assert len(rooms_asked(it)) >= 500
+        assert "never-3" not in rooms_asked(it)
+
+
+def rooms_asked(it: Bench) -> set[str]:
+    return {room for call in it.vendor.asked for room in call}
+
+
+async def test_rooms_without_evidence_come_before_rooms_with_old_evidence(world: World) -> None:
+    world.app.execute(
+        "INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES "
+        + ", ".join(f"('t{number}', 'hinted-{number}', 2)" for number in range(100))
+    )
+    world.advance(60)
+    for number in range(10):
+        world.app.start(f"n{number}", f"never-{number}")
+    store = PollStore(world.engine)
+    assert store.take(10, 15, 1, 1).rooms == [f"never-{number}" for number in range(10)]
+    assert len(store.take(10, 15, 1, 1).rooms) == 10
+
+
+async def test_people_that_a_poll_has_seen_hold_back_a_stop_before_the_database_knows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = asyncio.Event()
+
+    async def call(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if method.__name__ == "observe":
+            await stored.wait()
+        return await real(method, *args, **kwargs)
+
+    async with bench(world) as it:
+        real = it.parts.storage.threads.call
+        world.app.start("t", "room", user_count=1)
+        world.app.people("room", 0)
+        await it.sweep()
+        world.advance(44)
+        it.vendor.rooms["room"] = ["alice"]
+        assert it.parts.poller is not None
+        it.parts.storage.clock.synchronise(world.now)
+        monkeypatch.setattr(it.parts.storage.threads, "call", call)
+        (asking,) = await it.parts.poller.begin()
+        for _ in range(200):
+            await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, not time
+        assert it.vendor.asked == [["room"]]
+        # She has left again; that she was there is not stored yet.
+        it.vendor.rooms["room"] = []
+        world.advance(1)
+        await it.sweep()
+        assert it.vendor.stops == []
+        assert [row["outcome"] for row in world.attempts("t")] == ["spared"]
+        assert world.task("t")["last_occupied_at"] == world.ago(1)
+        stored.set()
+        await asking
+        assert world.task("t")["user_count"] == 1
 
 
 async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +218,7 @@ async def test_a_later_word_of_the_application_stands(world: World) -> None:
 async def test_zegos_zero_is_not_believed_of_a_room_it_has_never_seen_anybody_in(world: World) -> None:
     async with bench(world) as it:
         world.app.start("t", "mistyped", user_count=3)
-        world.advance(1)
+        world.advance(16)
         with structlog.testing.capture_logs() as logs:
             assert (await it.poll()).contradicted == 1
             world.advance(20)

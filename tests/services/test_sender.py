@@ -9,6 +9,8 @@ import structlog
 
 from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
+from watchdog.core.model import Evidence, Source
+from watchdog.core.timing import LEAD_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -145,3 +147,21 @@ async def test_cut_short_it_records_unknown(world: World) -> None:
         await it.parts.stopper.drain(0)
         assert it.outcomes() == ["unknown"]
         assert world.attempts("t")[0]["detail"] == "shut down before the answer came"
+
+
+async def test_people_seen_after_the_commit_hold_back_the_request(world: World) -> None:
+    async with bench(world) as it:
+        await empty_room(it)
+
+        def alice_is_seen(_now: datetime) -> None:
+            if world.attempts("t") and not it.vendor.stops:
+                it.parts.sightings.note(1, {"room": Evidence(1, world.now, Source.API)})
+
+        world.clock.followed_by(alice_is_seen)
+        await it.after(45 - LEAD_SECONDS)
+        assert it.vendor.stops == []
+        assert it.outcomes()[0] == "withheld"
+        assert "people" in world.attempts("t")[0]["detail"]
+        await it.after(30)
+        assert it.vendor.stops == []
+        assert it.outcomes() == ["withheld", "spared"]

@@ -23,6 +23,7 @@ from watchdog.core.model import Evidence, Reply, RoomCount, Source
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
 from watchdog.services.bots import Bots
+from watchdog.services.sightings import Sightings
 from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
 from watchdog.zego.pacing import Pace
@@ -81,14 +82,19 @@ class Occupancy:
         *,
         bots: Bots | None = None,
         background: Pace[int] | None = None,
+        sightings: Sightings | None = None,
     ) -> None:
-        """Without ``bots`` all users but the admins count as people. ``background`` is the pace of background calls."""
+        """Without ``bots`` all users but the admins count as people. ``background`` is the pace of background calls.
+
+        ``sightings`` learns of the rooms with people.
+        """
         self._zego = zego
         self._pace = pace
         self._database_clock = database_clock
         self._clock = clock
         self._bots = bots
         self._background = background
+        self._sightings = sightings or Sightings(clock)
         self._background_calls = asyncio.Semaphore(BACKGROUND_CALLS)
         self._apps: defaultdict[int, _App] = defaultdict(_App)
         self._refused_rooms: dict[tuple[int, str], float] = {}
@@ -206,7 +212,9 @@ class Occupancy:
             seen = await asyncio.gather(
                 *(self._evidence(app_id, room, counts.rooms.get(room), observed_at) for room in rooms)
             )
-            return dict(zip(rooms, seen, strict=True))
+            answers = dict(zip(rooms, seen, strict=True))
+            self._sightings.note(app_id, answers)
+            return answers
         if reply_class is ReplyClass.THROTTLED:
             for pace in paces:
                 pace.throttled(app_id)

@@ -1,9 +1,9 @@
 """Polls ZEGO for the occupancy of every active room, and of rooms whose task was stopped lately.
 
-    begin:  take rooms, least recently asked first ──► ask, ten a call, behind verifications ──► store as hints
+    begin:  take rooms, oldest evidence first ──► ask, ten a call, behind verifications ──► store as hints
 
-A room is asked about at most every ``schedule.occupancy_poll_seconds``. If the pace does not allow that, all rooms wait
-equally longer.
+A room is asked about once its evidence is older than ``schedule.occupancy_poll_seconds``. If the pace does not allow
+that, all rooms wait equally longer.
 """
 
 import asyncio
@@ -38,6 +38,9 @@ CALLS_WITHOUT_LIMIT: Final = 50
 """Calls per tick if the pace has no limit."""
 
 _CALLS_TAKEN_AT_A_TIME: Final = 5
+_TAKES_PER_TICK: Final = 20
+"""Bounds the transactions of a tick while thousands of rows have newer evidence and only change their place."""
+
 _ANSWERS_AT_A_TIME: Final = 2
 _LONGEST_REST_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 15.0
@@ -107,6 +110,7 @@ class Poller:
         self._clock = clock
         self._running: set[asyncio.Task[Polled]] = set()
         self._named = _Named()
+        self._is_behind = False
         # A few at a time: hundreds of answers come at once, and a stop must not wait behind them for the database.
         self._answers = GroupCommit(self._observe, most=_ANSWERS_AT_A_TIME)
         self.answered_at = -math.inf
@@ -114,7 +118,9 @@ class Poller:
 
     @property
     def idle_seconds(self) -> float:
-        """How long to wait if no room was due: short compared with ``every_seconds``."""
+        """How long to wait if no room was taken: short compared with ``every_seconds``."""
+        if self._is_behind:
+            return TICK_SECONDS
         if self._every_seconds <= 0:
             return _LONGEST_TICK_SECONDS
         return min(_LONGEST_TICK_SECONDS, max(TICK_SECONDS, self._every_seconds / 5))
@@ -126,17 +132,27 @@ class Poller:
     async def begin(self) -> Sequence[asyncio.Task[Polled]]:
         """Take the rooms that are due, and begin to ask about them. Raises DatabaseError."""
         begun: list[asyncio.Task[Polled]] = []
+        self._is_behind = False
         for app_id, app in self._apps.items():
-            calls = self._calls(app_id, app)
-            while calls > 0:
-                # In parts: one long transaction would block all others.
-                most = min(calls, _CALLS_TAKEN_AT_A_TIME) * ROOMS_PER_CALL
-                rooms = await self._with_pause(self._polling.take, most, self._every_seconds, app_id, self._default_app)
-                begun += [
-                    self._spawn(app_id, app, rooms[start : start + ROOMS_PER_CALL])
-                    for start in range(0, len(rooms), ROOMS_PER_CALL)
-                ]
-                calls = calls - _CALLS_TAKEN_AT_A_TIME if rooms else 0
+            begun += await self._begin(app_id, app)
+        return begun
+
+    async def _begin(self, app_id: int, app: _App) -> Sequence[asyncio.Task[Polled]]:
+        begun: list[asyncio.Task[Polled]] = []
+        most = self._calls(app_id, app)
+        for _ in range(_TAKES_PER_TICK):
+            if len(begun) >= most:
+                return begun
+            # In parts: one long transaction would block all others.
+            limit = min(most - len(begun), _CALLS_TAKEN_AT_A_TIME) * ROOMS_PER_CALL
+            taken = await self._with_pause(self._polling.take, limit, self._every_seconds, app_id, self._default_app)
+            if not taken.rooms and not taken.requeued:
+                return begun
+            begun += [
+                self._spawn(app_id, app, taken.rooms[start : start + ROOMS_PER_CALL])
+                for start in range(0, len(taken.rooms), ROOMS_PER_CALL)
+            ]
+        self._is_behind = True
         return begun
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from watchdog.errors import NoAnswer, NotSent
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.claims import Claimed, Finished, StopSettings, announce
+from watchdog.services.sightings import Sightings
 from watchdog.services.workload import Workload
 from watchdog.store.aio.answers import Answers
 from watchdog.store.aio.database_clock import DatabaseClock
@@ -29,17 +30,18 @@ from watchdog.zego.pacing import Depart, Pace
 log = structlog.get_logger(__name__)
 
 DETAIL_LEASE_SHORT: Final = "the lease was too short for a request; nothing was sent"
+DETAIL_OCCUPIED: Final = "ZEGO has just seen people in the room; nothing was sent"
 DETAIL_SHUTDOWN: Final = "shut down before the answer came"
 DETAIL_SHUTDOWN_UNSENT: Final = "shut down before the request left; nothing was sent"
 DETAIL_EXHAUSTED: Final = "attempts exhausted"
 
 
-Result = Reply | NotSent | NoAnswer | None
-"""The result of a request; None if the lease was too short to send it."""
+class Withheld(Exception):
+    """The attempt is committed, but its request must not leave; the message says why."""
 
 
-class _LeaseShort(Exception):
-    """The lease would end before a request that is sent now."""
+Result = Reply | NotSent | NoAnswer | Withheld
+"""The result of an attempt."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,6 +54,7 @@ class Sender:
     pace: Pace[int]
     blocks: AppBlocks
     workload: Workload
+    sightings: Sightings
     current_policy: CurrentPolicy
     settings: StopSettings
     clock: Clock
@@ -82,8 +85,8 @@ class Sender:
 
         try:
             return attempt, await self.zego.stop_task(app_id, task.task_id, gate=gate)
-        except _LeaseShort:
-            return attempt, None
+        except Withheld as withheld:
+            return attempt, withheld
         except (NotSent, NoAnswer) as error:
             self.blocks.postpone(app_id)
             return attempt, error
@@ -103,7 +106,10 @@ class Sender:
             await self.clock.sleep(min(max(0.0, early), timing.COMMIT_LEAD_SECONDS))
         await depart()
         if not claimed.lease_suffices(self.clock, self.settings):
-            raise _LeaseShort
+            raise Withheld(DETAIL_LEASE_SHORT)
+        known_at = attempt.intent.evidence.observed_at if claimed.manual else claimed.claim.task.user_count_at
+        if self.sightings.since(attempt.intent.app_id, claimed.room_id, known_at) is not None:
+            raise Withheld(DETAIL_OCCUPIED)
         if due_at is not None and attempt.number == 1 and not claimed.manual:
             self.observer.sent((self.database_clock.now() - due_at).total_seconds())
         self.workload.requests += 1
@@ -111,8 +117,8 @@ class Sender:
     async def conclude(self, claimed: Claimed, attempt: Attempt, result: Result) -> Finished:
         """Record the outcome."""
         match result:
-            case None:
-                return await self._record(claimed, attempt, Outcome.WITHHELD, DETAIL_LEASE_SHORT)
+            case Withheld():
+                return await self._record(claimed, attempt, Outcome.WITHHELD, str(result))
             case NotSent():
                 outcome = Outcome.REJECTED if self._is_exhausted(attempt) else Outcome.RETRY
                 return await self._record(claimed, attempt, outcome, str(result))

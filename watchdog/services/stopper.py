@@ -125,10 +125,11 @@ class Stopper:
         if self.blocks.is_blocked(claimed):
             # Since the claim: ZEGO would refuse any request.
             return await self._give_back(claimed, None, DETAIL_BLOCKED)
-        decision = self.verifier.decide(claimed)
+        seen = self.verifier.newest(claimed, app_id, None)
+        decision = self.verifier.decide(claimed, seen)
         if not claimed.manual and decision.verdict not in _UNSETTLED:
-            # The row alone says keep or wait: the vendor's answer could not change that.
-            return await self._decline(claimed, None, decision)
+            # What is known says keep or wait: another answer of the vendor could not change that.
+            return await self._decline(claimed, seen, decision)
         return await self._finish(claimed, app_id, await self.verifier.ask(claimed, app_id))
 
     async def _finish(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> Finished:

@@ -12,6 +12,7 @@ from watchdog.services.claims import Claimed
 from watchdog.services.feed import HintFeed
 from watchdog.services.guard import StopGuard
 from watchdog.services.occupancy import Occupancy
+from watchdog.services.sightings import Sightings
 from watchdog.store.aio.database_clock import DatabaseClock
 
 
@@ -24,6 +25,7 @@ class Verifier:
     feed: HintFeed
     guard: StopGuard
     blocks: AppBlocks
+    sightings: Sightings
     current_policy: CurrentPolicy
 
     def decide(self, claimed: Claimed, vendor: Evidence | None = None) -> Decision:
@@ -36,6 +38,16 @@ class Verifier:
             watching_since=self.feed.trusted_since,
             manual=claimed.manual,
         )
+
+    def newest(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> Evidence | None:
+        """``vendor``, unless this process has seen people in the room since the hint in the row.
+
+        Then the empty spell was interrupted, even if the room is empty again. Only an operator's order takes the later
+        of the two.
+        """
+        moments = [claimed.claim.task.user_count_at, vendor.observed_at if vendor and claimed.manual else None]
+        since = max((moment for moment in moments if moment is not None), default=None)
+        return self.sightings.since(app_id, claimed.room_id, since) or vendor
 
     def acts_at(self, claimed: Claimed) -> datetime:
         """The task's due time if that is near, else now."""
@@ -68,10 +80,11 @@ class Verifier:
         return self.occupancy is not None and self.occupancy.is_refused(app_id, claimed.room_id)
 
     async def confirm(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
-        """Decide by ``vendor``; ask once more if that answer is too old. Returns the answer used, and the decision."""
+        """Decide by ``vendor``; ask once more if that answer is too old. Returns evidence and decision."""
+        vendor = self.newest(claimed, app_id, vendor)
         decision = self.decide(claimed, vendor)
         if vendor is not None and decision.rule is Rule.UNCONFIRMED:
-            vendor = await self.ask(claimed, app_id, at_once=True)
+            vendor = self.newest(claimed, app_id, await self.ask(claimed, app_id, at_once=True))
             decision = self.decide(claimed, vendor)
         if decision.rule is Rule.HINT_SAYS_EMPTY and not claimed.manual and not self.guard.allows(claimed.task_id):
             decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)

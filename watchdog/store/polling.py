@@ -1,7 +1,9 @@
 """The SQL of polling: which rooms to ask ZEGO about next, what ZEGO said, and who returned to a room after a stop.
 
-Each row has the time at which it was asked about last (``asked_at``), so daemons share the work and a restart forgets
-nothing. Every call is one short transaction.
+Rows wait in the order of ``asked_at``, when they were asked about last, so daemons share the work and a restart forgets
+nothing. A hint does not move its row: ``user_count_at`` has no index, which keeps hints cheap. Instead, a row that
+comes up and has newer evidence goes back into the queue, with ``asked_at`` at the time of that evidence. Every call is
+one short transaction.
 """
 
 from collections.abc import Mapping
@@ -12,14 +14,28 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from watchdog.core import policy
-from watchdog.core.model import Evidence, Task
+from watchdog.core.model import Evidence, Source, Task
 from watchdog.store.engine import reading, writing
 from watchdog.store.tables import ACTIVE, HINT, UtcTime, as_task, hint, rejoins, tasks, utcnow
 
 REJOINS_SHARE: Final = 10
 """If not all rooms can be asked about, every tenth question is about a room whose task we stopped."""
 
+REQUEUED_AT_ONCE: Final = 500
+"""How many rows one transaction puts back into the queue, besides those that it took."""
+
+_OWN_ANSWER_SECONDS: Final = 2.0
+"""An answer of ZEGO is dated this much later than ``asked_at`` at most, if its call did not wait long."""
+
 _LOOKED_AT: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The rooms to ask about, and how many rows went back into the queue because their evidence is newer."""
+
+    rooms: list[str]
+    requeued: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +66,38 @@ class PollStore:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
-    def take(self, limit: int, not_within_seconds: float, app_id: int, default_app: int | None) -> list[str]:
-        """Return at most ``limit`` rooms of ``app_id``, least recently asked about first, and mark them as asked now.
+    def take(self, limit: int, not_within_seconds: float, app_id: int, default_app: int | None) -> Taken:
+        """Take at most ``limit`` rooms of ``app_id``, oldest evidence first, and mark them as asked now.
 
-        Rooms that any daemon asked about within ``not_within_seconds`` are left out. ``default_app`` is the AppId of
-        rows without one.
+        Rooms whose evidence is younger than ``not_within_seconds``, or that any daemon has asked about since, are left
+        out. ``default_app`` is the AppId of rows without one. Fewer rooms than ``limit`` may be found while others
+        still wait: if rows were requeued, call again.
         """
-        choice = {"not_within": -not_within_seconds, "b_app_id": app_id, "b_default_app": default_app}
+        own_answer = max(0.0, not_within_seconds - min(_OWN_ANSWER_SECONDS, not_within_seconds / 5))
+        choice = {
+            "not_within": -not_within_seconds,
+            "own_answer": -own_answer,
+            "b_app_id": app_id,
+            "b_default_app": default_app,
+        }
+        rooms: list[str] = []
+        requeued = 0
         with writing(self.engine) as connection:
 
-            def taken(statement: sa.Update, number: int) -> list[str]:
+            def take(statement: sa.Update, number: int) -> int:
+                """Add the rooms that were taken; return how many rows were requeued instead."""
                 if number <= 0:
-                    return []
-                return list(connection.execute(statement, choice | {"limit": number}).scalars())
+                    return 0
+                rows = connection.execute(statement, choice | {"limit": number}).all()
+                rooms.extend(row.room_id for row in rows if row.is_taken)
+                return sum(not row.is_taken for row in rows)
 
-            rooms = taken(_TAKE_REJOINS, limit // REJOINS_SHARE)
-            rooms += taken(_TAKE_TASKS, limit - len(rooms))
-            rooms += taken(_TAKE_REJOINS, limit - len(rooms))
-        return sorted(set(rooms))
+            take(_TAKE_REJOINS, limit // REJOINS_SHARE)
+            if requeued := take(_TAKE_TASKS, limit - len(rooms)):
+                requeued += connection.execute(_REQUEUE, choice | {"limit": REQUEUED_AT_ONCE}).rowcount
+                requeued += take(_TAKE_TASKS, limit - len(rooms))
+            take(_TAKE_REJOINS, limit - len(rooms))
+        return Taken(sorted(set(rooms)), requeued)
 
     def observe(self, app_id: int, default_app: int | None, observations: Mapping[str, Evidence]) -> Observed:
         """Store ZEGO's observations of rooms of ``app_id`` as hints, through the triggers.
@@ -125,12 +155,13 @@ class PollStore:
 
 
 def _of_app(column: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    default = sa.bindparam("b_default_app", type_=sa.BigInteger)
-    return sa.func.coalesce(column, default) == sa.bindparam("b_app_id", type_=sa.BigInteger)
+    app, default = (sa.bindparam(name, type_=sa.BigInteger) for name in ("b_app_id", "b_default_app"))
+    # Not coalesce(): PostgreSQL would expect few such rows, and read the whole table for them.
+    return sa.or_(column == app, sa.and_(column.is_(None), default == app))
 
 
-def _take(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.Update:
-    least_recent = (
+def _least_recent(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.CTE:
+    return (
         sa.select(table.c.task_id)
         .where(
             *conditions,
@@ -142,17 +173,39 @@ def _take(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.Update:
         .with_for_update(skip_locked=True)
         .cte("least_recent")
     )
-    return (
-        sa.update(table)
-        .where(table.c.task_id == least_recent.c.task_id)
-        .values(asked_at=utcnow())
-        .returning(table.c.room_id)
-    )
 
 
 _UNRETURNED = rejoins.c.rejoined_at.is_(None)
-_TAKE_TASKS = _take(tasks, ACTIVE)
-_TAKE_REJOINS = _take(rejoins, _UNRETURNED, rejoins.c.watch_until > utcnow())
+# ZEGO's answer to the last question is a moment newer than the question. Such a row keeps its place unless the evidence
+# is young: to requeue each polled row would double the writes.
+_HAS_NEWER_EVIDENCE = sa.and_(
+    tasks.c.user_count.is_not(None),
+    tasks.c.user_count_at > tasks.c.asked_at,
+    sa.or_(
+        tasks.c.user_count_source != Source.API,
+        tasks.c.user_count_at > utcnow(sa.bindparam("own_answer", type_=sa.Float)),
+    ),
+)
+_NEXT_TASKS = _least_recent(tasks, ACTIVE)
+_NEXT_REJOINS = _least_recent(rejoins, _UNRETURNED, rejoins.c.watch_until > utcnow())
+_TAKE_TASKS = (
+    sa.update(tasks)
+    .where(tasks.c.task_id == _NEXT_TASKS.c.task_id)
+    .values(asked_at=sa.case((_HAS_NEWER_EVIDENCE, tasks.c.user_count_at), else_=utcnow()))
+    # The new values: a requeued row has the time of its evidence.
+    .returning(tasks.c.room_id, tasks.c.asked_at.is_distinct_from(tasks.c.user_count_at).label("is_taken"))
+)
+_REQUEUE = (
+    sa.update(tasks)
+    .where(tasks.c.task_id == _NEXT_TASKS.c.task_id, _HAS_NEWER_EVIDENCE)
+    .values(asked_at=tasks.c.user_count_at)
+)
+_TAKE_REJOINS = (
+    sa.update(rejoins)
+    .where(rejoins.c.task_id == _NEXT_REJOINS.c.task_id)
+    .values(asked_at=utcnow())
+    .returning(rejoins.c.room_id, sa.true().label("is_taken"))
+)
 _OF_ROOMS = (
     sa.select(*tasks.c)
     .where(ACTIVE, tasks.c.room_id.in_(sa.bindparam("rooms", expanding=True)), _of_app(tasks.c.app_id))

@@ -25,6 +25,7 @@ from watchdog.services.poller import Poller
 from watchdog.services.reaper import Reaper
 from watchdog.services.retention import Keep, Retention
 from watchdog.services.sender import Sender
+from watchdog.services.sightings import Sightings
 from watchdog.services.stopper import Stopper
 from watchdog.services.sweeper import Sweeper
 from watchdog.services.verification import Verifier
@@ -91,6 +92,7 @@ class Parts:
             trusted_since=watching_since or now,
         )
         self.bots = self._bots()
+        self.sightings = Sightings(clock)
         self._occupancy = self._occupancy_of_rooms()
         self.poller = self._poller()
         self._settings = stop_settings(config)
@@ -125,6 +127,7 @@ class Parts:
             self._clock,
             bots=self.bots,
             background=self.paces[BACKGROUND],
+            sightings=self.sightings,
         )
 
     def _poller(self) -> Poller | None:
@@ -146,6 +149,7 @@ class Parts:
             feed=self.feed,
             guard=self.guard,
             blocks=self.blocks,
+            sightings=self.sightings,
             current_policy=self.current_policy,
         )
         sender = Sender(
@@ -155,6 +159,7 @@ class Parts:
             pace=self.paces[STOP],
             blocks=self.blocks,
             workload=self.workload,
+            sightings=self.sightings,
             current_policy=self.current_policy,
             settings=self._settings,
             clock=self._clock,
