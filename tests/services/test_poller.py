@@ -1,5 +1,6 @@
 """Every active room is known without a single hint: what is asked when, what is made of it, and who comes back."""
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import structlog
 
 from simulation.virtual import VirtualClock, loop_seconds, run_virtual
-from tests.support.bench import bench, reply
+from tests.support.bench import Bench, bench, reply
 from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
 from tests.support.time_travel import World
@@ -122,21 +123,21 @@ async def test_people_that_a_poll_has_seen_hold_back_a_stop_before_the_database_
         return await real(method, *args, **kwargs)
 
     async with bench(world) as it:
-        real = it.parts.storage.threads.call
+        real = it.parts.storage.threads.background.call
         world.app.start("t", "room", user_count=1)
         world.app.people("room", 0)
         await it.sweep()
         world.advance(44)
-        it.vendor.rooms["room"] = ["alice"]
+        it.vendor.users["room"] = ["alice"]
         assert it.parts.poller is not None
         it.parts.storage.clock.synchronise(world.now)
-        monkeypatch.setattr(it.parts.storage.threads, "call", call)
+        monkeypatch.setattr(it.parts.storage.threads.background, "call", call)
         (asking,) = await it.parts.poller.begin()
         for _ in range(200):
-            await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, not time
+            await asyncio.sleep(0)  # noqa: TID251 - no time: lets the others have their turn
         assert it.vendor.asked == [["room"]]
         # She has left again; that she was there is not stored yet.
-        it.vendor.rooms["room"] = []
+        it.vendor.users["room"] = []
         world.advance(1)
         await it.sweep()
         assert it.vendor.stops == []
@@ -161,10 +162,10 @@ async def test_answers_queue_for_the_database_one_at_a_time(world: World, monkey
             waiting.append(waiting[-1] - 1)
 
     async with bench(world) as it:
-        real = it.parts.storage.threads.call
+        real = it.parts.storage.threads.background.call
         for number in range(200):
             world.app.start(f"t{number}", f"room-{number}")
-        monkeypatch.setattr(it.parts.storage.threads, "call", call)
+        monkeypatch.setattr(it.parts.storage.threads.background, "call", call)
         assert (await it.poll()).changed == 200
         assert max(waiting) == 1
 
