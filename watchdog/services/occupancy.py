@@ -145,7 +145,7 @@ class Occupancy:
         try:
             while app.questions:
                 await self._pace.depart(app_id)
-                rooms = self._most_urgent(app)
+                rooms = _most_urgent(app)
                 if rooms:
                     call = asyncio.create_task(self._answer(app_id, rooms))
                     self._calls.add(call)
@@ -157,16 +157,6 @@ class Occupancy:
             app.asking = None
             app.questions.clear()
             app.nothing_waits.set()
-
-    def _most_urgent(self, app: _App) -> dict[str, list[_Question]]:
-        """Take the questions about the ten most urgent rooms; those that were cancelled go."""
-        app.questions = sorted((one for one in app.questions if not one.answer.done()), key=lambda one: one.urgency)
-        rooms: dict[str, list[_Question]] = {}
-        for question in app.questions:
-            if len(rooms) < ROOMS_PER_CALL or question.room_id in rooms:
-                rooms.setdefault(question.room_id, []).append(question)
-        app.questions = [one for one in app.questions if one.room_id not in rooms]
-        return rooms
 
     async def _answer(self, app_id: int, rooms: Mapping[str, Sequence[_Question]]) -> None:
         questions = [question for asked in rooms.values() for question in asked]
@@ -274,6 +264,17 @@ class Occupancy:
             return Evidence(None, observed_at, Source.API)
         number = count.people if self._bots is None else await self._bots.people_among(app_id, room_id, count)
         return Evidence(number, observed_at, Source.API, others=max(0, count.users - number))
+
+
+def _most_urgent(app: _App) -> dict[str, list[_Question]]:
+    """Take the questions about the ten most urgent rooms; those that were cancelled go."""
+    app.questions = sorted((one for one in app.questions if not one.answer.done()), key=lambda one: one.urgency)
+    rooms: dict[str, list[_Question]] = {}
+    for question in app.questions:
+        if len(rooms) < ROOMS_PER_CALL or question.room_id in rooms:
+            rooms.setdefault(question.room_id, []).append(question)
+    app.questions = [one for one in app.questions if one.room_id not in rooms]
+    return rooms
 
 
 def _fail(questions: Iterable[_Question], error: BaseException) -> None:
