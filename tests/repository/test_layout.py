@@ -45,7 +45,7 @@ TESTED_WITH_OTHERS = {
     "tests/sandbox/test_world.py": ["sandbox/tasks"],
     "tests/services/test_figures.py": ["store/figures"],
     "tests/services/test_guard.py": ["cli/commands/guard"],
-    "tests/services/test_poller.py": ["store/polling"],
+    "tests/services/test_poller.py": ["services/sightings", "store/polling"],
     "tests/services/test_retention.py": ["store/retention"],
     "tests/services/test_stopper.py": ["services/claims"],
     "tests/store/reports/test_export.py": ["cli/commands/export"],

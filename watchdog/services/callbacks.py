@@ -141,7 +141,7 @@ class CallbackIntake:
     async def _call(self, method: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the store, at most ``CALLS_AT_ONCE`` times at once: a call outlives an HTTP request that timed out."""
         if self._calls >= CALLS_AT_ONCE:
-            raise DatabaseUnavailable(f"{CALLS_AT_ONCE} callbacks are waiting for the database already")
+            raise DatabaseUnavailable(f"{CALLS_AT_ONCE} callbacks wait for the database already")
         self._calls += 1
         running = asyncio.ensure_future(method(*args, **kwargs))
         running.add_done_callback(self._came_back)
