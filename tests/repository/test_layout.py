@@ -14,7 +14,7 @@ MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 400, 200, 60
 
 TESTED_WITH_OTHERS = {
     "tests/cli/test_checks.py": [
-        *("cli/checks/database", "cli/checks/examine", "cli/checks/findings", "cli/checks/installation"),
+        *("cli/checks/database", "cli/checks/findings", "cli/checks/installation"),
         *("cli/checks/vendor", "cli/commands/check", "cli/view/findings"),
     ],
     "tests/cli/test_commands.py": [
@@ -52,7 +52,6 @@ TESTED_WITH_OTHERS = {
     "tests/store/test_attempts.py": ["store/records"],
     "tests/store/test_callbacks.py": ["core/hints"],
     "tests/store/test_schema.py": ["shipped", "store/tables"],
-    "tests/store/test_threads.py": ["store/aio/calls"],
     "tests/whole/test_end_to_end.py": [
         *("daemon/lifecycle", "services/reaper"),
         *("wiring/database", "wiring/from_config", "wiring/parts", "wiring/storage"),
