@@ -80,6 +80,7 @@ class Bench:
         """Sweep until there is nothing to claim, and finish what was claimed."""
         while (await self.parts.sweeper.run_once()).claimed:
             await self.parts.stopper.drain()
+            await self.parts.dry_run.drain()
 
     async def after(self, seconds: float) -> None:
         self.world.advance(seconds)
