@@ -216,6 +216,18 @@ async def test_a_daemon_that_is_alive_is_named(setup: Setup, database_url: str) 
     assert "host-7 (enforce)" in about(found, "daemon", Level.OK)[0].found
 
 
+async def test_daemons_in_different_modes_are_warned_of(setup: Setup, database_url: str) -> None:
+    engine = open_engine(database_url)
+    for pid, mode in ((7, "enforce"), (8, "observe"), (9, "ended")):
+        Heartbeats(engine).beat(Instance(f"host-{pid}", f"host{pid}", pid, "0.1.0", mode), 60, fresh=True)
+    engine.dispose()
+    (warning,) = about(await setup.examine(offline=True), "daemon", Level.WARN)
+    assert "host-8 (observe)" in warning.found
+    assert "modes differ" in warning.found
+    assert "policy.mode" in warning.todo
+    assert "MODES DIFFER: enforce, observe" in (await setup.does("status")).stdout
+
+
 async def test_hints_that_never_came_or_stopped_coming_are_missed(setup: Setup, database_url: str) -> None:
     application = Application(database_url)
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")

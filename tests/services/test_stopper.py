@@ -97,20 +97,6 @@ async def test_nothing_is_sent_on_a_lease_that_is_nearly_over(world: World) -> N
         assert it.outcomes() == ["stopped"]
 
 
-async def test_observe_mode_notes_once_per_spell(world: World) -> None:
-    async with bench(world, policy={"mode": "observe"}) as it:
-        await empty_room(it)
-        await it.after(45)
-        await it.after(300)
-        assert it.outcomes() == ["would_stop"]
-        world.app.people("room", 1)
-        world.app.people("room", 0)
-        await it.sweep()
-        await it.after(45)
-        assert it.outcomes() == ["would_stop", "would_stop"]
-        assert it.vendor.stops == []
-
-
 class TestReadyInTime:
     """The vendor is asked a moment before a task is due, so that its request leaves when it is, and never earlier."""
 
@@ -173,10 +159,3 @@ class TestReadyInTime:
             await it.parts.stopper.drain()
             assert it.vendor.stops == []
             assert world.task("t")["claimed_by"] is None
-
-    async def test_observed_no_earlier_either(self, world: World) -> None:
-        async with bench(world, policy={"mode": "observe"}) as it:
-            await empty_room(it)
-            await it.after(45 - LEAD_SECONDS)
-            (row,) = world.attempts("t")
-            assert (row["outcome"], row["due_at"]) == ("would_stop", world.ahead(COMMIT_LEAD_SECONDS))

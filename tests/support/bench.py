@@ -93,6 +93,7 @@ class Bench:
         """Sweep until there is nothing to claim, and finish what was claimed."""
         while (await self.parts.sweeper.run_once()).claimed:
             await self.parts.stopper.drain()
+            await self.parts.dry_run.drain()
 
     async def poll(self) -> Polled:
         assert self.parts.poller is not None

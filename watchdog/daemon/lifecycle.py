@@ -139,6 +139,7 @@ class Service:
         await self._jobs.close()
         if parts.poller is not None:
             await parts.poller.close()
+        await parts.dry_run.close()
         parts.stopper.close()
         draining = asyncio.create_task(parts.stopper.drain(parts.config.stop.shutdown_seconds))
         hurrying = asyncio.create_task(hurry.wait())

@@ -12,6 +12,12 @@ from watchdog.store.records import Claim
 
 log = structlog.get_logger(__name__)
 
+DETAIL_UNSERVED: Final = "app_not_configured"
+DETAIL_ROOM_REFUSED: Final = "room_refused"
+
+UNSERVED_SECONDS: Final = 60.0
+"""How long a task of an AppId that is not configured waits."""
+
 _LOG_LEVELS: Final = {
     **dict.fromkeys((Outcome.BLOCKED, Outcome.REJECTED), "error"),
     **dict.fromkeys((Outcome.AUTO_STOPPED, Outcome.UNKNOWN, Outcome.RETRY, Outcome.WITHHELD), "warning"),

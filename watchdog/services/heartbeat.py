@@ -10,6 +10,7 @@ import structlog
 
 from watchdog.core.policy import CurrentPolicy
 from watchdog.observer import Observer
+from watchdog.services.dry_run import DryRun
 from watchdog.services.feed import HintFeed
 from watchdog.services.guard import StopGuard
 from watchdog.services.poller import Poller
@@ -37,6 +38,7 @@ class HeartbeatSender:
     current_policy: CurrentPolicy
     workload: Workload
     poller: Poller | None
+    dry_run: DryRun
     observer: Observer = field(default_factory=Observer)
     _was_silent_at: datetime | None = field(default=None, init=False)
     _is_first: bool = field(default=True, init=False)
@@ -67,4 +69,5 @@ class HeartbeatSender:
         self.observer.show("feed_dead", feed.is_dead)
         for pace in self.paces:
             pace.set_share(1 / max(1, beat.alive))
+        self.dry_run.is_alone = not beat.enforcing
         self.guard.look(active=feed.active, daemons=beat.alive, released_until=beat.guard_released_until)

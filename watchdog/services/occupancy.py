@@ -70,6 +70,35 @@ class _App:
         self.nothing_waits.set()
 
 
+class _RefusedRooms:
+    """The rooms that ZEGO has refused alone, each for ten minutes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[tuple[int, str], float] = {}
+
+    def has(self, app_id: int, room_id: str) -> bool:
+        return self._until.get((app_id, room_id), 0.0) > self._clock.monotonic()
+
+    def note(self, app_id: int, room_id: str, reply: Reply) -> None:
+        """Remember that ``reply`` refused the room; log it the first time."""
+        now = self._clock.monotonic()
+        if len(self._until) >= _REFUSED_ROOMS:
+            self._until = {room: until for room, until in self._until.items() if until > now}
+        is_news = (app_id, room_id) not in self._until
+        self._until[app_id, room_id] = now + REFUSED_SECONDS
+        if is_news:
+            log.warning(
+                "room_refused",
+                app_id=app_id,
+                room_id=room_id,
+                code=reply.code,
+                message=reply.message,
+                request_id=reply.request_id,
+                next_step="its tasks cannot be verified: is this the RoomId that was given to Start?",
+            )
+
+
 class Occupancy:
     """Asks the RTC API, and logs when it gives no answer."""
 
@@ -91,13 +120,12 @@ class Occupancy:
         self._zego = zego
         self._pace = pace
         self._database_clock = database_clock
-        self._clock = clock
         self._bots = bots
         self._background = background
         self._sightings = sightings or Sightings(clock)
         self._background_calls = asyncio.Semaphore(BACKGROUND_CALLS)
         self._apps: defaultdict[int, _App] = defaultdict(_App)
-        self._refused_rooms: dict[tuple[int, str], float] = {}
+        self._refused_rooms = _RefusedRooms(clock)
         self._calls: set[asyncio.Task[None]] = set()
 
     def rooms_per_second(self, app_id: int) -> float:
@@ -115,7 +143,7 @@ class Occupancy:
 
     def is_refused(self, app_id: int, room_id: str) -> bool:
         """Whether ZEGO has refused this room alone, so that it is not asked about for ten minutes."""
-        return self._refused_rooms.get((app_id, room_id), 0.0) > self._clock.monotonic()
+        return self._refused_rooms.has(app_id, room_id)
 
     async def verify(self, app_id: int, room_id: str, urgency: float) -> Evidence | None:
         """Return the vendor's evidence for one room, None without an answer; the smallest ``urgency`` goes first."""
@@ -239,25 +267,8 @@ class Occupancy:
         if reply_class in _WHOLE_APP:
             self._apps[app_id].refusal = (reply_class, reply)
         elif reply_class is ReplyClass.REJECTED:
-            self._refuse_room(app_id, rooms[0], reply)
+            self._refused_rooms.note(app_id, rooms[0], reply)
         return {}
-
-    def _refuse_room(self, app_id: int, room_id: str, reply: Reply) -> None:
-        now = self._clock.monotonic()
-        if len(self._refused_rooms) >= _REFUSED_ROOMS:
-            self._refused_rooms = {room: until for room, until in self._refused_rooms.items() if until > now}
-        is_news = (app_id, room_id) not in self._refused_rooms
-        self._refused_rooms[app_id, room_id] = now + REFUSED_SECONDS
-        if is_news:
-            log.warning(
-                "room_refused",
-                app_id=app_id,
-                room_id=room_id,
-                code=reply.code,
-                message=reply.message,
-                request_id=reply.request_id,
-                next_step="its tasks cannot be verified: is this the RoomId that was given to Start?",
-            )
 
     async def _evidence(self, app_id: int, room_id: str, count: RoomCount | None, observed_at: datetime) -> Evidence:
         if count is None:

@@ -16,13 +16,12 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
-from watchdog.core.guard import HELD_RECHECK_SECONDS
 from watchdog.core.model import Evidence, Outcome, Reason
 from watchdog.core.policy import Decision, Rule, Verdict
 from watchdog.errors import DatabaseError
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
-from watchdog.services.claims import Claimed, Finished, StopSettings, announce
+from watchdog.services.claims import DETAIL_UNSERVED, UNSERVED_SECONDS, Claimed, Finished, StopSettings, announce
 from watchdog.services.sender import Sender
 from watchdog.services.verification import Verifier
 from watchdog.services.workload import Workload
@@ -32,9 +31,7 @@ from watchdog.store.records import Claim, SetAside
 
 log = structlog.get_logger(__name__)
 
-DETAIL_UNSERVED: Final = "app_not_configured"
 DETAIL_BLOCKED: Final = "returned unsent: ZEGO refuses the AppId"
-DETAIL_ROOM_REFUSED: Final = "room_refused"
 DETAIL_UNSENT: Final = "returned unsent"
 DETAIL_ROW_CHANGED: Final = "the row changed before the request was sent"
 
@@ -121,7 +118,7 @@ class Stopper:
         """Work on one claim to its end."""
         app_id = claimed.app_id
         if app_id is None or app_id not in self.workload.apps:
-            return await self._withhold(claimed, DETAIL_UNSERVED, wake_seconds=60.0)
+            return await self._withhold(claimed, DETAIL_UNSERVED, wake_seconds=UNSERVED_SECONDS)
         if self.blocks.is_blocked(claimed):
             # Since the claim: ZEGO would refuse any request.
             return await self._give_back(claimed, None, DETAIL_BLOCKED)
@@ -138,9 +135,8 @@ class Stopper:
             return await self._decline(claimed, vendor, decision)
         await self._until_nearly_due(claimed)
         if self.verifier.only_observes():
-            return await self._give_back(
-                claimed, Outcome.WOULD_STOP, decision.rule, vendor, wake_seconds=timing.OBSERVE_AGAIN_SECONDS
-            )
+            # At once: another daemon may enforce.
+            return await self._give_back(claimed, Outcome.WOULD_STOP, decision.rule, vendor)
         async with self.workload.slot(app_id) as depart:
             # Again: the answer may have become too old during the wait.
             vendor, decision = await self.verifier.confirm(claimed, app_id, vendor)
@@ -171,19 +167,11 @@ class Stopper:
 
     async def _decline(self, claimed: Claimed, vendor: Evidence | None, decision: Decision) -> Finished:
         """Send nothing, for the reason that was decided."""
-        match decision.verdict:
-            case Verdict.UNKNOWN:
-                seconds = timing.recheck_seconds(claimed.claim.task, self.database_clock.now())
-                if decision.rule is Rule.GUARDED:
-                    seconds = min(seconds, HELD_RECHECK_SECONDS)
-                is_refused = claimed.app_id is not None and self.verifier.is_refused(claimed, claimed.app_id)
-                detail = DETAIL_ROOM_REFUSED if is_refused else decision.rule
-                return await self._withhold(claimed, detail, wake_seconds=seconds)
-            case Verdict.KEEP if vendor is not None and vendor.user_count:
-                return await self._give_back(claimed, Outcome.SPARED, decision.rule, vendor, observed=vendor)
-            case _:
-                wait = 0.0 if decision.until is None else (decision.until - self.database_clock.now()).total_seconds()
-                return await self._give_back(claimed, None, decision.rule, wake_seconds=max(0.0, wait))
+        why = self.verifier.unsent(claimed, vendor, decision)
+        observed = vendor if why.outcome is Outcome.SPARED else None
+        return await self._give_back(
+            claimed, why.outcome, why.detail, vendor, observed=observed, wake_seconds=why.wake_seconds
+        )
 
     async def _withhold(self, claimed: Claimed, detail: str, *, wake_seconds: float) -> Finished:
         return await self._give_back(claimed, Outcome.WITHHELD, detail, wake_seconds=wake_seconds)

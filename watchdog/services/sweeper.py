@@ -1,4 +1,7 @@
-"""One sweep: plan newly empty rooms, claim due tasks, hand them to the stopper. It never waits for the vendor."""
+"""One sweep: plan newly empty rooms, claim due tasks, hand them to the stopper. It never waits for the vendor.
+
+In observe mode nothing is claimed: ``dry_run`` looks at the due tasks.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,10 +10,11 @@ from typing import Final
 
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
-from watchdog.core.model import Outcome
+from watchdog.core.model import Mode, Outcome
 from watchdog.core.policy import CurrentPolicy
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
+from watchdog.services.dry_run import DryRun
 from watchdog.services.stopper import Stopper
 from watchdog.services.workload import Workload
 from watchdog.store.aio.calls import AsyncTasks
@@ -21,7 +25,10 @@ PLAN_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did, whether rows are due, and when to sweep again (None: nothing is planned)."""
+    """What a sweep did, whether rows are due, and when to sweep again (None: nothing is planned).
+
+    ``claimed`` counts the rows claimed, or in observe mode the rows looked at.
+    """
 
     planned: int
     claimed: int
@@ -31,7 +38,10 @@ class Swept:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Sweeper:
-    """SQL narrows down, the policy decides. ``instance`` must be unique among all processes, past and present."""
+    """SQL narrows down, the policy decides. ``instance`` must be unique among all processes, past and present.
+
+    Only with ``dry_run`` may the mode be ``observe``.
+    """
 
     tasks: AsyncTasks
     database_clock: DatabaseClock
@@ -42,6 +52,7 @@ class Sweeper:
     lease_seconds: float
     instance: str
     clock: Clock
+    dry_run: DryRun | None = None
     observer: Observer = field(default_factory=Observer)
     _claims: int = field(default=0, init=False)
 
@@ -49,10 +60,15 @@ class Sweeper:
         """One pass. Raises DatabaseError; nothing is lost then."""
         peek = await self.tasks.peek()
         self.database_clock.synchronise(peek.now)
-        planned = await self._plan() if peek.newly_empty else 0
+        dry_run = self.dry_run if self.current_policy.rules.mode is Mode.OBSERVE else None
+        # Plans by the rules of an observer would delay or hasten the stops of the others.
+        may_plan = dry_run is None or dry_run.is_alone
+        planned = await self._plan() if peek.newly_empty and may_plan else 0
         if planned:
             peek = await self.tasks.peek()
-        claimed = await self._claim() if peek.due else 0
+        claimed = 0
+        if peek.due:
+            claimed = await self._claim() if dry_run is None else await dry_run.run_once()
         if claimed:
             peek = await self.tasks.peek()
         return Swept(planned, claimed, peek.due, _seconds_until(peek.wake_at, peek.now))

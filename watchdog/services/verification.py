@@ -1,19 +1,30 @@
 """Decides whether a claimed task may be stopped: by its row, by the vendor's answer, and by the guard."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from watchdog.core import policy, timing
-from watchdog.core.model import Evidence, Mode, Verify
+from watchdog.core.guard import HELD_RECHECK_SECONDS
+from watchdog.core.model import Evidence, Mode, Outcome, Verify
 from watchdog.core.policy import CurrentPolicy, Decision, Rule, Verdict
 from watchdog.services.app_blocks import AppBlocks
-from watchdog.services.claims import Claimed
+from watchdog.services.claims import DETAIL_ROOM_REFUSED, Claimed
 from watchdog.services.feed import HintFeed
 from watchdog.services.guard import StopGuard
 from watchdog.services.occupancy import Occupancy
 from watchdog.services.sightings import Sightings
 from watchdog.store.aio.database_clock import DatabaseClock
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Why nothing is sent, and when to look again; without an ``outcome`` the ledger gets no row."""
+
+    outcome: Outcome | None
+    detail: str
+    wake_seconds: float
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -70,22 +81,53 @@ class Verifier:
         vendor = await self.occupancy.verify(
             app_id, claimed.room_id, -math.inf if at_once or claimed.manual else urgency
         )
-        refusal = self.occupancy.refusal(app_id)
-        if refusal is None or self.current_policy.rules.verify is Verify.REQUIRED:
-            self.blocks.note_verification(app_id, refusal)
+        self._note_refusal(self.occupancy, app_id)
         return vendor
 
-    def is_refused(self, claimed: Claimed, app_id: int) -> bool:
-        """Whether the vendor refuses to say anything of this room."""
-        return self.occupancy is not None and self.occupancy.is_refused(app_id, claimed.room_id)
+    async def ask_in_background(self, app_id: int, room_ids: Sequence[str]) -> Mapping[str, Evidence]:
+        """What the vendor says of at most ten rooms, with what the verifications of real stops leave of the pace."""
+        if self.occupancy is None or self.current_policy.rules.verify is Verify.OFF:
+            return {}
+        answers = await self.occupancy.ask(app_id, room_ids)
+        self._note_refusal(self.occupancy, app_id)
+        return answers
+
+    def _note_refusal(self, occupancy: Occupancy, app_id: int) -> None:
+        refusal = occupancy.refusal(app_id)
+        if refusal is None or self.current_policy.rules.verify is Verify.REQUIRED:
+            self.blocks.note_verification(app_id, refusal)
 
     async def confirm(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
-        """Decide by ``vendor``; ask once more if that answer is too old. Returns evidence and decision."""
-        vendor = self.newest(claimed, app_id, vendor)
-        decision = self.decide(claimed, vendor)
-        if vendor is not None and decision.rule is Rule.UNCONFIRMED:
-            vendor = self.newest(claimed, app_id, await self.ask(claimed, app_id, at_once=True))
-            decision = self.decide(claimed, vendor)
+        """As ``judge``, but ask once more if the answer is too old."""
+        known, decision = self.judge(claimed, app_id, vendor)
+        if known is not None and decision.rule is Rule.UNCONFIRMED:
+            return self.judge(claimed, app_id, await self.ask(claimed, app_id, at_once=True))
+        return known, decision
+
+    def judge(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
+        """Decide by what is known and by the guard; return the evidence used and the decision."""
+        known = self.newest(claimed, app_id, vendor)
+        decision = self.decide(claimed, known)
         if decision.rule is Rule.HINT_SAYS_EMPTY and not claimed.manual and not self.guard.allows(claimed.task_id):
             decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)
-        return vendor, decision
+        return known, decision
+
+    def unsent(self, claimed: Claimed, vendor: Evidence | None, decision: Decision) -> Unsent:
+        """What to record if ``decision`` is not to stop, and when to look again."""
+        now = self.database_clock.now()
+        match decision.verdict:
+            case Verdict.UNKNOWN:
+                seconds = timing.recheck_seconds(claimed.claim.task, now)
+                if decision.rule is Rule.GUARDED:
+                    seconds = min(seconds, HELD_RECHECK_SECONDS)
+                is_refused = (
+                    self.occupancy is not None
+                    and claimed.app_id is not None
+                    and self.occupancy.is_refused(claimed.app_id, claimed.room_id)
+                )
+                return Unsent(Outcome.WITHHELD, DETAIL_ROOM_REFUSED if is_refused else decision.rule, seconds)
+            case Verdict.KEEP if vendor is not None and vendor.user_count:
+                return Unsent(Outcome.SPARED, decision.rule, 0.0)
+            case _:
+                wait = 0.0 if decision.until is None else (decision.until - now).total_seconds()
+                return Unsent(None, decision.rule, max(0.0, wait))

@@ -5,6 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from watchdog.core.model import Mode
 from watchdog.store.engine import writing
 from watchdog.store.records import Activity, Heartbeat, Instance
 from watchdog.store.tables import daemons, utcnow
@@ -30,6 +31,10 @@ _LOOK = sa.select(
         for column, name in ((daemons.c.seen_at, "latest_seen_at"), (daemons.c.watching_since, "watching_since"))
     ),
     sa.select(sa.func.count()).where(IS_ALIVE, ~_MINE).scalar_subquery().label("others"),
+    sa.select(sa.func.count())
+    .where(IS_ALIVE, ~_MINE, daemons.c.mode == Mode.ENFORCE)
+    .scalar_subquery()
+    .label("enforcing"),
     sa.select(daemons.c.guard_released_until).where(_MINE).scalar_subquery().label("released_until"),
 )
 
@@ -64,7 +69,7 @@ class Heartbeats:
                 updated = connection.execute(_BEAT, {**mine, "b_instance": instance.instance}).rowcount
             if not updated:
                 connection.execute(sa.insert(daemons).values(**mine, started_at=now))
-        return Heartbeat(now, since, found.others + 1, found.released_until)
+        return Heartbeat(now, since, found.others + 1, found.enforcing, found.released_until)
 
     @staticmethod
     def _end_dead(connection: sa.Connection, instance: Instance) -> None:

@@ -160,10 +160,12 @@ class Activity:
 class Heartbeat:
     """The result of a heartbeat: when the unbroken watch began, and how many daemons are alive, this one included.
 
-    Until ``guard_released_until`` an operator has switched off this daemon's guard.
+    ``enforcing`` counts the other daemons that are alive in enforce mode. Until ``guard_released_until`` an operator
+    has switched off this daemon's guard.
     """
 
     now: datetime
     watching_since: datetime
     alive: int
+    enforcing: int = 0
     guard_released_until: datetime | None = None

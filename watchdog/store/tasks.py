@@ -97,28 +97,33 @@ _NOTED = (
     *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
     *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
 )
-_NOTE = sa.insert(attempts).from_select(
-    list(_NOTED),
-    sa.select(*(sa.bindparam(f"b_{name}", type_=attempts.c[name].type) for name in _NOTED)).where(
-        sa.exists(
-            sa.select(tasks.c.task_id).where(
-                tasks.c.task_id == sa.bindparam("b_task_id"), tasks.c.claimed_by == sa.bindparam("b_token")
-            )
+_EMPTY_SINCE = sa.bindparam("b_empty_since", type_=tasks.c.empty_since.type)
+
+
+def _note(*expected: sa.ColumnElement[bool]) -> sa.Insert:
+    """Insert a row into the ledger if the task is as ``expected`` and its empty spell has no such row yet."""
+    return sa.insert(attempts).from_select(
+        list(_NOTED),
+        sa.select(*(sa.bindparam(f"b_{name}", type_=attempts.c[name].type) for name in _NOTED)).where(
+            sa.exists(sa.select(tasks.c.task_id).where(tasks.c.task_id == sa.bindparam("b_task_id"), *expected)),
+            ~sa.exists(
+                sa.select(attempts.c.id)
+                .where(
+                    attempts.c.task_id == sa.bindparam("b_task_id"),
+                    attempts.c.outcome == sa.bindparam("b_outcome"),
+                    attempts.c.detail == sa.bindparam("b_detail"),
+                    attempts.c.empty_since.is_not_distinct_from(_EMPTY_SINCE),
+                )
+                .correlate(None)
+            ),
         ),
-        ~sa.exists(
-            sa.select(attempts.c.id)
-            .where(
-                attempts.c.task_id == sa.bindparam("b_task_id"),
-                attempts.c.outcome == sa.bindparam("b_outcome"),
-                attempts.c.detail == sa.bindparam("b_detail"),
-                attempts.c.empty_since.is_not_distinct_from(
-                    sa.bindparam("b_empty_since", type_=attempts.c.empty_since.type)
-                ),
-            )
-            .correlate(None)
-        ),
-    ),
-)
+    )
+
+
+_NOTE = _note(tasks.c.claimed_by == sa.bindparam("b_token"))
+_IS_FREE_AND_DUE = sa.and_(ACTIVE, tasks.c.claimed_by.is_(None), tasks.c.wake_at <= utcnow())
+# After a claim nothing is noted: the latest row of the ledger must be the result of the request.
+_NOTE_FREE = _note(_IS_FREE_AND_DUE, tasks.c.empty_since.is_not_distinct_from(_EMPTY_SINCE))
 
 
 class Tasks:
@@ -225,25 +230,52 @@ class Tasks:
             ]
             if observed:
                 connection.execute(_HINT, observed)
-            rows = [
-                {
-                    **{f"b_{name}": value for name, value in circumstances(item.claim.task, item.evidence).items()},
-                    "b_app_id": item.app_id,
-                    "b_reason": item.reason,
-                    "b_auto_stop_at": item.claim.task.auto_stop_at,
-                    "b_outcome": item.outcome,
-                    "b_detail": item.detail,
-                    "b_instance": self.instance,
-                    "b_token": item.claim.token,
-                }
-                for item in items
-                if item.outcome is not None
-            ]
+            rows = [self._note(item) | {"b_token": item.claim.token} for item in items if item.outcome is not None]
             noted = 0
             if rows:
                 noted = connection.execute(_NOTE, rows, execution_options={"preserve_rowcount": True}).rowcount
             give_back(connection, ((item.claim.task.task_id, item.claim.token, item.wake_seconds) for item in items))
         return noted
+
+    def _note(self, item: SetAside) -> dict[str, Any]:
+        return {
+            **{f"b_{name}": value for name, value in circumstances(item.claim.task, item.evidence).items()},
+            "b_app_id": item.app_id,
+            "b_reason": item.reason,
+            "b_auto_stop_at": item.claim.task.auto_stop_at,
+            "b_outcome": item.outcome,
+            "b_detail": item.detail,
+            "b_instance": self.instance,
+        }
+
+    def due(
+        self, limit: int, *, after: tuple[datetime, str] | None = None, task_ids: Collection[str] | None = None
+    ) -> list[Task]:
+        """Return at most ``limit`` due tasks that nobody has claimed, in the order of ``wake_at`` and TaskId.
+
+        ``after`` is the ``wake_at`` and the TaskId of the last row of the page before; ``task_ids`` limits the choice.
+        """
+        due = sa.select(*tasks.c).where(_IS_FREE_AND_DUE).order_by(tasks.c.wake_at, tasks.c.task_id).limit(limit)
+        if after is not None:
+            at, task_id = after
+            due = due.where(tasks.c.wake_at >= at, sa.or_(tasks.c.wake_at > at, tasks.c.task_id > task_id))
+        if task_ids is not None:
+            due = due.where(tasks.c.task_id.in_(sorted(task_ids)))
+        with reading(self.engine) as connection:
+            return [as_task(row) for row in connection.execute(due)]
+
+    def note(self, items: Sequence[SetAside]) -> list[bool]:
+        """Write the reasons of tasks that are not claimed, as ``set_aside`` does; the tasks stay as they are.
+
+        Returns which were written. An item without an outcome is not.
+        """
+        if not any(item.outcome for item in items):
+            return [False] * len(items)
+        with writing(self.engine) as connection:
+            return [
+                item.outcome is not None and connection.execute(_NOTE_FREE, self._note(item)).rowcount > 0
+                for item in items
+            ]
 
 
 def _close_abandoned(

@@ -16,6 +16,7 @@ from watchdog.observer import Observer, Reading
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.bots import Bots
 from watchdog.services.callbacks import CallbackIntake
+from watchdog.services.dry_run import DryRun
 from watchdog.services.feed import HintFeed
 from watchdog.services.figures import DatabaseFigures
 from watchdog.services.guard import StopGuard
@@ -45,7 +46,7 @@ from watchdog.wiring.from_config import (
     zego_client,
 )
 from watchdog.wiring.storage import Storage
-from watchdog.zego.client import USER_LISTS_PER_SECOND
+from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
 from watchdog.zego.pacing import Pace, Schedule
 
 STOP: Final = "stop"
@@ -91,7 +92,7 @@ class Parts:
             silence_seconds=silence_seconds(config),
             trusted_since=watching_since or now,
         )
-        self.bots = self._bots()
+        self.bots = _bots(config, clock, self.zego, self.paces[USER_LIST])
         self.sightings = Sightings(clock)
         self._occupancy = self._occupancy_of_rooms()
         self.poller = self._poller()
@@ -103,19 +104,16 @@ class Parts:
             settings=self._settings,
             occupancy=self._occupancy,
         )
+        self._verifier = self._verifier_of_rooms()
         self.stopper = self._stopper(on_progress)
+        self.dry_run = self._dry_run()
         self.sweeper = self._sweeper()
-        self.callbacks = self._callbacks()
+        self.callbacks = _callbacks(config, clock, self.storage, self._observer)
         self.heartbeat = self._heartbeat()
-        self.reaper = self._reaper()
-        self.retention = self._retention()
+        self.reaper = _reaper(config, self.storage, self._observer)
+        self.retention = _retention(config, clock, self.storage, self.daemon)
         self.figures = DatabaseFigures(self.storage.figures, self.storage.clock, self._observer, clock)
         _show(self._observer, self)
-
-    def _bots(self) -> Bots | None:
-        if not self.config.zego.rtc_url:
-            return None
-        return Bots(self.config.zego.bot_user_ids, self.zego, self.paces[USER_LIST], self._clock)
 
     def _occupancy_of_rooms(self) -> Occupancy | None:
         if not self.config.zego.rtc_url:
@@ -142,8 +140,8 @@ class Parts:
             clock=self._clock,
         )
 
-    def _stopper(self, on_progress: Callable[[], None]) -> Stopper:
-        verifier = Verifier(
+    def _verifier_of_rooms(self) -> Verifier:
+        return Verifier(
             database_clock=self.storage.clock,
             occupancy=self._occupancy,
             feed=self.feed,
@@ -152,6 +150,19 @@ class Parts:
             sightings=self.sightings,
             current_policy=self.current_policy,
         )
+
+    def _dry_run(self) -> DryRun:
+        return DryRun(
+            tasks=self.storage.tasks,
+            polling=self.storage.polling,
+            verifier=self._verifier,
+            blocks=self.blocks,
+            workload=self.workload,
+            clock=self._clock,
+            observer=self._observer,
+        )
+
+    def _stopper(self, on_progress: Callable[[], None]) -> Stopper:
         sender = Sender(
             answers=self.storage.answers,
             database_clock=self.storage.clock,
@@ -168,7 +179,7 @@ class Parts:
         return Stopper(
             tasks=self.storage.tasks,
             database_clock=self.storage.clock,
-            verifier=verifier,
+            verifier=self._verifier,
             sender=sender,
             blocks=self.blocks,
             workload=self.workload,
@@ -189,16 +200,7 @@ class Parts:
             lease_seconds=self.config.stop.lease_seconds,
             instance=self.daemon.instance,
             clock=self._clock,
-            observer=self._observer,
-        )
-
-    def _callbacks(self) -> CallbackIntake:
-        return CallbackIntake(
-            store=self.storage.callbacks,
-            secrets=callback_secrets(self.config),
-            bot_user_ids=self.config.zego.bot_user_ids,
-            discover=self.config.zego.discover,
-            clock=self._clock,
+            dry_run=self.dry_run,
             observer=self._observer,
         )
 
@@ -213,23 +215,8 @@ class Parts:
             current_policy=self.current_policy,
             workload=self.workload,
             poller=self.poller,
+            dry_run=self.dry_run,
             observer=self._observer,
-        )
-
-    def _reaper(self) -> Reaper:
-        return Reaper(
-            answers=self.storage.answers,
-            ledger=self.storage.ledger,
-            lease_seconds=self.config.stop.lease_seconds,
-            observer=self._observer,
-        )
-
-    def _retention(self) -> Retention:
-        return Retention(
-            retention=self.storage.retention,
-            keep=Keep.of_days(self.config.retention.tasks_days, self.config.retention.attempts_days),
-            instance=self.daemon.instance,
-            clock=self._clock,
         )
 
     def adopt(self, config: Config) -> None:
@@ -264,6 +251,36 @@ def _storage(config: Config, clock: Clock, database: sa.Engine, daemon: Instance
         default_app=next(iter(app_ids(config)), None),
         rejoin_watch_seconds=config.policy.rejoin_watch_seconds,
         spool=None if folder is None else AnswerSpool(folder, identify(database), daemon.instance),
+    )
+
+
+def _bots(config: Config, clock: Clock, zego: ZegoClient, pace: Pace[int]) -> Bots | None:
+    return Bots(config.zego.bot_user_ids, zego, pace, clock) if config.zego.rtc_url else None
+
+
+def _callbacks(config: Config, clock: Clock, storage: Storage, observer: Observer) -> CallbackIntake:
+    return CallbackIntake(
+        store=storage.callbacks,
+        secrets=callback_secrets(config),
+        bot_user_ids=config.zego.bot_user_ids,
+        discover=config.zego.discover,
+        clock=clock,
+        observer=observer,
+    )
+
+
+def _reaper(config: Config, storage: Storage, observer: Observer) -> Reaper:
+    return Reaper(
+        answers=storage.answers, ledger=storage.ledger, lease_seconds=config.stop.lease_seconds, observer=observer
+    )
+
+
+def _retention(config: Config, clock: Clock, storage: Storage, daemon: Instance) -> Retention:
+    return Retention(
+        retention=storage.retention,
+        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days),
+        instance=daemon.instance,
+        clock=clock,
     )
 
 

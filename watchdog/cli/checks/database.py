@@ -10,7 +10,7 @@ from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, DatabaseError
 from watchdog.shipped import shipped
-from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, vitals
+from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
 from watchdog.store.reports.situation import Returns, Windows, learned
 from watchdog.wiring.database import opened
@@ -119,7 +119,10 @@ def _daemons(daemons: Sequence[DaemonRow]) -> Finding:
     alive = [daemon for daemon in daemons if daemon.alive]
     if not alive:
         return warn("daemon", "none is alive: nothing is watched", "start one: zego-watchdog run")
-    return ok("daemon", f"{len(alive)} alive: {', '.join(f'{one.instance} ({one.mode})' for one in alive)}")
+    listed = f"{len(alive)} alive: {', '.join(f'{one.instance} ({one.mode})' for one in alive)}"
+    if len(modes_alive(alive)) > 1:
+        return warn("daemon", f"{listed}: their modes differ", "set policy.mode to the same value for all of them")
+    return ok("daemon", listed)
 
 
 def _hints(found: Hints) -> Finding:

@@ -14,8 +14,7 @@ from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Reason, Source, Task
 from watchdog.core.policy import RULE_TEXT, Rule
 from watchdog.errors import Busy, ConfigError, Refused, WatchdogError
-from watchdog.services.claims import Claimed, Finished
-from watchdog.services.stopper import DETAIL_UNSERVED
+from watchdog.services.claims import DETAIL_UNSERVED, Claimed, Finished
 from watchdog.store.engine import Engine
 from watchdog.store.records import SetAside
 from watchdog.store.reports.tasks import Biography

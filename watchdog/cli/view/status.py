@@ -11,7 +11,7 @@ from watchdog.cli.view.output import show_pairs
 from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Status
 from watchdog.store.records import Activity, Instance
-from watchdog.store.reports.health import DaemonRow
+from watchdog.store.reports.health import DaemonRow, modes_alive
 from watchdog.store.reports.situation import Returns, Situation, Windows
 
 Lines = list[tuple[str, str | Text]]
@@ -70,7 +70,11 @@ def daemon_row(daemon: DaemonRow) -> Mapping[str, Any]:
 def _daemon_lines(daemons: Sequence[DaemonRow], now: datetime) -> Lines:
     alive = [daemon for daemon in daemons if daemon.alive]
     if alive:
-        return [("" if number else "daemons", _daemon_line(daemon, now)) for number, daemon in enumerate(alive)]
+        lines: Lines = [("" if number else "daemons", _daemon_line(daemon, now)) for number, daemon in enumerate(alive)]
+        if len(modes := modes_alive(alive)) > 1:
+            told = f"MODES DIFFER: {words.listed(modes)}. Set policy.mode to the same value for all daemons"
+            lines.append(("", Text(told, "bold yellow")))
+        return lines
     last = f" The last one was seen {words.since(daemons[0].seen_at, now)}: {daemons[0].instance}." if daemons else ""
     return [("daemons", Text(f"NONE IS ALIVE: nothing is watched.{last} Start one: zego-watchdog run", "bold red"))]
 

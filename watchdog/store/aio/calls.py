@@ -53,6 +53,8 @@ class AsyncTasks(_Calls[Tasks]):
     claim = _InThread(Tasks.claim)
     claim_one = _InThread(Tasks.claim_one)
     set_aside = _InThread(Tasks.set_aside)
+    due = _InThread(Tasks.due)
+    note = _InThread(Tasks.note)
 
 
 class AsyncLedger(_Calls[Ledger]):

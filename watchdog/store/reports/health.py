@@ -36,6 +36,11 @@ class DaemonRow(Instance):
         return self.alive and self.guard_tripped_at is not None
 
 
+def modes_alive(rows: Sequence[DaemonRow]) -> Sequence[str]:
+    """Return the modes of the daemons that are alive; more than one is worth a warning."""
+    return sorted({row.mode for row in rows if row.alive})
+
+
 @dataclass(frozen=True, slots=True)
 class Vitals:
     """What ``check`` examines in a database; ``journal_mode`` is None on PostgreSQL."""
