@@ -10,6 +10,9 @@ from watchdog.core.outcomes import TASK_BECOMES
 DETAIL_LEASE_EXPIRED: Final = "the daemon that sent this did not live to record the answer"
 """The ledger's ``detail`` of an attempt that was closed as ``unknown`` because its daemon died."""
 
+DETAIL_ROOM_REFUSED: Final = "room_refused"
+"""The ledger's ``detail`` of a stop that was withheld because ZEGO refuses the RoomId."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peek:
