@@ -4,6 +4,7 @@
     ├── ConfigError               exit 78   the configuration: a key, a file, a secret
     │   └── SchemaMismatch        exit 78   the database has another schema version than this program
     ├── DatabaseError             exit 1    a statement failed
+    │   ├── StatementRefused      exit 1    a right is missing: a grant, or permission to write to the file
     │   └── DatabaseUnavailable   exit 75   locked, restarting, unreachable: the same call may succeed later
     │       └── RowLocked                   a row is locked; other rows may be free
     ├── RequestError              exit 75   the network
@@ -38,6 +39,10 @@ class SchemaMismatch(ConfigError):
 
 class DatabaseError(WatchdogError):
     """A statement failed; repeating it will not help."""
+
+
+class StatementRefused(DatabaseError):
+    """The database does not allow the statement: it succeeds after somebody has given the right."""
 
 
 class DatabaseUnavailable(DatabaseError):

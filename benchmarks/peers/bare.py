@@ -21,9 +21,10 @@ import httpx2 as httpx
 
 from benchmarks.peers import vendor
 from watchdog.clock import SystemClock
+from watchdog.core.capacity import ROOMS_PER_CALL
 from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
 from watchdog.store.aio.group_commit import GroupCommit
-from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
+from watchdog.zego.client import ZegoClient
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -228,6 +228,20 @@ async def test_daemons_in_different_modes_are_warned_of(setup: Setup, database_u
     assert "MODES DIFFER: enforce, observe" in (await setup.does("status")).stdout
 
 
+async def test_rooms_that_zego_refuses_are_named(setup: Setup, database_url: str) -> None:
+    application = Application(database_url)
+    assert about(await setup.examine(offline=True), "rooms") == []
+    for task, room, detail in (("1", "odd", "room_refused"), ("2", "odd", "room_refused"), ("3", "r", "unconfirmed")):
+        application.execute(
+            "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance, detail)"
+            f" VALUES ('{task}', 'asr', '{room}', 'empty_room', 'withheld', 'host-1', '{detail}')"
+        )
+    (warning,) = about(await setup.examine(offline=True), "rooms", Level.WARN)
+    assert "1 room" in warning.found
+    assert "odd" in warning.found
+    assert "RoomId" in warning.todo
+
+
 async def test_hints_that_never_came_or_stopped_coming_are_missed(setup: Setup, database_url: str) -> None:
     application = Application(database_url)
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")

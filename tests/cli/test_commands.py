@@ -395,6 +395,17 @@ def test_explain_reports_a_dead_feed(operator: Operator, application: Applicatio
     assert operator.sees("explain", "1")["feed_dead"] is False
 
 
+def test_explain_says_that_zego_refuses_the_room(operator: Operator, application: Application) -> None:
+    application.execute("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('1', 'odd', 0)")
+    assert operator.sees("explain", "1")["room_refused"] is False
+    application.execute(
+        "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance, detail)"
+        " VALUES ('1', 'asr', 'odd', 'empty_room', 'withheld', 'host-1', 'room_refused')"
+    )
+    assert operator.sees("explain", "1")["room_refused"] is True
+    assert "ZEGO refuses the RoomId odd" in operator.types("explain", "1").stdout
+
+
 def test_an_unknown_task_gets_suggestions(operator: Operator, application: Application) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1920370518175780864', 'lecture')")
     for command in ("explain", "stop"):

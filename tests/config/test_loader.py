@@ -527,6 +527,29 @@ def test_a_policy_too_slow_for_the_newer_window_is_warned_of() -> None:
     assert "policy.grace_seconds 101 + policy.safety_margin_seconds 20 = 121 is more than 120" in warning
 
 
+@pytest.mark.usefixtures("here")
+def test_a_pace_of_stops_that_cannot_be_verified_is_warned_of() -> None:
+    stop = "stop: {requests_per_second: 500, occupancy_requests_per_second: 10, lease_seconds: 60}"
+    (warning,) = observed(stop).warnings
+    assert "stop.requests_per_second 500" in warning
+    assert "100 rooms a second" in warning
+    assert warning.endswith("raise stop.occupancy_requests_per_second to 50")
+    assert observed(stop + "\npolicy: {verify: off}").warnings == ()
+    assert observed("stop: {requests_per_second: 100, occupancy_requests_per_second: 10}").warnings == ()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_lease_without_time_to_wait_is_warned_of() -> None:
+    (warning,) = observed("stop: {lease_seconds: 11}").warnings
+    assert "leaves -5 s" in warning
+    assert "10 tasks at a time" in warning
+    assert warning.endswith("raise stop.lease_seconds to 20 or lower stop.request_timeout_seconds")
+    (warning,) = observed("stop: {requests_per_second: 90, lease_seconds: 5, request_timeout_seconds: 2}").warnings
+    assert "leaves 1 s" in warning
+    assert "50 tasks at a time" in warning
+    assert observed("stop: {lease_seconds: 11}\npolicy: {verify: off}").warnings == ()
+
+
 def test_it_is_frozen() -> None:
     section = PolicyConfig()
     with pytest.raises(ValueError, match="frozen"):

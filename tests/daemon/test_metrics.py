@@ -344,6 +344,29 @@ class TestTheDaemon:
             assert (await client.get("/readyz")).status_code == 200
             assert (await page())[PREFIX + "database_up"] == 1
 
+    async def test_a_missing_right_is_told_from_a_database_that_is_away(self, postgresql_url: str) -> None:
+        backend = Backend(postgresql_url)
+        grant = "ALL ON ALL TABLES IN SCHEMA public"
+        for statement in ("DROP ROLE IF EXISTS bounded", "CREATE ROLE bounded", f"GRANT {grant} TO bounded"):
+            backend.execute(statement)
+        async with daemon(f"{postgresql_url}&options=-c%20role%3Dbounded") as (service, client):
+            assert (await client.get("/readyz")).status_code == 200
+            await asyncio.to_thread(backend.execute, "REVOKE UPDATE ON zego_daemons FROM bounded")
+            await eventually("it is noticed", lambda: service._outage.is_refused, seconds=10)
+            assert not service._outage.is_on
+            refused = await client.get("/readyz")
+            assert (refused.status_code, refused.text) == (
+                503,
+                "the database refuses a statement: see the daemon's log\n",
+            )
+            assert "permission denied for table zego_daemons" in service._status_line()
+            assert value(service.metrics, "database_up") == 0
+            await asyncio.to_thread(backend.execute, "GRANT UPDATE ON zego_daemons TO bounded")
+            await eventually("it is allowed", lambda: not service._outage.is_refused)
+            assert (await client.get("/readyz")).status_code == 200
+        backend.execute(f"REVOKE {grant} FROM bounded")
+        backend.execute("DROP ROLE bounded")
+
     async def test_a_hundred_scrapes_at_once_delay_neither_sweeps_nor_callbacks(self, sqlite_url: str) -> None:
         Backend(sqlite_url)
         async with daemon(sqlite_url) as (service, client):

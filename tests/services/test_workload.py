@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from tests.support.bench import bench, empty_room, reply
 from tests.support.time_travel import World
@@ -48,6 +49,38 @@ async def test_an_app_that_is_slow_leaves_the_others_their_share(world: World) -
         # By now it may even have been stopped.
         assert other["claimed_by"] or other["status"] == "stopped", "though its room was the last to become empty"
         await it.parts.stopper.drain()
+
+
+async def test_more_due_tasks_than_can_be_verified_are_warned_of_once_a_minute(world: World) -> None:
+    async with bench(world, stop={"occupancy_requests_per_second": 0.5}) as it:
+        for number in range(40):
+            await empty_room(it, f"t{number}", f"room{number}")
+        world.advance(45)
+        with structlog.testing.capture_logs() as logs:
+            assert (await it.parts.sweeper.run_once()).claimed == 10
+            assert logs == []
+            for seconds in (6, 6, 60):
+                world.advance(seconds)
+                await it.parts.sweeper.run_once()
+        warnings = [event for event in logs if event["event"] == "verification_overloaded"]
+        assert [event["waited_seconds"] for event in warnings] == [6, 72]
+        assert (warnings[0]["app_id"], warnings[0]["rooms_per_second"], warnings[0]["at_a_time"]) == (1, 5, 10)
+        assert "stop.occupancy_requests_per_second" in warnings[0]["next_step"]
+        await it.parts.stopper.drain(0)
+
+
+async def test_tasks_that_wait_for_the_pace_of_stops_are_no_overload_of_verification(world: World) -> None:
+    async with bench(world, stop={"occupancy_requests_per_second": 100, "requests_per_second": 1}) as it:
+        it.vendor.gate.clear()
+        for number in range(40):
+            await empty_room(it, f"t{number}", f"room{number}")
+        world.advance(45)
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                await it.parts.sweeper.run_once()
+                world.advance(6)
+        assert "verification_overloaded" not in {event["event"] for event in logs}
+        await it.parts.stopper.drain(0)
 
 
 class TestProgress:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable
+from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, StatementRefused
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, place, reading, writing
 from watchdog.store.heartbeats import Heartbeats
@@ -53,6 +53,16 @@ class TestSqlite:
                 second.execute(INSERT)
             with writing(one), pytest.raises(DatabaseUnavailable, match="locked"), writing(two):
                 pytest.fail("both had begun to write")
+
+    @pytest.mark.usefixtures("file")
+    def test_a_write_that_sqlite_refuses_is_no_outage(self, sqlite_url: str) -> None:
+        def refuse(connection: sqlite3.Connection, _: object) -> None:
+            connection.execute("PRAGMA query_only = on")
+
+        with opened(sqlite_url) as engine:
+            sa.event.listen(engine, "connect", refuse)
+            with pytest.raises(StatementRefused, match=r"readonly.*writable"), writing(engine) as connection:
+                connection.execute(INSERT)
 
     @pytest.mark.usefixtures("file")
     def test_a_transaction_is_whole_or_not_at_all(self, sqlite_url: str) -> None:
@@ -287,6 +297,19 @@ class TestPostgresql:
             terminate(idle)
             with writing(engine) as connection:
                 assert backend(connection) != idle
+
+    def test_a_missing_right_is_no_outage(self, postgresql_url: str) -> None:
+        with opened(postgresql_url) as engine:
+            schema.migrate(engine)
+            with writing(engine) as connection:
+                connection.execute(sa.text("DROP ROLE IF EXISTS limited"))
+                connection.execute(sa.text("CREATE ROLE limited"))
+        with (
+            opened(f"{postgresql_url}&options=-c%20role%3Dlimited") as engine,
+            pytest.raises(StatementRefused, match=r"permission denied for table zego_tasks.*docs/roles\.sql"),
+            writing(engine) as connection,
+        ):
+            connection.execute(INSERT)
 
     def test_a_server_that_is_not_there(self, tmp_path: Path) -> None:
         for host in (f"?host={tmp_path}", "?host=127.0.0.1&port=1"):

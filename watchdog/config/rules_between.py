@@ -1,13 +1,15 @@
 """Rules between sections: what contradicts, and what is allowed but may surprise. One line each, naming the keys."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from watchdog.core.capacity import ROOMS_PER_CALL, time_to_wait, verified_at_a_time
 from watchdog.core.model import Mode, Verify
 from watchdog.core.policy import VENDORS_NEWER_WINDOW_SECONDS
 
 if TYPE_CHECKING:
-    from watchdog.config.settings import Config
+    from watchdog.config.settings import Config, StopConfig
 
 
 def conflicts(config: "Config") -> Iterator[str]:
@@ -38,6 +40,28 @@ def conflicts(config: "Config") -> Iterator[str]:
         )
 
 
+def _verification(stop: "StopConfig") -> Iterator[str]:
+    """Say which stops cannot be verified in time."""
+    stops = stop.requests_per_second
+    rooms = ROOMS_PER_CALL * stop.occupancy_requests_per_second or math.inf
+    if stops > rooms:
+        yield (
+            f"stop.requests_per_second {stops:g} is more than the {rooms:g} rooms a second that "
+            f"stop.occupancy_requests_per_second {stop.occupancy_requests_per_second:g} can verify, ten a request, so "
+            f"no more than {rooms:g} tasks a second are stopped; raise stop.occupancy_requests_per_second to "
+            f"{math.ceil(stops / ROOMS_PER_CALL)}"
+        )
+    wait = time_to_wait(stop.lease_seconds, stop.request_timeout_seconds)
+    at_a_time = verified_at_a_time(rooms, stop.lease_seconds, stop.request_timeout_seconds)
+    if rooms < math.inf and (wait <= 0 or at_a_time < min(stops, rooms)):
+        yield (
+            f"stop.lease_seconds {stop.lease_seconds:g} leaves {wait:g} s to wait for the pace beside a verification "
+            f"and a stop of stop.request_timeout_seconds {stop.request_timeout_seconds:g} each, so no more than "
+            f"{at_a_time:g} tasks at a time are verified; raise stop.lease_seconds to "
+            f"{2 * stop.request_timeout_seconds + 4:g} or lower stop.request_timeout_seconds"
+        )
+
+
 def warnings(config: "Config") -> Iterator[str]:
     """Say what is allowed and may still surprise; each line begins with its section."""
     policy, http = config.policy, config.http
@@ -49,6 +73,8 @@ def warnings(config: "Config") -> Iterator[str]:
             "newer default window: ZEGO may end tasks started without MaxIdleTime first; lower "
             "policy.grace_seconds, or set max_idle_seconds on each task"
         )
+    if policy.verify is not Verify.OFF:
+        yield from _verification(config.stop)
     if http.is_exposed and http.bearer_token is None:
         yield (
             f"http.listen {http.listen} can be reached from other machines, and http.token_file is empty: /metrics "

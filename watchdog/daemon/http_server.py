@@ -2,7 +2,8 @@
 
     POST /callbacks/zego   at most 64 KiB, 64 at a time
     GET  /healthz          200 while sweeps succeed, else 503; does not ask the database
-    GET  /readyz           200 once the daemon has started, 503 before that and while the database is away
+    GET  /readyz           200 once the daemon has started; 503 before that, and while the database is away or refuses
+                           a statement
     GET  /metrics          for Prometheus; rendered at most once a second, does not ask the database
 
 If there is a token, the last two need it.
@@ -84,6 +85,7 @@ class HttpServer:
         *,
         is_healthy: Callable[[], bool],
         is_ready: Callable[[], bool],
+        why_not_ready: Callable[[], str] = lambda: "starting, or the database is away: see the daemon's log",
         metrics: Exposition | None = None,
         token: Callable[[], str | None] = lambda: None,
         read_seconds: float = READ_SECONDS,
@@ -102,7 +104,7 @@ class HttpServer:
             return _health(is_healthy(), "no sweep has succeeded lately: see the daemon's log")
 
         async def readyz(_request: Request) -> Response:
-            return _health(is_ready(), "starting, or the database is away: see the daemon's log")
+            return _health(is_ready(), why_not_ready())
 
         routes = [
             Route(CALLBACK_PATH, self._callback, methods=["POST"]),

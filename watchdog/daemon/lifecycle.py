@@ -58,7 +58,7 @@ class Service:
         self._swept_at = clock.monotonic()
         self._due_at: float | None = None
         self.metrics = Metrics()
-        self.metrics.show("database_up", lambda: not self._outage.is_on)
+        self.metrics.show("database_up", lambda: not self._database_trouble())
         self.parts = Parts(
             config,
             clock,
@@ -104,7 +104,8 @@ class Service:
             address,
             self.parts.callbacks,
             is_healthy=self._is_healthy,
-            is_ready=lambda: self._jobs.are_started and not self._outage.is_on,
+            is_ready=lambda: self._jobs.are_started and not self._database_trouble(),
+            why_not_ready=self._why_not_ready,
             metrics=Exposition(self.metrics.registry, self._clock),
             token=self._token,
             passed=self.passed,
@@ -203,10 +204,18 @@ class Service:
     def _is_healthy(self) -> bool:
         return self._clock.monotonic() - self._swept_at <= 3 * self.parts.config.schedule.poll_seconds + 5
 
+    def _database_trouble(self) -> str:
+        if self._outage.is_on:
+            return "the database is away"
+        return "the database refuses a statement" if self._outage.is_refused else ""
+
+    def _why_not_ready(self) -> str:
+        return f"{self._database_trouble() or 'starting'}: see the daemon's log"
+
     def _status_line(self) -> str:
         """The line that ``systemctl status`` shows; needs no database."""
         parts, now = self.parts, self._clock.monotonic()
-        problems = [f"the database is away: {self._outage.problem}"] if self._outage.is_on else []
+        problems = [f"{trouble}: {self._outage.problem}"] if (trouble := self._database_trouble()) else []
         problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.blocks.blocked())]
         if parts.feed.is_dead:
             problems.append("no hints come any more")

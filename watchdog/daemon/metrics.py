@@ -72,7 +72,7 @@ SHOWN: Final = (
     Shown("apps_blocked", "AppIds whose credentials or configuration ZEGO refuses at present."),
     Shown("pace_requests_per_second", "Requests that may leave at present, by AppId.", ("pace", "app_id")),
     Shown("last_sweep_timestamp_seconds", "When the last sweep was over."),
-    Shown("database_up", "0 while the database is away, as the daemon's jobs see it."),
+    Shown("database_up", "0 while the database is away or refuses a statement, as the daemon's jobs see it."),
     Shown("database_errors", "Statements that the database failed or refused.", counts=True),
     Shown("callbacks", "Callbacks, by what they were answered.", ("answer",), counts=True),
     Shown("log_lines_dropped", "Log lines lost because nobody took them.", counts=True),

@@ -13,7 +13,6 @@ from watchdog.store.records import Claim
 log = structlog.get_logger(__name__)
 
 DETAIL_UNSERVED: Final = "app_not_configured"
-DETAIL_ROOM_REFUSED: Final = "room_refused"
 
 UNSERVED_SECONDS: Final = 60.0
 """How long a task of an AppId that is not configured waits."""

@@ -18,6 +18,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
+from watchdog.core.capacity import ROOMS_PER_CALL
 from watchdog.core.model import Evidence, Outcome, Task
 from watchdog.core.policy import Verdict
 from watchdog.errors import DatabaseError
@@ -28,7 +29,6 @@ from watchdog.services.verification import Unsent, Verifier
 from watchdog.services.workload import Workload
 from watchdog.store.aio.calls import AsyncPolling, AsyncTasks
 from watchdog.store.records import Claim, SetAside
-from watchdog.zego.client import ROOMS_PER_CALL
 
 log = structlog.get_logger(__name__)
 

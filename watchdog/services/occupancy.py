@@ -19,13 +19,14 @@ from typing import Final
 import structlog
 
 from watchdog.clock import Clock
+from watchdog.core.capacity import ROOMS_PER_CALL
 from watchdog.core.model import Evidence, Reply, RoomCount, Source
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
 from watchdog.services.bots import Bots
 from watchdog.services.sightings import Sightings
 from watchdog.store.aio.database_clock import DatabaseClock
-from watchdog.zego.client import ROOMS_PER_CALL, ZegoClient
+from watchdog.zego.client import ZegoClient
 from watchdog.zego.pacing import Pace
 
 log = structlog.get_logger(__name__)

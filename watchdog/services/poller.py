@@ -15,13 +15,13 @@ from typing import Final, ParamSpec, TypeVar
 import structlog
 
 from watchdog.clock import Clock
+from watchdog.core.capacity import ROOMS_PER_CALL
 from watchdog.core.model import Evidence
 from watchdog.errors import DatabaseError
 from watchdog.services.occupancy import Occupancy
 from watchdog.store.aio.calls import AsyncPolling
 from watchdog.store.aio.group_commit import GroupCommit
 from watchdog.store.polling import NOTHING, Observed
-from watchdog.zego.client import ROOMS_PER_CALL
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -3,10 +3,13 @@
 In observe mode nothing is claimed: ``dry_run`` looks at the due tasks.
 """
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from typing import Final
+
+import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
@@ -19,8 +22,16 @@ from watchdog.services.stopper import Stopper
 from watchdog.services.workload import Workload
 from watchdog.store.aio.calls import AsyncTasks
 from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.records import Peek
+
+log = structlog.get_logger(__name__)
 
 PLAN_AT_ONCE: Final = 500
+
+OVERLOADED_SECONDS: Final = 5.0
+"""Due tasks that wait longer for their verification are a reason to warn."""
+
+_WARN_EVERY_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,7 @@ class Sweeper:
     dry_run: DryRun | None = None
     observer: Observer = field(default_factory=Observer)
     _claims: int = field(default=0, init=False)
+    _warn_again_at: float = field(default=-math.inf, init=False)
 
     async def run_once(self) -> Swept:
         """One pass. Raises DatabaseError; nothing is lost then."""
@@ -71,7 +83,28 @@ class Sweeper:
             claimed = await self._claim() if dry_run is None else await dry_run.run_once()
         if claimed:
             peek = await self.tasks.peek()
+        if dry_run is None:
+            self._warn_of_overload(peek)
         return Swept(planned, claimed, peek.due, _seconds_until(peek.wake_at, peek.now))
+
+    def _warn_of_overload(self, peek: Peek) -> None:
+        """Log, at most once a minute, if due tasks have waited because too few rooms can be verified."""
+        waited = 0.0 if peek.due_since is None else (peek.now - peek.due_since).total_seconds()
+        now, overload = self.clock.monotonic(), self.workload.overload()
+        # The tasks of a blocked AppId wait for another reason.
+        if waited <= OVERLOADED_SECONDS or overload is None or self.blocks.blocked() or now < self._warn_again_at:
+            return
+        self._warn_again_at = now + _WARN_EVERY_SECONDS
+        log.warning(
+            "verification_overloaded",
+            app_id=overload.app_id,
+            waited_seconds=round(waited),
+            rooms_per_second=round(overload.rooms_per_second, 1),
+            stops_per_second=round(overload.stops_per_second, 1),
+            at_a_time=overload.at_a_time,
+            next_step="raise stop.occupancy_requests_per_second as far as ZEGO allows; if few tasks are verified at a "
+            "time, raise stop.lease_seconds",
+        )
 
     async def _plan(self) -> int:
         planned = 0

@@ -10,12 +10,13 @@ from watchdog.core.guard import HELD_RECHECK_SECONDS
 from watchdog.core.model import Evidence, Mode, Outcome, Verify
 from watchdog.core.policy import CurrentPolicy, Decision, Rule, Verdict
 from watchdog.services.app_blocks import AppBlocks
-from watchdog.services.claims import DETAIL_ROOM_REFUSED, Claimed
+from watchdog.services.claims import Claimed
 from watchdog.services.feed import HintFeed
 from watchdog.services.guard import StopGuard
 from watchdog.services.occupancy import Occupancy
 from watchdog.services.sightings import Sightings
 from watchdog.store.aio.database_clock import DatabaseClock
+from watchdog.store.records import DETAIL_ROOM_REFUSED
 
 
 @dataclass(frozen=True, slots=True)

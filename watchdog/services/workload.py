@@ -5,13 +5,24 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+from watchdog.core.capacity import ROOMS_PER_CALL, verified_at_a_time
 from watchdog.core.model import Outcome, Verify
 from watchdog.core.policy import CurrentPolicy
 from watchdog.services.claims import Claimed, Finished, StopSettings
 from watchdog.services.occupancy import Occupancy
-from watchdog.zego.client import ROOMS_PER_CALL
 from watchdog.zego.pacing import Depart, Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """An AppId with more due tasks than can be verified, and its present limits."""
+
+    app_id: int
+    rooms_per_second: float
+    at_a_time: float
+    stops_per_second: float
 
 
 class Workload:
@@ -37,6 +48,7 @@ class Workload:
         self._in_hand_of: Counter[int | None] = Counter()
         self._tasks: Counter[str] = Counter()
         self._is_short = False
+        self._is_overloaded: dict[int, bool] = {}
         self._requests = asyncio.Semaphore(settings.concurrency)
         self.in_hand = 0
         """How many claims are being worked on."""
@@ -62,6 +74,7 @@ class Workload:
         # Many are claimed at once, and only when few wait for their turn.
         enough = self.is_closing or self.in_hand > 3 * self._settings.concurrency
         most = 0 if enough else 4 * self._settings.concurrency - self.in_hand
+        self._is_overloaded.clear()
         room = {app_id: self._room(app_id) for app_id in self.apps if app_id not in blocked}
         full = {app_id for app_id, left in room.items() if left <= 0}
         if room and len(full) == len(room):
@@ -76,19 +89,28 @@ class Workload:
         unsent; if too many were claimed each time, none of them would be sent.
         """
         rules, settings = self._current_policy.rules, self._settings
-        rate, rooms = self._pace.rate(app_id), math.inf
-        if self._occupancy is not None and rules.verify is not Verify.OFF:
-            rooms = self._occupancy.rooms_per_second(app_id)
-        bounds: list[float] = []
+        rate, bounds = self._pace.rate(app_id), [math.inf]
         if 0 < rate < math.inf:
             patience = settings.lease_seconds - settings.request_timeout_seconds
             fresh = max(ROOMS_PER_CALL, int(rate * rules.verification_max_age_seconds / 2))
             bounds += [fresh, max(1, int(rate * patience / 2))]
-        if rooms < math.inf:
-            # Half of what is left of the lease beside the two requests: the other half is for waiting for the pace.
-            patience = max(0.0, settings.lease_seconds - 2 * settings.request_timeout_seconds)
-            bounds.append(max(ROOMS_PER_CALL, int(rooms * patience / 2)))
-        return min(bounds, default=math.inf) - self._in_hand_of[app_id]
+        verified = self._verified_at_a_time(app_id)
+        self._is_overloaded[app_id] = self._in_hand_of[app_id] >= verified < min(bounds)
+        return min(*bounds, verified) - self._in_hand_of[app_id]
+
+    def _verified_at_a_time(self, app_id: int) -> float:
+        if self._occupancy is None or self._current_policy.rules.verify is Verify.OFF:
+            return math.inf
+        lease, timeout = self._settings.lease_seconds, self._settings.request_timeout_seconds
+        return verified_at_a_time(self._occupancy.rooms_per_second(app_id), lease, timeout)
+
+    def overload(self) -> Overload | None:
+        """Whether the pace of verification kept the last ``capacity`` from being larger, and for which AppId."""
+        for app_id, is_overloaded in self._is_overloaded.items():
+            if is_overloaded and self._occupancy is not None:
+                rooms = self._occupancy.rooms_per_second(app_id)
+                return Overload(app_id, rooms, self._verified_at_a_time(app_id), self._pace.rate(app_id))
+        return None
 
     @asynccontextmanager
     async def slot(self, app_id: int) -> AsyncIterator[Depart]:

@@ -16,11 +16,18 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked
+from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked, StatementRefused
 
 SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_MINIMUM = (3, 35)
 """RETURNING came with 3.35."""
+
+_SQLITE_REFUSALS = {
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_READONLY_DIRECTORY,
+}
 
 Engine = sa.Engine
 """For callers outside the store, which pass it on without SQL of their own."""
@@ -197,7 +204,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 @contextmanager
 def translated(engine: sa.Engine) -> Iterator[None]:
-    """Turn every error of SQLAlchemy and the drivers into DatabaseError or DatabaseUnavailable."""
+    """Turn every error of SQLAlchemy and the drivers into DatabaseError or one of its subclasses."""
     try:
         yield
     except sa.exc.TimeoutError as error:
@@ -206,6 +213,9 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         kind = DatabaseUnavailable if _may_pass(error) else DatabaseError
         if isinstance(error.orig, psycopg.errors.LockNotAvailable):
             kind = RowLocked
+        todo = _right_to_give(error.orig)
+        if todo is not None:
+            raise StatementRefused(f"{place(engine)}: {_first_line(error.orig)}; {todo}") from error
         raise kind(f"{place(engine)}: {_first_line(error.orig)}") from error
     except sa.exc.SQLAlchemyError as error:
         raise DatabaseError(f"{place(engine)}: {_first_line(error)}") from error
@@ -231,6 +241,15 @@ def identify(engine: sa.Engine) -> str:
 def _first_line(error: Any) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _right_to_give(error: Any) -> str | None:
+    """Return the next step if the database refused a statement for want of a right, else None."""
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return "grant the missing right: docs/roles.sql"
+    if getattr(error, "sqlite_errorcode", None) in _SQLITE_REFUSALS:
+        return "make the file and its directory writable for this user"
+    return None
 
 
 def _may_pass(error: sa.exc.DBAPIError) -> bool:

@@ -10,18 +10,25 @@ from watchdog.core.outcomes import TASK_BECOMES
 DETAIL_LEASE_EXPIRED: Final = "the daemon that sent this did not live to record the answer"
 """The ledger's ``detail`` of an attempt that was closed as ``unknown`` because its daemon died."""
 
+DETAIL_ROOM_REFUSED: Final = "room_refused"
+"""The ledger's ``detail`` of a stop that was withheld because ZEGO refuses the RoomId."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Whether there is work: rows without a plan, rows that are due, and the time of the next one after ``now``.
+    """Whether there is work: rows without a plan, since when rows are due, and the time of the next one after ``now``.
 
     Due rows may have to wait, for capacity or for a blocked AppId; ``wake_at`` does not depend on them.
     """
 
     now: datetime
     newly_empty: bool
-    due: bool
+    due_since: datetime | None
     wake_at: datetime | None
+
+    @property
+    def due(self) -> bool:
+        return self.due_since is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ class Tasks:
     def peek(self) -> Peek:
         with reading(self.engine) as connection:
             row = connection.execute(_PEEK).one()
-        return Peek(row.now, bool(row.newly_empty), row.due_since is not None, row.wake_at)
+        return Peek(row.now, bool(row.newly_empty), row.due_since, row.wake_at)
 
     def newly_empty(self, limit: int) -> tuple[datetime, list[Task]]:
         """Return at most ``limit`` active tasks with an empty room and without a plan, longest empty first."""

@@ -25,6 +25,7 @@ import httpx2 as httpx
 
 from watchdog import __version__
 from watchdog.clock import Clock
+from watchdog.core.capacity import ROOMS_PER_CALL
 from watchdog.core.model import Reply
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
@@ -44,9 +45,6 @@ from watchdog.zego.transport import network_transport
 # httpx2 logs every URL at INFO, and our URLs carry a signature that is valid for ten minutes.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
-
-ROOMS_PER_CALL: Final = 10
-"""The most rooms one DescribeUserNum takes (ZEGO, "DescribeUserNum")."""
 
 USERS_PER_PAGE: Final = 200
 """The most users one DescribeUserList returns (ZEGO, "DescribeUserList")."""

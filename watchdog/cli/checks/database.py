@@ -12,11 +12,12 @@ from watchdog.errors import ConfigError, DatabaseError
 from watchdog.shipped import shipped
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
-from watchdog.store.reports.situation import Returns, Windows, learned
+from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms
 from watchdog.wiring.database import opened
 
 _DATABASE_CLOCK_SECONDS: Final = 2.0
 _HINT_SECONDS: Final = 3600.0
+_ROOMS_NAMED: Final = 5
 _RETURNS_SHARE: Final = 0.05
 _WAL_RESET: Final = ((3, 7, 0), (3, 51, 2))
 """The SQLite versions in which several writers can, rarely, corrupt a database in WAL mode."""
@@ -37,6 +38,7 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             yield _database_clock(offset, config)
             yield _daemons(all_daemons(database)[1])
             yield _hints(hints(database))
+            yield from _refused_rooms(refused_rooms(database))
             yield from _learned(*learned(database), config)
     except ConfigError as error:
         yield failed("database", error, "see: zego-watchdog migrate --help")
@@ -141,6 +143,18 @@ def _hints(found: Hints) -> Finding:
     if found.with_hint < found.active:
         return warn("hints", f"{found.active - found.with_hint} of {found.active} active tasks have none", update)
     return ok("hints", f"all {found.active} active tasks have one, the newest {age:.0f} s old")
+
+
+def _refused_rooms(rooms: Sequence[str]) -> Iterator[Finding]:
+    if not rooms:
+        return
+    number = f"{'at least ' if len(rooms) == REFUSED_LISTED else ''}{len(rooms)} room{'s' if len(rooms) > 1 else ''}"
+    named = ", ".join(rooms[:_ROOMS_NAMED]) + (", …" if len(rooms) > _ROOMS_NAMED else "")
+    yield warn(
+        "rooms",
+        f"within a day ZEGO has refused to say who is in {number}, so their tasks are not stopped: {named}",
+        "write the RoomId that was given to StartRealtimeASRTask into zego_tasks.room_id",
+    )
 
 
 def _learned(returns: Returns, windows: Windows | None, config: Config) -> Iterator[Finding]:

@@ -38,6 +38,7 @@ def explain_task(path: Path | None, task_id: str, *, as_json: bool) -> None:
             "daemon_alive": story.daemon_alive,
             "newest_hint_at": newest_hint_at,
             "feed_dead": silence is not None,
+            "room_refused": story.room_refused,
             "attempts": story.attempts,
         }
     )

@@ -53,6 +53,12 @@ def print_explanation(found: Explanation) -> None:
 def _print_warnings(found: Explanation) -> None:
     if not found.story.daemon_alive:
         say("No daemon is alive, so nothing is stopped. Start one: zego-watchdog run", "bold red")
+    if found.story.room_refused and found.story.task is not None:
+        say(
+            f"ZEGO refuses the RoomId {found.story.task.room_id}, so nobody can verify that the room is empty. "
+            "Is it the RoomId that was given to StartRealtimeASRTask?",
+            "bold red",
+        )
     if found.dead_feed_seconds is not None:
         say(
             f"The feed of hints seems dead: no hint for any room for {words.length(found.dead_feed_seconds)}. Only "

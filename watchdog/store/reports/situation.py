@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.core.model import Outcome, Status
 from watchdog.store.engine import reading
+from watchdog.store.records import DETAIL_ROOM_REFUSED
 from watchdog.store.reports.health import DaemonRow, daemons_at
 from watchdog.store.reports.history import recorded_since
 from watchdog.store.tables import ACTIVE, NOW, UtcTime, attempts, rejoins, tasks, utcnow
@@ -21,6 +22,8 @@ IDLE_CODE: Final = "1202"
 """The code of ZEGO's callback after it ended the task of an empty room."""
 
 WINDOW_DAYS: Final = 7
+
+REFUSED_LISTED: Final = 100
 
 WINDOWS_LOOKED_AT: Final = 10_000
 
@@ -129,6 +132,16 @@ def learned(engine: sa.Engine) -> tuple[Returns, Windows | None]:
     """Return the results of our stops and of ZEGO's own stops; see Situation."""
     with reading(engine) as connection:
         return _returns(connection), _windows(connection, connection.execute(NOW).scalar_one())
+
+
+def refused_rooms(engine: sa.Engine) -> Sequence[str]:
+    """Return at most ``REFUSED_LISTED`` RoomIds that ZEGO has refused within the last day."""
+    with reading(engine) as connection:
+        day = recorded_since(connection, connection.execute(NOW).scalar_one() - timedelta(days=1))
+        refused = sa.select(attempts.c.room_id).where(
+            day, attempts.c.outcome == Outcome.WITHHELD, attempts.c.detail == DETAIL_ROOM_REFUSED
+        )
+        return connection.execute(refused.distinct().order_by(attempts.c.room_id).limit(REFUSED_LISTED)).scalars().all()
 
 
 def _returns(connection: sa.Connection) -> Returns:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.core.model import Status, Task
 from watchdog.store.engine import reading, writing
+from watchdog.store.records import DETAIL_ROOM_REFUSED
 from watchdog.store.reports.health import daemons_at
 from watchdog.store.reports.history import Row, as_row
 from watchdog.store.tables import ACTIVE, NOW, as_task, attempts, tasks, utcnow
@@ -33,6 +34,11 @@ class Biography:
     watching_since: datetime
     daemon_alive: bool
     guard_tripped: bool
+
+    @property
+    def room_refused(self) -> bool:
+        """Whether the last thing that happened to the task is that ZEGO refused its RoomId."""
+        return bool(self.attempts) and self.attempts[-1]["detail"] == DETAIL_ROOM_REFUSED
 
 
 def find_tasks(
