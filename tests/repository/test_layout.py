@@ -48,6 +48,7 @@ TESTED_WITH_OTHERS = {
     "tests/services/test_poller.py": ["services/sightings", "store/polling"],
     "tests/services/test_retention.py": ["store/retention"],
     "tests/services/test_stopper.py": ["services/claims"],
+    "tests/services/test_workload.py": ["core/capacity"],
     "tests/store/reports/test_export.py": ["cli/commands/export"],
     "tests/store/test_attempts.py": ["store/records"],
     "tests/store/test_callbacks.py": ["core/hints"],

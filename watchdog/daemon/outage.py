@@ -54,7 +54,7 @@ class DatabaseOutage:
         return again
 
     def _put(self, now: dict[str, str], name: str, error: DatabaseError | None) -> None:
-        """Note the result of a job's run: it belongs into ``now`` and no longer into the others."""
+        """Note the result of a job's run: it counts in ``now`` and no longer in the others."""
         was_on, was_refused = self.is_on, self.is_refused
         for jobs in (self._away, self._refused):
             jobs.pop(name, None)

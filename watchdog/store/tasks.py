@@ -271,9 +271,11 @@ class Tasks:
         """
         if not any(item.outcome for item in items):
             return [False] * len(items)
+        keep = {"preserve_rowcount": True}
         with writing(self.engine) as connection:
             return [
-                item.outcome is not None and connection.execute(_NOTE_FREE, self._note(item)).rowcount > 0
+                item.outcome is not None
+                and connection.execute(_NOTE_FREE, self._note(item), execution_options=keep).rowcount > 0
                 for item in items
             ]
 
