@@ -29,7 +29,7 @@ TESTED_WITH_OTHERS = {
     "tests/core/test_callbacks.py": ["core/callback_body"],
     "tests/core/test_policy.py": ["core/model", "core/timing"],
     "tests/daemon/test_event_loop.py": ["clock"],
-    "tests/daemon/test_metrics.py": ["daemon/http_server", "daemon/outage", "observer"],
+    "tests/daemon/test_metrics.py": ["daemon/http_server", "observer"],
     "tests/demo/test_demo.py": [
         *("demo/application", "demo/environment", "demo/runner", "demo/scenario", "demo/screen", "demo/snapshot"),
         "demo/verdict",
