@@ -203,7 +203,7 @@ def test_purged_it_leaves_nothing(machine: Machine, before: set[str]) -> None:
 
 def test_it_does_not_go_over_an_installation_of_another_kind(machine: Machine, package: Path) -> None:
     machine.run("python3", "-m", "venv", "--without-pip", "/opt/zego-watchdog")
-    with pytest.raises(CommandFailed, match="no package made it"):
+    with pytest.raises(CommandFailed, match="no package created it"):
         install(machine, package)
     assert re.search("home = ", machine.path("/opt/zego-watchdog/pyvenv.cfg").read_text())
     assert not machine.path("/usr/bin/zego-watchdog").exists()
