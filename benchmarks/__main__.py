@@ -15,11 +15,11 @@ from time import perf_counter
 from typing import Final
 
 from benchmarks import contenders, report
-from benchmarks.parts import FULL, KINDS, PARTS, SMALL, Chosen
+from benchmarks.parts import FULL, HALF, KINDS, PARTS, SMALL, Chosen
 from watchdog import __version__
 from watchdog.clock import SystemClock
 
-_SIZES: Final = {"small": SMALL, "full": FULL}
+_SIZES: Final = {"small": SMALL, "half": HALF, "full": FULL}
 _LIBRARIES: Final = ("APScheduler", "procrastinate", "celery", "httpx2", "SQLAlchemy", "psycopg")
 
 
@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks", description="What the daemon does, costs, and how it compares."
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)}; without one, all")
-    parser.add_argument("--size", choices=_SIZES, default="full", help="small is to see that it works (%(default)s)")
+    parser.add_argument(
+        "--size",
+        choices=_SIZES,
+        default="full",
+        help="half: lateness and exodus in half of the time; small: only to see that it works (%(default)s)",
+    )
     parser.add_argument("--databases", default=",".join(KINDS), help="which databases (%(default)s)")
     parser.add_argument("--contenders", default=",".join(contenders.ENTRIES), help="who competes (%(default)s)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables there, and the plots beside it")

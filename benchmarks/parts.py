@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
@@ -84,6 +84,17 @@ FULL: Final = Size(
     daemons=(1, 2, 4),
     daemons_setting=ExodusSetting(rooms=10_000, grace_seconds=5),
     command_repeats=7,
+)
+
+
+# The same rates as FULL for half of the time, where an hour is too long.
+HALF: Final = replace(
+    FULL,
+    lateness=LatenessSetting(rooms=2_500, spread_seconds=60, grace_seconds=20),
+    exodus=(
+        ExodusSetting(rooms=5_000, grace_seconds=45),
+        ExodusSetting(rooms=1_000, grace_seconds=12, distance_seconds=0.02),
+    ),
 )
 
 
