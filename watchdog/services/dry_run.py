@@ -9,7 +9,7 @@ noted is remembered here.
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 _EXAMINED_AT_ONCE: Final = 100
 _REMEMBERED: Final = 10_000
 _BLOCKED_SECONDS: Final = 5.0
+_SOONEST_SECONDS: Final = 2.0
+"""A task that is not settled is examined again after this time at the earliest."""
 
 
 class _Known(NamedTuple):
@@ -46,7 +48,10 @@ class _Known(NamedTuple):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DryRun:
-    """``run_once`` begins to examine due tasks; ``drain`` waits for them."""
+    """``run_once`` begins to examine due tasks; ``drain`` waits for them.
+
+    ``on_progress`` is called when there is room for tasks that could not be examined yet.
+    """
 
     tasks: AsyncTasks
     polling: AsyncPolling
@@ -54,6 +59,7 @@ class DryRun:
     blocks: AppBlocks
     workload: Workload
     clock: Clock
+    on_progress: Callable[[], None] = lambda: None
     observer: Observer = field(default_factory=Observer)
     is_alone: bool = True
     """Whether no daemon in enforce mode is alive: then the tasks must be planned here."""
@@ -62,6 +68,7 @@ class DryRun:
     _examining: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
     _after: tuple[datetime, str] | None = field(default=None, init=False)
     _from_start_at: float = field(default=-math.inf, init=False)
+    _has_more: bool = field(default=False, init=False)
 
     async def run_once(self) -> int:
         """Begin to examine due tasks; return how many rows were read. Raises DatabaseError."""
@@ -70,7 +77,8 @@ class DryRun:
         for task in found:
             if task.task_id not in self._examining and not self._is_settled(task):
                 of_app[self.workload.default_app if task.app_id is None else task.app_id].append(task)
-        blocked, probe = self.blocks.blocked(), self.blocks.next_probe()
+        blocked = self.blocks.blocked()
+        probe = self.blocks.next_probe() if blocked & of_app.keys() else None
         for app_id, tasks in of_app.items():
             if app_id in blocked:
                 # One task tests whether ZEGO still refuses the AppId.
@@ -99,16 +107,16 @@ class DryRun:
         if now >= self._from_start_at:
             self._from_start_at, self._after = now + timing.OBSERVE_AGAIN_SECONDS, None
         again = [task_id for task_id, known in self._known.items() if known.again_at <= now][: max(0, most)]
-        found = await self.tasks.due(len(again), task_ids=again) if again else []
-        for task_id in set(again) - {task.task_id for task in found}:
+        found = {task.task_id: task for task in await self.tasks.due(len(again), task_ids=again)} if again else {}
+        for task_id in set(again) - found.keys():
             # Ended, claimed, or not due any more.
             self._known.pop(task_id, None)
-        if (most := most - len(found)) > 0:
-            page = await self.tasks.due(most, after=self._after)
-            if page and page[-1].wake_at is not None:
-                self._after = page[-1].wake_at, page[-1].task_id
-            found = [*found, *page]
-        return found
+        most -= len(found)
+        page = await self.tasks.due(most, after=self._after) if most > 0 else []
+        if page and page[-1].wake_at is not None:
+            self._after = page[-1].wake_at, page[-1].task_id
+        self._has_more = len(page) >= most
+        return list((found | {task.task_id: task for task in page}).values())
 
     def _is_settled(self, task: Task) -> bool:
         known = self._known.get(task.task_id)
@@ -128,9 +136,12 @@ class DryRun:
         def finished(examining: asyncio.Task[None]) -> None:
             for task in tasks:
                 self._examining.pop(task.task_id, None)
+            if self._has_more:
+                self.on_progress()
             if not examining.cancelled() and (error := examining.exception()) is not None:
                 trace = None if isinstance(error, DatabaseError) else error
                 log.error("dry_run_failed", error=str(error), tasks=len(tasks), exc_info=trace)
+                self._from_start_at = -math.inf
 
         examining.add_done_callback(finished)
 
@@ -170,7 +181,7 @@ class DryRun:
         ]
         noted = await self.tasks.note(items)
         for (claimed, _, unsent), item, is_news in zip(found, items, noted, strict=True):
-            self._remember(claimed.claim.task, self.clock.monotonic() + unsent.wake_seconds)
+            self._remember(claimed.claim.task, self.clock.monotonic() + max(_SOONEST_SECONDS, unsent.wake_seconds))
             if is_news and item.outcome is not None:
                 self.observer.attempt(item.outcome, item.reason)
                 people = item.evidence.user_count

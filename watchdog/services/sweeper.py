@@ -100,7 +100,7 @@ class Sweeper:
             app_id=overload.app_id,
             waited_seconds=round(waited),
             rooms_per_second=round(overload.rooms_per_second, 1),
-            stops_per_second=round(overload.stops_per_second, 1),
+            stops_per_second=None if overload.stops_per_second == math.inf else round(overload.stops_per_second, 1),
             at_a_time=overload.at_a_time,
             next_step="raise stop.occupancy_requests_per_second as far as ZEGO allows; if few tasks are verified at a "
             "time, raise stop.lease_seconds",

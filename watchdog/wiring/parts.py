@@ -106,7 +106,7 @@ class Parts:
         )
         self._verifier = self._verifier_of_rooms()
         self.stopper = self._stopper(on_progress)
-        self.dry_run = self._dry_run()
+        self.dry_run = self._dry_run(on_progress)
         self.sweeper = self._sweeper()
         self.callbacks = _callbacks(config, clock, self.storage, self._observer)
         self.heartbeat = self._heartbeat()
@@ -151,7 +151,7 @@ class Parts:
             current_policy=self.current_policy,
         )
 
-    def _dry_run(self) -> DryRun:
+    def _dry_run(self, on_progress: Callable[[], None]) -> DryRun:
         return DryRun(
             tasks=self.storage.tasks,
             polling=self.storage.polling,
@@ -159,6 +159,7 @@ class Parts:
             blocks=self.blocks,
             workload=self.workload,
             clock=self._clock,
+            on_progress=on_progress,
             observer=self._observer,
         )
 
