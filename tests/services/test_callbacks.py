@@ -251,7 +251,7 @@ async def test_a_slow_body_is_not_waited_for(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "request_line",
-    ["GET /healthz", "POST /readyz", "GET /metrics", "POST /nowhere", f"GET {CALLBACK_PATH}", f"POST {CALLBACK_PATH}/"],
+    ["GET /healthz", "POST /readyz", "GET /metrics", "POST /nowhere", f"GET {CALLBACK_PATH}"],
 )
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
 async def test_a_body_that_drips_holds_no_connection_whatever_its_path(
@@ -314,6 +314,20 @@ async def test_health_and_other_paths(bench: Bench) -> None:
     assert [await status("GET", path) for path in ("/healthz", "/readyz", "/", CALLBACK_PATH)] == [200, 200, 404, 405]
     bench.healthy = bench.ready = False
     assert [await status("GET", path) for path in ("/healthz", "/readyz")] == [503, 503]
+
+
+async def test_a_slash_at_the_end_is_no_other_path(bench: Bench) -> None:
+    assert await bench.post(body_of(login()), path=CALLBACK_PATH + "/") == (200, "accepted")
+
+
+async def test_callbacks_for_a_wrong_path_are_counted_and_told_of(bench: Bench) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for path in ("//callbacks/zego", "/callback/zego", "/%1B%5B2J" + "x" * 200):
+            assert await bench.post(body_of(login()), path=path) == (404, "unknown_path")
+    assert bench.intake.responses == {"unknown_path": 3}
+    (event,) = logs
+    assert (event["event"], event["kind"], event["status"]) == ("callback_refused", "unknown_path", 404)
+    assert event["reason"] == "'//callbacks/zego' is no path of this server; callbacks go to /callbacks/zego"
 
 
 async def test_nothing_of_a_request_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,13 +6,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
+from watchdog.config.addresses import database_url
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, StatementRefused
-from watchdog.store import schema
+from watchdog.store import engine, schema
 from watchdog.store.engine import open_engine, place, reading, writing
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.tasks import Tasks
@@ -401,3 +404,27 @@ class TestBoth:
     def test_another_kind_of_database(self) -> None:
         with pytest.raises(ConfigError, match=r"mysql is not supported.*postgresql://"):
             open_engine("mysql://root@localhost/zego")
+
+
+def test_several_hosts_as_libpq_takes_them(postgresql_url: str) -> None:
+    """The first does not answer, the second can be written to."""
+    parts = sa.make_url(postgresql_url)
+    folder = quote(str(parts.query["host"]), safe="")
+    url = database_url(SecretStr(f"postgresql://{parts.username}@127.0.0.1:1,{folder}/{parts.database}"))
+    with opened(url.get_secret_value()) as several, reading(several) as connection:
+        assert connection.execute(sa.select(sa.func.current_database())).scalar_one() == parts.database
+
+
+def test_a_file_that_is_itself_a_mount_point_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a bind mount of one file is in Docker and Kubernetes (subPath): the -wal file would be another one."""
+    file = tmp_path / "a b.db"
+    file.touch()
+    mounts = tmp_path / "mountinfo"
+    octal = str(file).replace(" ", "\\040")
+    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/sda rw\n37 36 98:0 /x.db {octal} rw,noatime - ext4 /dev/sda rw\n")
+    assert engine.is_mount_point(file, mounts)
+    assert not engine.is_mount_point(tmp_path / "b.db", mounts)
+    assert not engine.is_mount_point(file)
+    monkeypatch.setattr(engine, "is_mount_point", lambda path: path == file)
+    with pytest.raises(ConfigError, match=r"is itself a mount point.*mount its directory instead"):
+        engine.open_engine(f"sqlite:///{file}")

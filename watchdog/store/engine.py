@@ -5,6 +5,7 @@ from reading to writing fails at once, whatever the busy_timeout; ``synchronous=
 survive a power cut. PostgreSQL: a small pool; every wait is bounded, for a lock, a statement, or a dead socket.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,11 +64,7 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
     if sqlite3.sqlite_version_info < SQLITE_MINIMUM:
         wanted = ".".join(map(str, SQLITE_MINIMUM))
         raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old: {wanted} or later is needed")
-    if url.database in {None, "", ":memory:"}:
-        raise ConfigError("database.url: a database in memory is lost with its process; name a file: sqlite:///FILE")
-    file = Path(str(url.database))
-    if must_exist and _is_missing(file):
-        raise ConfigError(f"database.url: there is no file {file.absolute()}; create it with: zego-watchdog migrate")
+    file = _sqlite_file(url, must_exist=must_exist)
     mode = "rw" if must_exist else "rwc"
 
     def connect() -> sqlite3.Connection:
@@ -120,6 +117,20 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
     return engine
 
 
+def _sqlite_file(url: sa.URL, *, must_exist: bool) -> Path:
+    if url.database in {None, "", ":memory:"}:
+        raise ConfigError("database.url: a database in memory is lost with its process; name a file: sqlite:///FILE")
+    file = Path(str(url.database))
+    if must_exist and _is_missing(file):
+        raise ConfigError(f"database.url: there is no file {file.absolute()}; create it with: zego-watchdog migrate")
+    if is_mount_point(file):
+        raise ConfigError(
+            f"database.url: {file.absolute()} is itself a mount point, so its -wal file lies beside it on another "
+            "file system, and other processes would not see what is written; mount its directory instead"
+        )
+    return file
+
+
 class _Look(NamedTuple):
     """The identity and the length of a file; None and 0 if it does not exist or may not be examined."""
 
@@ -141,6 +152,17 @@ def _is_missing(file: Path) -> bool:
     except OSError:
         # No permission to look; connecting will report it.
         return False
+
+
+def is_mount_point(file: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether something is mounted at this very path. ``os.path.ismount`` misses a bind mount of the same disk."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    # The fifth field of each line, with blanks as octal numbers: proc_pid_mountinfo(5).
+    places = {re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ", 5)[4]) for line in lines}
+    return str(file.resolve()) in places
 
 
 def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, pool_size: int) -> sa.Engine:

@@ -1,5 +1,6 @@
 """Carries the requests to one ZEGO host: httpx2's own transport, through a proxy where the environment names one."""
 
+import os
 import socket
 import ssl
 import struct
@@ -28,7 +29,7 @@ def network_transport(url: httpx.URL, max_connections: int, tls: ssl.SSLContext 
         max_keepalive_connections=max_connections,
         keepalive_expiry=_KEEPALIVE_SECONDS,
     )
-    proxy = _proxy(url)
+    proxy = proxy_to(url)
     verify = True if tls is None else tls
     try:
         return httpx.AsyncHTTPTransport(verify=verify, limits=limits, proxy=proxy, socket_options=[_RESET_ON_CLOSE])
@@ -40,7 +41,24 @@ def network_transport(url: httpx.URL, max_connections: int, tls: ssl.SSLContext 
         ) from error
 
 
-def _proxy(url: httpx.URL) -> str | None:
+def tls_context() -> ssl.SSLContext:
+    """Return what verifies ZEGO's certificate: the system's certificates, or those that the environment names.
+
+    Raises ConfigError if they cannot be loaded.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        where = f"what {named[0]} names" if named else "this system's certificates"
+        raise ConfigError(
+            f"{where} cannot be loaded, so ZEGO's certificate cannot be verified: {error.strerror or error}; "
+            "correct the variable, or install the package ca-certificates"
+        ) from error
+
+
+def proxy_to(url: httpx.URL) -> str | None:
+    """Return the URL of the proxy that the environment names for ``url``; None if it names none."""
     if urllib.request.proxy_bypass(url.host):
         return None
     proxies = urllib.request.getproxies()
