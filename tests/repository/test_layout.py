@@ -58,7 +58,6 @@ TESTED_WITH_OTHERS = {
         *("wiring/database", "wiring/from_config", "wiring/parts", "wiring/storage"),
     ],
     "tests/zego/test_client.py": ["zego/replies"],
-    "tests/zego/test_reuse.py": ["zego/streams"],
     "tests/zego/test_slots.py": ["store/pace"],
 }
 """Modules without a test file of their own, by the test that covers them; without the suffix."""
