@@ -15,12 +15,15 @@ import httpx2 as httpx
 import pytest
 import structlog
 
+from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, Application, eventually
+from tests.support.store_steps import answer, due, plan, send, take_one
 from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config, HttpConfig
 from watchdog.core.callback_body import Fault
+from watchdog.core.model import Outcome
 from watchdog.core.signing import callback_signature
 from watchdog.daemon.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
 from watchdog.daemon.lifecycle import Service
@@ -360,6 +363,43 @@ async def test_a_refusal_is_logged_once_and_then_once_a_minute(world: World) -> 
         ("callback_refused", "bad_signature", 401, 2),
     ]
     assert CALLBACK_SECRET not in str(logs)
+    await parts.zego.aclose()
+    parts.storage.close()
+
+
+def utterance(clock: SettableClock, vendor_ahead_seconds: float, nonce: str) -> bytes:
+    """What a user says now, sent by a vendor whose clock is ahead."""
+    timestamp = str(round((clock.time() + vendor_ahead_seconds) * 1000))
+    seal = {"Nonce": nonce, "Timestamp": timestamp, "Signature": callback_signature(CALLBACK_SECRET, timestamp, nonce)}
+    data = {"UserId": "alice", "Text": "Hello?"}
+    return body_of({"AppId": APP_ID, "Event": "ASRResult", "TaskId": "task", "RoomId": "task", "Data": data} | seal)
+
+
+@pytest.mark.parametrize("ahead", [30.0, 0.0, -30.0])
+async def test_whatever_the_vendors_clock_says_only_words_after_a_stop_are_a_return(world: World, ahead: float) -> None:
+    parts = Parts(configured("sqlite:///unused.db"), world.clock, world.engine, world.tasks.now())
+
+    def returned() -> list[Any]:
+        return [row["rejoined_at"] for row in world.app.rows("SELECT rejoined_at FROM zego_rejoins")]
+
+    async def receive(body: bytes) -> None:
+        assert (await parts.callbacks.receive(JSON, body)).kind == "accepted"
+
+    due(world, app_id=APP_ID)
+    await receive(utterance(world.clock, ahead, "1"))
+    assert world.task("task")["user_count_at"] == world.now, "the first callback is taken for new"
+    world.app.people("task", 0)
+    plan(world, due=0)
+    world.advance(10)
+    late = utterance(world.clock, ahead, "2")
+    world.advance(1)
+    attempt = send(world, take_one(world))
+    parts.storage.ledger.store.record([answer(world, attempt, Outcome.STOPPED)])
+    world.advance(1)
+    await receive(late)
+    assert returned() == [None], "sent before the stop, however late it arrives"
+    await receive(utterance(world.clock, ahead, "3"))
+    assert returned() != [None]
     await parts.zego.aclose()
     parts.storage.close()
 

@@ -8,10 +8,10 @@ Of HTTP this module only knows the status codes; ``http_server`` serves it.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, ParamSpec, TypeVar, assert_never
 
 import structlog
@@ -29,11 +29,13 @@ from watchdog.core.callbacks import (
     UserLeft,
     Utterance,
 )
+from watchdog.core.clock_offset import ClockOffset
 from watchdog.core.model import Outcome
 from watchdog.core.people import is_person
 from watchdog.errors import DatabaseError, DatabaseUnavailable
 from watchdog.observer import Observer
 from watchdog.store.aio.calls import AsyncCallbacks
+from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.callbacks import Received, Use, use_of
 
 P = ParamSpec("P")
@@ -48,7 +50,6 @@ WINDOW_SECONDS: Final = 300.0
 """How far a callback's timestamp may be from now: the vendor retries for 62 s, and clocks differ."""
 
 _LOG_AGAIN_SECONDS: Final = 60.0
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class CallbackIntake:
         self,
         *,
         store: AsyncCallbacks,
+        database_clock: DatabaseClock,
         secrets: Mapping[int, Sequence[str]],
         bot_user_ids: Sequence[str],
         discover: bool,
@@ -93,6 +95,9 @@ class CallbackIntake:
     ) -> None:
         self.responses: Counter[str] = Counter()
         self._store = store
+        self._database_clock = database_clock
+        # One for each AppId: who has the secret of one AppId must not shift the others' times.
+        self._offsets = defaultdict[int, ClockOffset](ClockOffset)
         self._secrets = secrets
         self._bot_user_ids = bot_user_ids
         self._discover = discover
@@ -153,8 +158,14 @@ class CallbackIntake:
             # The request may have timed out: its error is not an unhandled one.
             running.exception()
 
+    def _moment(self, event: Event) -> datetime:
+        """When a callback that just arrived was sent, by the database's clock, to the millisecond; never later."""
+        age = self._offsets[event.app_id].age(event.timestamp, self._clock.monotonic())
+        moment = self._database_clock.now() - timedelta(seconds=age)
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
     async def _take(self, event: Event, use: Use) -> str:
-        store, call = self._store, self._call
+        store, call, sent_at = self._store, self._call, self._moment(event)
         match event:
             case RoomCreated() | RoomClosed() | UserJoined() | UserLeft():
                 facts = presence.facts_of(event)
@@ -167,7 +178,7 @@ class CallbackIntake:
                     event.app_id,
                     event.room_id,
                     event.task_id,
-                    _moment(event),
+                    sent_at,
                     is_person=event.characters > 0 and is_person(event.user_id, self._bot_user_ids),
                     discover=self._discover,
                     use=use,
@@ -180,7 +191,7 @@ class CallbackIntake:
                     store.auto_stopped,
                     event.app_id,
                     event.task_id,
-                    _moment(event),
+                    sent_at,
                     event.code,
                     event.message,
                     use=use,
@@ -203,8 +214,3 @@ def _kind_of(result: Received) -> str:
     if result.replayed:
         return "replayed"
     return "suspicious" if result.suspicious else "accepted"
-
-
-def _moment(event: Event) -> datetime:
-    """The callback's own timestamp, to the millisecond."""
-    return _EPOCH + timedelta(milliseconds=round(event.timestamp * 1000))

@@ -262,6 +262,7 @@ def _bots(config: Config, clock: Clock, zego: ZegoClient, pace: Pace[int]) -> Bo
 def _callbacks(config: Config, clock: Clock, storage: Storage, observer: Observer) -> CallbackIntake:
     return CallbackIntake(
         store=storage.callbacks,
+        database_clock=storage.clock,
         secrets=callback_secrets(config),
         bot_user_ids=config.zego.bot_user_ids,
         discover=config.zego.discover,

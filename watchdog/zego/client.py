@@ -1,7 +1,7 @@
 """The client of the ZEGO server APIs that the watchdog uses. One call is one request on the wire.
 
-The client does not retry, follow redirects or decide. A call returns what ZEGO answered, whatever it was, or raises
-what is known about the request:
+The client does not follow redirects or decide, and does not retry, with one exception (``_call``). A call returns what
+ZEGO answered, whatever it was, or raises what is known about the request:
 
     NotSent     no byte of the request left: no address, no connection, no TLS, no free connection, no time
     NoAnswer    ZEGO may have received the request and acted on it: connection lost, bad HTTP, no time
@@ -13,6 +13,7 @@ httpx2's ``trace`` extension. A transport without such reports counts as having 
 import asyncio
 import json
 import logging
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -22,6 +23,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import httpx2 as httpx
+import structlog
 
 from watchdog import __version__
 from watchdog.clock import Clock
@@ -45,6 +47,11 @@ from watchdog.zego.transport import network_transport, tls_context
 # httpx2 logs every URL at INFO, and our URLs carry a signature that is valid for ten minutes.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
+
+log = structlog.get_logger(__name__)
+
+NO_REUSE_SECONDS: Final = 600.0
+"""How long each request to a host has a connection of its own, after the host dropped one that was used again."""
 
 USERS_PER_PAGE: Final = 200
 """The most users one DescribeUserList returns (ZEGO, "DescribeUserList")."""
@@ -73,6 +80,8 @@ FATE: Final[Mapping[type[Exception], type[RequestError]]] = MappingProxyType(
     }
 )
 """What each error of the HTTP library says about the request. An error that is not listed means NoAnswer."""
+
+_CONNECTION_LOST: Final = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 
 # OSError: our own deadline raises one (TimeoutError); the library also lets a broken TLS record through as one.
 _FOREIGN_ERRORS: Final = (httpx.RequestError, httpx.InvalidURL, OSError)
@@ -121,7 +130,10 @@ class ZegoClient:
 
         def endpoint(key: str, text: str) -> _Endpoint:
             url = _base_url(key, text)
-            return _Endpoint(str(url), url.netloc.decode(), transport or network_transport(url, max_connections, tls))
+            kept, single = (
+                transport or network_transport(url, max_connections, tls, reuse=reuse) for reuse in (True, False)
+            )
+            return _Endpoint(str(url), url.netloc.decode(), kept, single)
 
         self._asr = endpoint("zego.asr_url", asr_url)
         self._rtc = endpoint("zego.rtc_url", rtc_url) if rtc_url else None
@@ -181,7 +193,8 @@ class ZegoClient:
     async def aclose(self) -> None:
         """Close the connections."""
         for endpoint in filter(None, (self._asr, self._rtc)):
-            await endpoint.transport.aclose()
+            await endpoint.kept.aclose()
+            await endpoint.single.aclose()
 
     async def _call(
         self,
@@ -193,10 +206,14 @@ class ZegoClient:
         body: bytes | None = None,
         gate: Gate | None = None,
     ) -> Reply:
+        """Send a request, which has a ``body`` if it changes something.
+
+        Some hosts drop a connection when it is used a second time. Then nobody knows whether ZEGO received the request,
+        so only a question is asked again, at once and once, on a connection of its own.
+        """
         signer = self._signers.get(app_id)
         if signer is None:
             raise ConfigError(f"AppId {app_id} has no server secret: add it to zego.apps")
-        timestamp = int(self._clock.time() + self._offsets.get(endpoint.host, 0.0))
         began = self._clock.monotonic()
 
         async def pass_gate() -> None:
@@ -212,17 +229,15 @@ class ZegoClient:
             async with asyncio.timeout(self._timeout_seconds) as deadline:
                 if not self._reports_departure:
                     await departure.begin()
-                request = httpx.Request(
-                    "GET" if body is None else "POST",
-                    f"{endpoint.url}?Action={action}&{signer.query(timestamp)}{query}",
-                    headers=_HEADERS if body is None else _HEADERS_WITH_BODY,
-                    content=body,
-                    extensions={"timeout": self._timeouts, "trace": departure},
-                )
-                async with aclosing(await endpoint.transport.handle_async_request(request)) as response:
-                    # Read the clock before the body: a slow body makes the header old.
-                    offset = clock_offset(response.headers.get("date"), self._clock.time())
-                    reply = read_reply(response.status_code, await _read_body(response), offset)
+                try:
+                    reply = await self._exchange(endpoint, action, signer, query, body, departure)
+                except _CONNECTION_LOST as error:
+                    if not departure.reuses_connection:
+                        raise
+                    self._stop_reusing(endpoint, error)
+                    if body is not None:
+                        raise
+                    reply = await self._exchange(endpoint, action, signer, query, body, departure)
         except _FOREIGN_ERRORS as error:
             failure = self._failure(error, endpoint, action, begun=departure.begun)
             self._observe(action, "not_sent" if isinstance(failure, NotSent) else "no_answer", began)
@@ -233,14 +248,42 @@ class ZegoClient:
             self._offsets[endpoint.host] = reply.clock_offset_seconds
         return reply
 
+    async def _exchange(
+        self,
+        endpoint: "_Endpoint",
+        action: str,
+        signer: "_Signer",
+        query: str,
+        body: bytes | None,
+        departure: "_Departure",
+    ) -> Reply:
+        timestamp = int(self._clock.time() + self._offsets.get(endpoint.host, 0.0))
+        request = httpx.Request(
+            "GET" if body is None else "POST",
+            f"{endpoint.url}?Action={action}&{signer.query(timestamp)}{query}",
+            headers=_HEADERS if body is None else _HEADERS_WITH_BODY,
+            content=body,
+            extensions={"timeout": self._timeouts, "trace": departure},
+        )
+        transport = endpoint.transport(self._clock.monotonic())
+        async with aclosing(await transport.handle_async_request(request)) as response:
+            # Read the clock before the body: a slow body makes the header old.
+            offset = clock_offset(response.headers.get("date"), self._clock.time())
+            return read_reply(response.status_code, await _read_body(response), offset)
+
+    def _stop_reusing(self, endpoint: "_Endpoint", error: Exception) -> None:
+        now = self._clock.monotonic()
+        if now >= endpoint.reuse_from:
+            log.warning("connections_not_reused", host=endpoint.host, seconds=NO_REUSE_SECONDS, error=_said(error))
+        endpoint.reuse_from = now + NO_REUSE_SECONDS
+
     def _observe(self, action: str, reply_class: str, began: float) -> None:
         self._observer.request(_OPERATIONS[action], reply_class, self._clock.monotonic() - began)
 
     def _failure(self, error: Exception, endpoint: "_Endpoint", action: str, *, begun: bool) -> RequestError:
         # A TimeoutError that is not the library's is the deadline of the whole call.
         late = isinstance(error, TimeoutError)
-        said = str(error).rstrip(".") or type(error).__name__
-        reason = f"not done within {self._timeout_seconds:g} s" if late else said
+        reason = f"not done within {self._timeout_seconds:g} s" if late else _said(error)
         if not begun or FATE.get(type(error)) is NotSent:
             return NotSent(f"{action} was not sent to {endpoint.host}: {reason}. It is safe to repeat.")
         return NoAnswer(f"{action} got no answer from {endpoint.host}: {reason}. ZEGO may have acted on it.")
@@ -264,13 +307,25 @@ class _Signer:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Endpoint:
-    """One API: its base URL, the host that messages name, and what carries the requests."""
+    """One API: its base URL, the host that messages name, and what carries the requests.
+
+    ``kept`` uses connections again, ``single`` does not. ``reuse_from`` is a moment of the monotonic clock.
+    """
 
     url: str
     host: str
-    transport: httpx.AsyncBaseTransport
+    kept: httpx.AsyncBaseTransport
+    single: httpx.AsyncBaseTransport
+    reuse_from: float = -math.inf
+
+    def transport(self, now: float) -> httpx.AsyncBaseTransport:
+        return self.kept if now >= self.reuse_from else self.single
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _base_url(key: str, text: str) -> httpx.URL:
@@ -284,19 +339,31 @@ def _base_url(key: str, text: str) -> httpx.URL:
 
 
 class _Departure:
-    """httpx2's ``trace`` extension: asks the gate just before the headers are written, and notes that they left."""
+    """httpx2's ``trace`` extension: asks the gate just before the headers are written, and notes that they left.
 
-    __slots__ = ("_pass_gate", "begun")
+    ``reuses_connection``: they left, and no connection was opened for them.
+    """
+
+    __slots__ = ("_has_connected", "_pass_gate", "begun")
 
     def __init__(self, pass_gate: Gate) -> None:
         self._pass_gate = pass_gate
+        self._has_connected = False
         self.begun = False
 
+    @property
+    def reuses_connection(self) -> bool:
+        return self.begun and not self._has_connected
+
     async def begin(self) -> None:
-        await self._pass_gate()
+        # The second time, if the first connection was found closed: the gate has been passed.
+        if not self.begun:
+            await self._pass_gate()
         self.begun = True
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.started":
+            self._has_connected = True
         # The headers of CONNECT ask a proxy for a tunnel; they are not the request's.
         if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
             await self.begin()
