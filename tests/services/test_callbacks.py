@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ import structlog
 
 from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, Application, eventually
-from tests.support.store_steps import answer, due, plan, send, take_one
+from tests.support.store_steps import answer, begun, due, plan, send, take_one
 from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
@@ -33,6 +34,7 @@ from watchdog.services.callbacks import STATUS_OF_FAULT, CallbackIntake
 from watchdog.store.tasks import Tasks
 from watchdog.wiring import database as opening
 from watchdog.wiring.parts import Parts
+from watchdog.wiring.storage import Storage
 
 CALLBACK_SECRET = "not-a-real-callback-secret"
 JSON = "application/json"
@@ -54,8 +56,9 @@ def configured(url: str, sandbox: Sandbox | None = None, **zego: Any) -> Config:
 class Bench:
     """The endpoint alone, on SQLite; ``healthy`` and ``ready`` are what it is told."""
 
-    def __init__(self, intake: CallbackIntake, application: Application) -> None:
+    def __init__(self, intake: CallbackIntake, storage: Storage, application: Application) -> None:
         self.intake = intake
+        self.storage = storage
         self.application = application
         self.healthy = self.ready = True
         self.server = HttpServer(
@@ -87,7 +90,7 @@ async def bench(sqlite_url: str) -> AsyncIterator[Bench]:
     engine = opening.engine(config.database)
     clock = SystemClock()
     parts = Parts(config, clock, engine, Tasks(engine, "").now())
-    bench = Bench(parts.callbacks, application)
+    bench = Bench(parts.callbacks, parts.storage, application)
     bench.server.bind()
     await bench.server.start()
     yield bench
@@ -308,6 +311,33 @@ async def test_without_its_database_it_asks_for_another_try(bench: Bench) -> Non
         reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body)
         assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "database_away\n", "2")
     assert await bench.post(body) == (200, "accepted")
+
+
+async def test_while_stops_need_the_database_it_asks_for_another_try(bench: Bench) -> None:
+    hold = threading.Event()
+    (stop,) = await begun(bench.storage.threads.call(hold.wait, 10))
+    with structlog.testing.capture_logs() as logs:
+        for nonce in ("1", "2"):
+            reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body_of(login(nonce=nonce)))
+            assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "overloaded\n", "2")
+    hold.set()
+    await stop
+    assert [(event["event"], event["kind"], event["count"]) for event in logs] == [
+        ("callback_refused", "overloaded", 1)
+    ]
+    assert bench.intake.responses == {"overloaded": 2}
+    assert bench.application.rows("SELECT * FROM zego_callbacks_seen") == []
+    assert await bench.post(body_of(login(nonce="1"))) == (200, "accepted")
+
+
+async def test_many_at_once_are_committed_before_they_are_accepted(bench: Bench) -> None:
+    async def one(number: int) -> bool:
+        user = f"user-{number}"
+        assert await bench.post(body_of(login(nonce=str(number), user_account=user))) == (200, "accepted")
+        found = bench.application.rows("SELECT user_id FROM zego_room_users")
+        return user in {row["user_id"] for row in found}
+
+    assert all(await asyncio.gather(*map(one, range(40))))
 
 
 async def test_health_and_other_paths(bench: Bench) -> None:

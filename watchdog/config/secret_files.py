@@ -66,7 +66,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def _closing(path: Path, descriptor: int) -> str:
-    """How to close a file to other users. On a read-only mount nobody can, so whoever mounts it must."""
+    """How to close a file to other users. Nobody can on a read-only mount: its mode is set where it is mounted."""
     if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         return (
             "it is on a read-only mount: mount it with mode 0440 (Kubernetes: defaultMode: 0440, Compose: mode: 0440)"

@@ -233,7 +233,7 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         raise DatabaseUnavailable(f"{place(engine)}: every connection is busy; try again") from error
     except sa.exc.DBAPIError as error:
         kind = DatabaseUnavailable if _may_pass(error) else DatabaseError
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
             kind = RowLocked
         todo = _right_to_give(error.orig)
         if todo is not None:

@@ -33,7 +33,7 @@ def network_transport(
         max_keepalive_connections=max_connections if reuse else 0,
         keepalive_expiry=_KEEPALIVE_SECONDS,
     )
-    proxy = proxy_to(url)
+    proxy = proxy_to(url.scheme, url.host)
     verify = True if tls is None else tls
     try:
         transport = httpx.AsyncHTTPTransport(
@@ -66,10 +66,10 @@ def tls_context() -> ssl.SSLContext:
         ) from error
 
 
-def proxy_to(url: httpx.URL) -> str | None:
-    """Return the URL of the proxy that the environment names for ``url``; None if it names none."""
-    if urllib.request.proxy_bypass(url.host):
+def proxy_to(scheme: str, host: str) -> str | None:
+    """Return the URL of the proxy that the environment names for this host; None if it names none."""
+    if urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(scheme) or proxies.get("all")
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -4,8 +4,6 @@ import asyncio
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
-import httpx2 as httpx
-
 from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
@@ -81,7 +79,7 @@ async def _asr_host(url: str, timeout_seconds: float) -> Finding:
     """Whether the host that stops tasks can be reached. Only connects: any request to it might stop a task."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if proxy := proxy_to(httpx.URL(url)):
+    if proxy := proxy_to(parts.scheme, host):
         return ok("stops", f"requests to {host} go through the proxy {urlsplit(proxy).hostname}; not tested")
     encrypted = parts.scheme == "https"
     port = parts.port or (443 if encrypted else 80)
