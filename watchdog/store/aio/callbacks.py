@@ -22,7 +22,7 @@ GROUP_SECONDS: Final = 0.015
 """A group that takes longer makes the next ones smaller: a stop may have to wait for it."""
 
 MOST: Final = 200
-LEAST: Final = 20
+LEAST: Final = 50
 """Callbacks in a group; below ``LEAST`` most of the time is that of the commit itself."""
 
 
