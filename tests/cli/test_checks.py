@@ -58,7 +58,7 @@ async def test_what_is_in_order_passes(setup: Setup) -> None:
     found = await setup.examine()
     assert [one for one in found if one.level is Level.FAIL] == []
     assert exit_code(found) == 0
-    for subject in ("package", "python", "configuration", "secrets", "policy", "database", "triggers", "clock"):
+    for subject in ("package", "python", "configuration", "secrets", "policy", "database", "schema", "clock"):
         assert about(found, subject, Level.OK), subject
     for subject in ("stops", "rooms", "hints"):
         assert about(found, subject, Level.OK), subject
@@ -205,14 +205,14 @@ async def test_a_missing_trigger_is_a_failure(setup: Setup, database_url: str) -
     table = "" if database_url.startswith("sqlite") else " ON zego_tasks"
     Application(database_url).execute(f"DROP TRIGGER zego_tasks_hinted{table}")
     found = await setup.examine(offline=True)
-    assert "zego_tasks_hinted" in about(found, "triggers", Level.FAIL)[0].found
+    assert "zego_tasks_hinted" in about(found, "schema", Level.FAIL)[0].found
     assert exit_code(found) == 1
 
 
 async def test_a_trigger_that_is_switched_off_is_missing(tmp_path: Path, postgresql_url: str) -> None:
     Application(postgresql_url).execute("ALTER TABLE zego_tasks DISABLE TRIGGER zego_tasks_replan")
     found = await Setup(tmp_path, postgresql_url).examine(offline=True)
-    assert "zego_tasks_replan" in about(found, "triggers", Level.FAIL)[0].found
+    assert "zego_tasks_replan" in about(found, "schema", Level.FAIL)[0].found
 
 
 async def test_a_read_only_database_is_a_failure(tmp_path: Path, postgresql_url: str) -> None:

@@ -31,7 +31,7 @@ from watchdog.core.hints import hints, last_seen
 from watchdog.core.model import Outcome, Reason, Source, Status
 from watchdog.core.people import is_person
 from watchdog.core.presence import Facts
-from watchdog.store.engine import writing
+from watchdog.store.engine import storable, writing
 from watchdog.store.presence import Room, Rooms
 from watchdog.store.room_tasks import RoomTasks
 from watchdog.store.tables import UtcTime, attempts, callbacks_seen, rejoins, tasks, utcnow
@@ -254,7 +254,7 @@ class _Group:
                 "due_at": task.due_at,
                 "auto_stop_at": task.auto_stop_at,
                 "code": str(stop.code),
-                "message": stop.message,
+                "message": storable(self._connection, stop.message),
                 "outcome": Outcome.AUTO_STOPPED,
                 "detail": DETAIL_CALLBACK,
                 "instance": self._store.instance,
