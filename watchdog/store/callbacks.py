@@ -34,7 +34,7 @@ from watchdog.core.presence import Facts
 from watchdog.store.engine import storable, writing
 from watchdog.store.presence import Room, Rooms
 from watchdog.store.room_tasks import RoomTasks
-from watchdog.store.tables import UtcTime, attempts, callbacks_seen, rejoins, tasks, utcnow
+from watchdog.store.tables import UtcTime, attempts, callbacks_seen, deleted_tasks, rejoins, tasks, utcnow
 
 DETAIL_CALLBACK: Final = "callback"
 """The ledger's ``detail`` of what a callback reported, as opposed to the result of a request."""
@@ -342,11 +342,16 @@ def _take_turns(connection: sa.Connection, rooms: Iterable[Room]) -> None:
 
 
 def _discover(connection: sa.Connection, heard: Iterable[Speech]) -> dict[str, Speech]:
-    """Insert the tasks that are unknown; return them, each with the first that was heard of it."""
+    """Insert the tasks that are unknown; return them, each with the first that was heard of it.
+
+    A task that was deleted is not unknown: the application wants no more of it.
+    """
     first = {speech.task_id: speech for speech in reversed(list(heard))}
     if not first:
         return {}
-    known = set(connection.execute(sa.select(tasks.c.task_id).where(tasks.c.task_id.in_(first))).scalars())
+    # One statement: a task that is being deleted is seen in one of the two tables.
+    either = sa.union_all(*(sa.select(one.c.task_id).where(one.c.task_id.in_(first)) for one in (tasks, deleted_tasks)))
+    known = set(connection.execute(either).scalars())
     rows = [
         {"task_id": task_id, "room_id": first[task_id].room_id, "app_id": first[task_id].app_id}
         for task_id in sorted(first)
