@@ -23,7 +23,7 @@ from watchdog.sandbox import Limits, Sandbox
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
 from watchdog.store.reports.privileges import NEEDED, privileges
-from watchdog.store.retention import RetentionStore
+from watchdog.store.retention import Kept, RetentionStore
 from watchdog.store.tables import VERSION_TABLE, metadata
 from watchdog.store.tasks import Tasks
 
@@ -227,8 +227,8 @@ def test_a_daemon_may_prune(database: Database) -> None:
     database.run("postgres", "UPDATE zego_stop_attempts SET recorded_at = '2020-01-01'")
     engine = open_engine(database.url_of("watchdog"))
     store, before = RetentionStore(engine), Tasks(engine, "").now()
-    assert store.prune_tasks("", 100, before).tasks == 1
-    assert store.prune_attempts(0, 100, before).attempts == 1
+    assert store.prune_tasks("", 100, before, Kept()).tasks == 1
+    assert store.prune_attempts(0, 100, before, Kept()).attempts == 1
     engine.dispose()
 
 
