@@ -97,6 +97,17 @@ def test_an_analyst_reads_the_history_and_the_ledger(database: Database) -> None
 TABLES_NOT_FOR_ANALYSTS = sorted(set(metadata.tables) - {"zego_stop_attempts"})
 
 
+def test_the_application_takes_a_discovered_task_over(database: Database) -> None:
+    """Whatever its search_path."""
+    database.run(
+        "watchdog", "INSERT INTO zego_tasks (task_id, room_id, app_id, discovered_at) VALUES ('t', 'room', 7, now())"
+    )
+    insert = "INSERT INTO public.zego_tasks (task_id, room_id) VALUES ('t', 'room')"
+    database.run("backend", f"SET search_path = pg_catalog; {insert}")
+    assert database.run("postgres", "SELECT app_id, discovered_at FROM zego_tasks") == [(None, None)]
+    assert database.run("postgres", "SELECT 1 FROM zego_deleted_tasks") == []
+
+
 def test_a_task_is_deleted_and_noted_if_that_is_allowed(database: Database) -> None:
     """Whatever the application's search_path."""
     for revoked, noted in ((False, [("a",)]), (True, [("a",)])):
