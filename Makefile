@@ -3,8 +3,8 @@ PYTHON ?= python3
 DB ?= sqlite
 SEED ?= 1
 KILLS ?= 40
-# These tests mostly wait, so more of them than cores run at once.
-FAULTS_AT_ONCE ?= 4
+# Tests mostly wait, so more of them than cores run at once.
+AT_ONCE ?= 4
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
@@ -31,7 +31,7 @@ demo: $(if $(filter postgresql,$(DB)),$(POSTGRESQL),$(RUNTIME)) ## watch it work
 
 .PHONY: test
 test: $(DEV) ## run all tests, on SQLite and on a PostgreSQL of their own
-	@$(BIN)/python -m pytest --quiet --numprocesses auto
+	@$(BIN)/python -m pytest --quiet --numprocesses $(AT_ONCE) --dist worksteal
 
 .PHONY: check
 check: $(DEV) ## check lint, formatting, types, layers
@@ -64,7 +64,7 @@ simulate: $(DEV) ## simulate a thousand rooms for two hours in every mode; SEED=
 
 .PHONY: faults
 faults: $(DEV) ## inject faults into real processes; KILLS=500 for more kill -9, WRITE=1 updates the docs
-	@FAULTS=1 FAULTS_KILLS=$(KILLS) FAULTS_WRITE=$(WRITE) $(BIN)/python -m pytest --quiet --numprocesses $(FAULTS_AT_ONCE) tests/faults
+	@FAULTS=1 FAULTS_KILLS=$(KILLS) FAULTS_WRITE=$(WRITE) $(BIN)/python -m pytest --quiet --numprocesses $(AT_ONCE) tests/faults
 
 .PHONY: soak
 soak: $(DEV) ## run daemons, people and faults at random, for SECONDS=60

@@ -15,6 +15,7 @@ COLUMNS: Final = (
     ("missed", 6),
     ("excused", 7),
     ("left", 4),
+    ("silent", 6),
     ("spared", 6),
     ("stopped", 7),
     ("mean late", 9),
@@ -39,12 +40,12 @@ class Report:
 def report(scenario: Scenario, trace: str | None) -> Report:
     """Simulate; with ``trace`` show all that happened in that room, or in the first bad one."""
     result = simulate(scenario)
-    lines = [_line(result), *result.verdict.disagreements[:5]]
+    lines = [_line(result), *result.verdict.disagreements[:5], *map(str, result.silences[:5])]
     if trace is not None:
         lines += _trace(result, trace)
     # Without verification the application's word counts, and that is sometimes wrong.
     faults = bool(result.judgement.wrong or result.judgement.missed) and scenario.verify is Verify.REQUIRED
-    return Report(tuple(lines), faults or not result.verdict.agrees)
+    return Report(tuple(lines), faults or bool(result.silences) or not result.verdict.agrees)
 
 
 def _line(result: Result) -> str:
@@ -57,6 +58,7 @@ def _line(result: Result) -> str:
         len(found.missed),
         found.excused,
         len(found.left_running),
+        len(result.silences),
         result.verdict.spared,
         found.stopped,
         f"{found.mean_lateness:.1f} s",

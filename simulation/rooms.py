@@ -11,6 +11,7 @@ from watchdog.sandbox.world import ADMIN_ROLE, World, stream
 
 APP_ID: Final = 1234567890
 BOTS: Final = ("bot-*",)
+_EXODUS_WINDOW_SECONDS: Final = 1800
 
 
 class Backend:
@@ -31,6 +32,12 @@ class Backend:
     def people(self, room_id: str, number: int) -> None:
         self._connection.execute(
             "UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'", (number, room_id)
+        )
+
+    def people_in_all(self, prefix: str, number: int) -> None:
+        """Write the same number for all rooms whose id begins like this, in one statement."""
+        self._connection.execute(
+            "UPDATE zego_tasks SET user_count = ? WHERE room_id LIKE ? AND status = 'active'", (number, f"{prefix}%")
         )
 
     def released(self, task_id: str) -> None:
@@ -58,6 +65,23 @@ class Fleet:
 
     wrong_hints: float = 0.0
     """The share of hints that call an occupied room empty; for tests of the judge."""
+
+
+async def exodus(fleet: Fleet, rooms: int) -> None:
+    """So many rooms with one person each, which all lose it at once, half-way through the run."""
+    now = fleet.clock.time()
+    found = [f"exodus-{number:05}" for number in range(rooms)]
+    for room_id in found:
+        fleet.world.join(APP_ID, room_id, "person", now)
+        task_id = fleet.world.start(APP_ID, room_id, now, max_idle_seconds=_EXODUS_WINDOW_SECONDS, via="api")
+        if task_id is None:
+            raise AssertionError("the quota of the simulated vendor is unlimited")
+        fleet.backend.started(task_id, room_id, _EXODUS_WINDOW_SECONDS)
+    fleet.backend.people_in_all("exodus-", 1)
+    await fleet.clock.sleep(fleet.seconds / 2)
+    for room_id in found:
+        fleet.world.leave(APP_ID, room_id, "person", fleet.clock.time())
+    fleet.backend.people_in_all("exodus-", 0)
 
 
 class Room:

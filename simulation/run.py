@@ -5,7 +5,7 @@ import gc
 import random
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,10 +17,11 @@ from typing import Any, Final
 import httpx2 as httpx
 import sqlalchemy as sa
 
+from simulation import liveness
 from simulation.gateway import Gateway, Span
 from simulation.jobs import Jobs, silent_logs
 from simulation.judge import Judge, Judgement, Watched
-from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room
+from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room, exodus
 from simulation.virtual import AtOnce, SqliteTime, VirtualClock, VirtualLoop
 from watchdog.config.settings import Config
 from watchdog.core.model import Verify
@@ -42,13 +43,18 @@ _DELIVERY_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is simulated. ``wrong_hints`` is the share of hints that call an occupied room empty."""
+    """What is simulated. ``wrong_hints`` is the share of hints that call an occupied room empty.
+
+    ``exodus`` more rooms lose all their people at once, half-way through. ``stop`` is a section of the configuration.
+    """
 
     seed: int = 1
     rooms: int = 1000
     hours: float = 2.0
     verify: Verify = Verify.REQUIRED
     wrong_hints: float = 0.0
+    exodus: int = 0
+    stop: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,7 @@ class Result:
     scenario: Scenario
     judgement: Judgement
     verdict: referee.Verdict
+    silences: tuple[liveness.Silence, ...]
     outcomes: Mapping[str, int]
     requests: int
     took_seconds: float = field(compare=False)
@@ -191,6 +198,8 @@ class _Run:
             for number in range(self._scenario.rooms):
                 # The application forgets a third of the rooms.
                 self._spawn(Room(fleet, number, hints=number % 3 != 0).live())
+            if self._scenario.exodus:
+                self._spawn(exodus(fleet, self._scenario.exodus))
             self._loop.call_at(self._scenario.hours * 3600, self._end)
             await self._over
             self._world.advance(self._clock.time())
@@ -199,10 +208,11 @@ class _Run:
     def _conclude(self, began: float) -> Result:
         with reading(self._engine) as connection:
             ledger = tuple(row._asdict() for row in connection.execute(sa.select(attempts).order_by(attempts.c.id)))
-            watched = [
-                Watched(row.task_id, row.started_at.timestamp(), row.ended_at and row.ended_at.timestamp())
-                for row in connection.execute(sa.select(tasks.c.task_id, tasks.c.started_at, tasks.c.ended_at))
-            ]
+            table = [row._asdict() for row in connection.execute(sa.select(tasks))]
+        watched = [
+            Watched(row["task_id"], row["started_at"].timestamp(), row["ended_at"] and row["ended_at"].timestamp())
+            for row in table
+        ]
         log = tuple(self._world.log)
         policy = self._config.policy
         judgement = Judge(
@@ -220,11 +230,30 @@ class _Run:
             scenario=self._scenario,
             judgement=judgement,
             verdict=referee.judge(log, ledger, bot_user_ids=BOTS, daemon_killed=True),
+            silences=tuple(self._silences(log, table, ledger)),
             outcomes=outcomes,
             requests=self._gateway.requests,
             took_seconds=perf_counter() - began,
             log=log,
             attempts=ledger,
+        )
+
+    def _silences(
+        self, log: Sequence[Event], table: Sequence[Mapping[str, Any]], ledger: Sequence[Mapping[str, Any]]
+    ) -> list[liveness.Silence]:
+        stop = self._config.stop
+        return liveness.judge(
+            table,
+            ledger,
+            [event["received_at"] for event in log if event["event"] == "stop_requested"],
+            allowed_seconds=liveness.allowed_seconds(
+                stops_per_second=stop.requests_per_second,
+                calls_per_second=stop.occupancy_requests_per_second,
+                request_timeout_seconds=stop.request_timeout_seconds,
+                sweep_seconds=self._config.schedule.poll_seconds,
+            ),
+            since=0.0,
+            until=self._clock.time(),
         )
 
     async def _daemon(self) -> None:
@@ -292,5 +321,6 @@ def _config(scenario: Scenario) -> Config:
             "policy": {"verify": scenario.verify},
             # Half as often as by default, which makes it harder, and the run shorter.
             "schedule": {"occupancy_poll_seconds": 30},
+            "stop": scenario.stop,
         }
     )

@@ -12,6 +12,7 @@
     │   └── NoAnswer                        it may have reached the vendor; its result is unknown
     ├── InstallationError         exit 1    the machine: the systemd service cannot be installed or removed
     ├── Busy                      exit 75   another process works on the task
+    ├── Overloaded                exit 75   more callbacks come than the stops leave time for
     └── Refused                   exit 1    the action might destroy a live transcript
 
 Foreign errors are mapped to one of these where they first appear, with the original as ``__cause__``.
@@ -79,5 +80,11 @@ class InstallationError(WatchdogError):
 
 class Busy(WatchdogError):
     """Another process works on the task at the moment."""
+
+    exit_code = 75
+
+
+class Overloaded(WatchdogError):
+    """The work could not begin soon enough, and was not begun: the sender should repeat it."""
 
     exit_code = 75

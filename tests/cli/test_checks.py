@@ -1,14 +1,17 @@
 """The findings of ``check``, with real databases and the sandbox as ZEGO."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application
+from watchdog.cli.checks import vendor
 from watchdog.cli.checks.database import judge_sqlite
 from watchdog.cli.checks.findings import Blame, Finding, Level, exit_code
 from watchdog.cli.checks.installation import check_configuration
@@ -19,6 +22,7 @@ from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
 from watchdog.store.engine import open_engine
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Instance
+from watchdog.zego.transport import tls_context
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ async def test_what_is_in_order_passes(setup: Setup) -> None:
     found = await setup.examine()
     assert [one for one in found if one.level is Level.FAIL] == []
     assert exit_code(found) == 0
-    for subject in ("package", "python", "configuration", "secrets", "policy", "database", "triggers", "clock"):
+    for subject in ("package", "python", "configuration", "secrets", "policy", "database", "schema", "clock"):
         assert about(found, subject, Level.OK), subject
     for subject in ("stops", "rooms", "hints"):
         assert about(found, subject, Level.OK), subject
@@ -129,6 +133,27 @@ async def test_zego_out_of_reach_is_told_from_everything_else(sqlite_setup: Setu
     assert exit_code(found) == 75
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+async def test_a_proxy_is_named_where_the_client_would_use_it(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "http://me:made-up@proxy.test:3128")
+    (found,) = about([await vendor._asr_host("http://zego.test/", 1)], "stops", Level.OK)
+    assert found.found == "requests to zego.test go through the proxy proxy.test; not tested"
+
+
+async def test_a_certificate_is_verified_as_the_client_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[object] = []
+
+    async def connect(*_: object, ssl: object, **__: object) -> NoReturn:
+        used.append(ssl)
+        raise OSError("no more is needed")
+
+    clients = tls_context()
+    monkeypatch.setattr(vendor, "tls_context", lambda: clients)
+    monkeypatch.setattr(asyncio, "open_connection", connect)
+    assert (await vendor._asr_host("https://zego.test/", 1)).level is Level.FAIL
+    assert used == [clients]
+
+
 async def test_a_wrong_secret_is_a_matter_of_configuration(sqlite_setup: Setup) -> None:
     sqlite_setup.secret.write_text("another-secret")
     found = await sqlite_setup.examine()
@@ -180,14 +205,14 @@ async def test_a_missing_trigger_is_a_failure(setup: Setup, database_url: str) -
     table = "" if database_url.startswith("sqlite") else " ON zego_tasks"
     Application(database_url).execute(f"DROP TRIGGER zego_tasks_hinted{table}")
     found = await setup.examine(offline=True)
-    assert "zego_tasks_hinted" in about(found, "triggers", Level.FAIL)[0].found
+    assert "zego_tasks_hinted" in about(found, "schema", Level.FAIL)[0].found
     assert exit_code(found) == 1
 
 
 async def test_a_trigger_that_is_switched_off_is_missing(tmp_path: Path, postgresql_url: str) -> None:
     Application(postgresql_url).execute("ALTER TABLE zego_tasks DISABLE TRIGGER zego_tasks_replan")
     found = await Setup(tmp_path, postgresql_url).examine(offline=True)
-    assert "zego_tasks_replan" in about(found, "triggers", Level.FAIL)[0].found
+    assert "zego_tasks_replan" in about(found, "schema", Level.FAIL)[0].found
 
 
 async def test_a_read_only_database_is_a_failure(tmp_path: Path, postgresql_url: str) -> None:

@@ -1,5 +1,6 @@
 """Where the configuration comes from, what is refused, and that every error says what to do."""
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from watchdog import config
 from watchdog.config import loader
-from watchdog.config.loader import Config, load
+from watchdog.config.loader import Config, find, load
 from watchdog.config.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
 from watchdog.core.model import Mode, Verify
 from watchdog.core.policy import Policy
@@ -75,6 +76,25 @@ def test_the_places_are_searched_in_order(here: Path) -> None:
 def test_without_any_file_the_places_are_listed() -> None:
     with pytest.raises(ConfigError, match=r"--config.*\$ZEGO_WATCHDOG_CONFIG.*config\.yaml.*/etc/zego-watchdog/config"):
         load(None, {})
+
+
+def forbidden(self: Path) -> bool:
+    """What ``Path.exists`` does in a directory that this user may not enter."""
+    raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+
+def test_a_working_directory_that_may_not_be_entered_is_passed_over(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = write(here / "etc.yaml", "policy: {mode: observe}")
+    monkeypatch.setattr(loader, "DEFAULT_PATHS", (Path("config.yaml"), there))
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: forbidden(path) if path == Path("config.yaml") else exists(path))
+    assert find(None, {}) == there
+    with pytest.raises(
+        ConfigError, match=r"config\.yaml: cannot be read: Permission denied; correct its path or its perm"
+    ):
+        find(Path("config.yaml"), {})
 
 
 def test_a_missing_file_is_reported_with_its_origin(here: Path) -> None:
@@ -205,6 +225,21 @@ def test_a_variable_that_would_do_nothing_is_refused(name: str, hint: str) -> No
     assert problems("policy: {mode: observe}", {name: "x"}) == [f"{name}: unknown variable; {hint}"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ZEGO_WATCHDOG_PORT", "ZEGO_WATCHDOG_SERVICE_HOST", "ZEGO_WATCHDOG_SERVICE_PORT"),
+        *("ZEGO_WATCHDOG_SERVICE_PORT_HTTP", "ZEGO_WATCHDOG_PORT_8765_TCP", "ZEGO_WATCHDOG_PORT_8765_TCP_PROTO"),
+        *("ZEGO_WATCHDOG_PORT_8765_TCP_PORT", "ZEGO_WATCHDOG_PORT_8765_TCP_ADDR"),
+        # Of a service that is called zego-watchdog-metrics.
+        *("ZEGO_WATCHDOG_METRICS_SERVICE_HOST", "ZEGO_WATCHDOG_METRICS_PORT_9090_UDP_ADDR"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_kubernetes_sets_for_a_service_of_this_name_is_not_meant_for_us(name: str) -> None:
+    assert observed("policy: {mode: observe}", {name: "tcp://10.0.0.1:8765"}).policy.mode == "observe"
+
+
 @pytest.mark.usefixtures("here")
 def test_apps_may_come_from_the_environment_with_their_secrets() -> None:
     apps = [{"app_id": 12345, "server_secret": SECRET}, {"app_id": 7, "server_secret": "other-é"}]
@@ -276,9 +311,9 @@ def test_a_command_reads_the_secret_where_the_units_credentials_come_from(
 
 @pytest.mark.parametrize(
     ("content", "kept"),
-    [("a secret", "a secret"), ("a secret\n", "a secret"), ("a\r\n", "a"), ("a \n\n", "a \n"), (" a", " a")],
+    [("a secret", "a secret"), ("a secret\n", "a secret"), ("a\r\n", "a")],
 )
-def test_only_one_newline_is_stripped_from_a_secret(tmp_path: Path, content: str, kept: str) -> None:
+def test_one_newline_is_stripped_from_a_secret(tmp_path: Path, content: str, kept: str) -> None:
     (tmp_path / "secret").write_bytes(content.encode())
     (tmp_path / "secret").chmod(0o400)
     loaded = load(write(tmp_path / "config.yaml", APP), {})
@@ -286,7 +321,7 @@ def test_only_one_newline_is_stripped_from_a_secret(tmp_path: Path, content: str
 
 
 @pytest.mark.usefixtures("here")
-def test_unusable_secret_files_are_named_and_their_content_is_not() -> None:
+def test_unusable_secret_files_are_named_and_their_content_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Path("secret")
     assert problems(APP) == [
         (
@@ -302,8 +337,26 @@ def test_unusable_secret_files_are_named_and_their_content_is_not() -> None:
                 "open to all users of this machine; run: chmod 600 secret"
             ),
         ]
-    write(file, "\n")
+    flags = type("Flags", (), {"f_flag": os.ST_RDONLY})
+    with monkeypatch.context() as patch:
+        # What Kubernetes and Docker mount cannot be changed from inside.
+        patch.setattr(os, "fstatvfs", lambda _: flags)
+        (line,) = problems(APP)
+    assert (
+        "has mode 644, open to all users of this machine; it is on a read-only mount: mount it with mode 0440" in line
+    )
+    write(file, SECRET, 0o440)
+    assert observed(APP).zego.apps[0].secret.get_secret_value() == SECRET
+    write(file, "\n", 0o600)
     assert problems(APP) == ["config.yaml: zego.apps[0].server_secret_file: secret is empty; write the secret into it"]
+    write(file, "\ufeff" + SECRET)
+    (line,) = problems(APP)
+    assert line.endswith("secret begins with a byte order mark; save it as UTF-8 without one")
+    for content in (f"{SECRET} \n", f"\t{SECRET}", f"{SECRET}\n\n"):
+        write(file, content)
+        (line,) = problems(APP)
+        assert line.endswith("secret begins or ends with a blank or an empty line; it must contain only the secret")
+        assert SECRET not in line
     file.write_bytes(SECRET.encode() + b"\xff")
     assert "is not UTF-8 text" in problems(APP)[0]
     write(file, SECRET * 200)
@@ -364,6 +417,15 @@ def test_secrets_appear_nowhere(tmp_path: Path) -> None:
     [
         ("sqlite:///zego-watchdog.db", "sqlite:///zego-watchdog.db"),
         ("sqlite:////var/lib/w.db", "sqlite:////var/lib/w.db"),
+        ("sqlite:////var/lib/h#sh.db", "sqlite:////var/lib/h#sh.db"),
+        (
+            "postgresql://me@h1:5432,h2:5433/db?sslmode=require",
+            "postgresql+psycopg://me@/db?host=h1:5432&host=h2:5433&sslmode=require&target_session_attrs=read-write",
+        ),
+        (
+            "postgresql://me@h1,h2/db?target_session_attrs=any",
+            "postgresql+psycopg://me@/db?host=h1&host=h2&target_session_attrs=any",
+        ),
         ("postgresql://watch@db/zego", "postgresql+psycopg://watch@db/zego"),
         ("postgres://watch@db:5433/zego?sslmode=require", "postgresql+psycopg://watch@db:5433/zego?sslmode=require"),
         ("postgresql+psycopg://watch@db/zego", "postgresql+psycopg://watch@db/zego"),
@@ -382,6 +444,8 @@ def test_database_urls_get_their_driver(url: str, result: str) -> None:
     [
         ("sqlite://watch.db", "three slashes"),
         ("sqlite://", "three slashes"),
+        ("sqlite:///dir/q?mark.db", "may not contain"),
+        ("sqlite:///per%cent.db", "may not contain"),
         ("sqlite:///", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("watch.db", "must begin with sqlite"),

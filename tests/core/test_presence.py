@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -23,7 +22,17 @@ from watchdog.core.callbacks import (
     Utterance,
 )
 from watchdog.core.model import ADMIN_ROLE
-from watchdog.core.presence import Facts, Join, Present, RoomFact, UserFact, current_session, facts_of, present
+from watchdog.core.presence import (
+    Facts,
+    Join,
+    Present,
+    RoomFact,
+    UserFact,
+    combined,
+    current_session,
+    facts_of,
+    present,
+)
 
 APP, ROOM = 1, "room"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -32,7 +41,6 @@ BOTS = ("bot-*",)
 
 RoomRows = dict[str, RoomFact]
 UserRows = dict[tuple[str, str, str], UserFact]
-Fact = TypeVar("Fact", RoomFact, UserFact)
 
 
 def at(milliseconds: int) -> datetime:
@@ -58,16 +66,6 @@ def left(
     return UserLeft(SEAL, ROOM, room_session, user, session, None if login is None else at(login), at(time), role)
 
 
-def merge(a: Fact, b: Fact) -> Fact:
-    """Join two rows of one session, as the store's upsert does."""
-    assert all(getattr(a, column) == getattr(b, column) for column in a.KEY)
-    joined: dict[str, Any] = {}
-    for column, join in a.JOINS.items():
-        known = [value for row in (a, b) if (value := getattr(row, column)) is not None]
-        joined[column] = (min if join is Join.MIN else max)(known, default=None)
-    return replace(a, **joined)
-
-
 def rows_of(events: Iterable[Event]) -> tuple[RoomRows, UserRows]:
     """Add the events one after the other, as the store does."""
     rooms: RoomRows = {}
@@ -77,10 +75,10 @@ def rows_of(events: Iterable[Event]) -> tuple[RoomRows, UserRows]:
         assert facts is not None
         room, user = facts.room, facts.user
         known = rooms.get(room.room_session_id)
-        rooms[room.room_session_id] = room if known is None else merge(known, room)
+        rooms[room.room_session_id] = combined(known, room)
         if user is not None:
             key = user.room_session_id, user.user_id, user.session_id
-            users[key] = user if key not in users else merge(users[key], user)
+            users[key] = combined(users.get(key), user)
     return rooms, users
 
 
@@ -273,8 +271,8 @@ def test_the_rows_of_several_daemons_merge_into_those_of_one(vendor: Vendor, dat
     ]
     whole_rooms, whole_users = rows_of(vendor.callbacks)
     for mine, theirs in (halves, halves[::-1]):
-        rooms = {**mine[0], **theirs[0], **{k: merge(mine[0][k], theirs[0][k]) for k in mine[0].keys() & theirs[0]}}
-        users = {**mine[1], **theirs[1], **{k: merge(mine[1][k], theirs[1][k]) for k in mine[1].keys() & theirs[1]}}
+        rooms = {**mine[0], **theirs[0], **{k: combined(mine[0][k], theirs[0][k]) for k in mine[0].keys() & theirs[0]}}
+        users = {**mine[1], **theirs[1], **{k: combined(mine[1][k], theirs[1][k]) for k in mine[1].keys() & theirs[1]}}
         assert (rooms, users) == (whole_rooms, whole_users)
 
 
@@ -367,7 +365,7 @@ def merged(rows: Sequence[tuple[int | None, int | None, int | None]]) -> tuple[i
     ]
     whole = facts[0]
     for fact in facts[1:]:
-        whole = merge(whole, fact)
+        whole = combined(whole, fact)
     return seconds(whole.login_at), seconds(whole.logout_at), whole.role
 
 

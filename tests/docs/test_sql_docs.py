@@ -23,7 +23,7 @@ from watchdog.core.callbacks import IDLE_AUTO_STOP
 from watchdog.core.model import Evidence, Outcome, Reason, Reply, Source
 from watchdog.core.policy import Policy, Rule
 from watchdog.store.attempts import Ledger
-from watchdog.store.callbacks import CallbackStore
+from watchdog.store.callbacks import AutoStop, CallbackStore, Speech
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Claim, Instance, Intent, SetAside
 from watchdog.store.tasks import Tasks
@@ -160,7 +160,7 @@ class Story:
     def come_back(self, room: str, after: float) -> None:
         """Somebody is in a room again, this long after what happened last."""
         self.world.advance(after)
-        self.callbacks.heard(DEFAULT_APP, room, "", self.world.now, is_person=True, discover=False)
+        self.callbacks.receive([Speech(DEFAULT_APP, room, "", self.world.now, is_person=True, discover=False)])
 
     def ended_by_zego(self, number: int, after: float, **columns: Any) -> None:
         """A room empties while no stop can be sent, and ZEGO's callback 1202 comes this long after."""
@@ -170,7 +170,8 @@ class Story:
         self.empties(task_id)
         self.world.advance(after - 3)
         now = self.world.now
-        assert self.callbacks.auto_stopped(DEFAULT_APP, task_id, now, IDLE_AUTO_STOP, "idle timeout")
+        (received,) = self.callbacks.receive([AutoStop(DEFAULT_APP, task_id, now, IDLE_AUTO_STOP, "idle timeout")])
+        assert received.auto_stopped is not None
 
     def pulse(self, instance: str, *, fresh: bool) -> None:
         host, pid = instance.rsplit("-", 2)[:2]

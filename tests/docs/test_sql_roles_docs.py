@@ -97,6 +97,18 @@ def test_an_analyst_reads_the_history_and_the_ledger(database: Database) -> None
 TABLES_NOT_FOR_ANALYSTS = sorted(set(metadata.tables) - {"zego_stop_attempts"})
 
 
+def test_a_task_is_deleted_and_noted_if_that_is_allowed(database: Database) -> None:
+    """Whatever the application's search_path."""
+    for revoked, noted in ((False, [("a",)]), (True, [("a",)])):
+        if revoked:
+            database.run("postgres", "REVOKE ALL ON zego_deleted_tasks FROM zego_application")
+        task = "b" if revoked else "a"
+        database.run("backend", f"INSERT INTO public.zego_tasks (task_id, room_id) VALUES ('{task}', 'room')")
+        database.run("backend", f"SET search_path = pg_catalog; DELETE FROM public.zego_tasks WHERE task_id = '{task}'")
+        assert database.run("postgres", "SELECT 1 FROM zego_tasks") == []
+        assert database.run("postgres", "SELECT task_id FROM zego_deleted_tasks") == noted
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -10,21 +10,24 @@ a claim. ``inspect`` compares all of it with the invariants of design §11 and r
     I5  no final status, and no outcome that was answered, has changed; no row of the ledger has gone
     I6  no lease was taken over before its end, and no task was ended by anybody but its holder
     I7  the database passes its integrity check, and the tables agree with each other
+    I9  while something was due, a request left, or the ledger said why not, again and again: simulation/liveness.py
 
 I8 (visible) is each test's own: it knows what must have been said.
 """
 
+import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 
+from simulation import liveness
 from tests.support.running import Application
+from watchdog.clock import SystemClock
 from watchdog.core.model import Outcome
 from watchdog.core.outcomes import TASK_BECOMES
 from watchdog.sandbox.referee import judge
@@ -90,7 +93,8 @@ class Case:
 
     ``stopped`` are the tasks that we must have stopped, ``kept`` those that must go on. ``killed``: a daemon was, and
     any answer may be lost. ``look_seconds`` is how old the last look into the room may be when a request arrives,
-    ``request_seconds`` how long a request can be under way.
+    ``request_seconds`` how long a request can be under way. From ``lively_since`` on, a Unix time, no silence may be
+    longer than ``silence_seconds`` (infinite: the fault itself halts everything).
     """
 
     application: Application
@@ -100,6 +104,8 @@ class Case:
     killed: bool
     look_seconds: float
     request_seconds: float
+    lively_since: float
+    silence_seconds: float
 
 
 def install(application: Application) -> None:
@@ -113,7 +119,7 @@ def install(application: Application) -> None:
 
 
 def inspect(case: Case) -> list[str]:
-    """Return every breach of I1 to I7 as a sentence that begins with the invariant's name."""
+    """Return every breach of I1 to I7 and I9 as a sentence that begins with the invariant's name."""
     attempts = case.application.attempts()
     tasks = case.application.rows("SELECT * FROM zego_tasks")
     history = case.application.rows("SELECT * FROM faults_history ORDER BY id")
@@ -127,6 +133,7 @@ def inspect(case: Case) -> list[str]:
         *_only_the_holder_writes(history, sent),
         *_integrity(case.application),
         *_tables_agree(tasks, attempts),
+        *_no_silence(case, tasks, attempts),
     ]
 
 
@@ -166,7 +173,7 @@ def _every_request_on_record(case: Case, attempts: Sequence[Row], sent: Sequence
         yield f"I2 {disagreement}"
     rows: defaultdict[str, list[float]] = defaultdict(list)
     for row in sorted(sent, key=lambda row: int(row["id"])):
-        rows[row["task_id"]].append(_unix(row["sent_at"]))
+        rows[row["task_id"]].append(liveness.unix(row["sent_at"]))
     numbers: defaultdict[str, int] = defaultdict(int)
     for request in sorted(_requests(case), key=lambda request: float(request["received_at"])):
         task_id = request["task_id"]
@@ -262,14 +269,24 @@ def _tables_agree(tasks: Sequence[Row], attempts: Sequence[Row]) -> Iterator[str
             yield f"I7 task {task['task_id']} has ended, and {task['claimed_by']} still holds it."
 
 
+def _no_silence(case: Case, tasks: Sequence[Row], attempts: Sequence[Row]) -> Iterator[str]:
+    if case.silence_seconds == math.inf:
+        return
+    yield from map(
+        str,
+        liveness.judge(
+            tasks,
+            attempts,
+            [float(request["received_at"]) for request in _requests(case)],
+            allowed_seconds=case.silence_seconds,
+            since=case.lively_since,
+            until=SystemClock().time(),
+        ),
+    )
+
+
 def _requests(case: Case) -> list[Event]:
     return [event for event in case.events if event["event"] == "stop_requested" and event["task_id"] is not None]
-
-
-def _unix(moment: Any) -> float:
-    if isinstance(moment, datetime):
-        return moment.timestamp()
-    return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC).timestamp()
 
 
 def _file(application: Application) -> str:

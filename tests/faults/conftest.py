@@ -18,7 +18,9 @@ HERE = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fault(row, what, quick): one row of the fault matrix; see docs/reliability.md")
+    config.addinivalue_line(
+        "markers", "fault(row, what, quick, halts): one row of the fault matrix; see docs/reliability.md"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,7 +48,7 @@ async def stage(
     """Yield the stage, on each database in turn; its record is part of the test's report."""
     marker = request.node.get_closest_marker("fault")
     backend = "SQLite" if database_url.startswith("sqlite") else "PostgreSQL"
-    record = Record(marker.args[0], marker.args[1], backend)
+    record = Record(marker.args[0], marker.args[1], backend, marker.kwargs["halts"])
     made = Stage(tmp_path, database_url, nursery, record)
     request.node.stash[_RECORD] = record
     try:

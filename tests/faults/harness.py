@@ -2,14 +2,14 @@
 
 A test reads like this:
 
-    @fault(2, "killed after commit, before send", quick=True)
+    @fault(2, "killed after commit, before send", quick=True, halts=math.inf)
     async def test_killed_before_sending(stage: Stage) -> None:
         daemon = await stage.begin(faults="intend.committed=kill")      # see chaos_daemon for the places
         rooms = await stage.abandon(3)
         await stage.strikes("it is dead", lambda: not daemon.alive)
         await daemon.start()
         await stage.recovers("all are stopped", lambda: stage.ended(rooms))
-        await stage.audit(stopped=rooms, killed=True)           # I1 to I7; see audit
+        await stage.audit(stopped=rooms, killed=True)           # I1 to I7 and I9; see audit
 
 - The fixture ``stage`` (conftest) runs the test once on each database; restrict it with
   ``@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)``.
@@ -25,6 +25,7 @@ The timings are short: a request takes 2 s at most, a lease 4.2 s, a grace half 
 
 import asyncio
 import json
+import math
 import os
 import signal
 import socket
@@ -46,6 +47,7 @@ import psycopg
 import pytest
 import yaml
 
+from simulation import liveness
 from tests.faults.audit import Case, inspect, install
 from tests.faults.proxy import Proxy, Target
 from tests.support.running import Application, DaemonProcess, environment, eventually, fake_zego
@@ -56,6 +58,8 @@ from watchdog.sandbox.world import Event
 ROOT = Path(__file__).parent.parent.parent
 REQUEST_SECONDS = 2.0
 LEASE_SECONDS = 4.2
+BUSY_SECONDS = 2.0
+"""What a busy machine may add to a silence."""
 LOOK_SECONDS = 5.0
 """``policy.verification_max_age_seconds``."""
 
@@ -73,9 +77,12 @@ _STOP: Mapping[str, object] = {
 }
 
 
-def fault(row: int, what: str, *, quick: bool = False) -> pytest.MarkDecorator:
-    """Mark a test as row ``row`` of the fault matrix; a ``quick`` one is part of ``make test``."""
-    return pytest.mark.fault(row, what, quick=quick)
+def fault(row: int, what: str, *, quick: bool = False, halts: float = 0.0) -> pytest.MarkDecorator:
+    """Mark a test as row ``row`` of the fault matrix; a ``quick`` one is part of ``make test``.
+
+    ``halts`` is for how many seconds the fault halts all daemons, their database or the way to ZEGO, which I9 allows.
+    """
+    return pytest.mark.fault(row, what, quick=quick, halts=halts)
 
 
 @dataclass(slots=True)
@@ -85,6 +92,8 @@ class Record:
     row: int
     fault: str
     backend: str
+    halts: float = 0.0
+    """For how many seconds the fault halts everything; infinite: I9 is not judged."""
     times: int = 0
     """How often the fault struck."""
     recovered_seconds: list[float] = field(default_factory=list)
@@ -157,6 +166,7 @@ class Daemon(DaemonProcess):
         super().__init__(folder, url, sandbox, **sections)
         self._nursery = nursery
         self.pid = 0
+        self.first_started_at = math.inf
         self.configure(**sections)
 
     def configure(self, **sections: Mapping[str, object]) -> None:
@@ -181,6 +191,17 @@ class Daemon(DaemonProcess):
             seconds=seconds,
         )
         assert self.alive or faults, self.log.read_text()
+        self.first_started_at = min(self.first_started_at, SystemClock().time())
+
+    def silence_seconds(self) -> float:
+        """The longest silence that I9 allows with this configuration, on a busy machine."""
+        config = yaml.safe_load(self.config.read_text())
+        return BUSY_SECONDS + liveness.allowed_seconds(
+            stops_per_second=config["stop"]["requests_per_second"],
+            calls_per_second=config["stop"]["occupancy_requests_per_second"],
+            request_timeout_seconds=config["stop"]["request_timeout_seconds"],
+            sweep_seconds=config["schedule"]["poll_seconds"],
+        )
 
     @property
     def alive(self) -> bool:
@@ -461,7 +482,7 @@ class Stage:
         killed: bool = False,
         settle_seconds: float = 30,
     ) -> None:
-        """Wait until no attempt is open and nothing is under way, then check I1 to I7; see ``audit``.
+        """Wait until no attempt is open and nothing is under way, then check I1 to I7 and I9; see ``audit``.
 
         ``killed``: a daemon was killed, and may have lost any answer.
         """
@@ -474,6 +495,8 @@ class Stage:
             killed=killed,
             look_seconds=LOOK_SECONDS,
             request_seconds=REQUEST_SECONDS,
+            lively_since=min(daemon.first_started_at for daemon in self.daemons),
+            silence_seconds=self.record.halts + max(daemon.silence_seconds() for daemon in self.daemons),
         )
         breaches = await asyncio.to_thread(inspect, case)
         if breaches:
@@ -481,3 +504,5 @@ class Stage:
             error.add_note(self.logs())
             raise error
         self.record.invariants |= {"I1", "I2", "I4", "I5", "I6", "I7"} | ({"I3"} if stopped else set())
+        if stopped and self.record.halts < math.inf:
+            self.record.invariants.add("I9")

@@ -26,6 +26,9 @@ from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Behave, Body, Drop, Join, Misbehaviour, Stop
 
 WINDOW_SECONDS: Final = 120
+HALTS_SECONDS: Final = LEASE_SECONDS + 6.0
+"""A victim may hold all that is due for a lease while the database is away for three seconds, twice."""
+
 WARM_UP_ROUNDS: Final = 4
 """Until then everything has been used once: pools are full, and code is compiled."""
 
@@ -248,7 +251,7 @@ def _on(database: str, url: str, folder: Path, seconds: float) -> Iterator[str]:
     clock, seed = SystemClock(), random.SystemRandom().getrandbits(32)
     until = clock.monotonic() + seconds
     nursery = Nursery(folder / "nursery.log")
-    stage = Stage(folder, url, nursery, Record(37, "soak", database))
+    stage = Stage(folder, url, nursery, Record(37, "soak", database, HALTS_SECONDS))
     soak = Soak(stage, seed)
     with asyncio.Runner() as runner:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -38,7 +39,7 @@ async def load(stage: Stage, tasks: list[str], *, every_seconds: float = 0.3) ->
 
 
 @on_postgresql
-@fault(22, "PostgreSQL backend ended at each statement", quick=True)
+@fault(22, "PostgreSQL backend ended at each statement", quick=True, halts=math.inf)
 async def test_the_backend_ends_at_each_statement(stage: Stage) -> None:
     # A task whose intent fails waits for a lease each time, and the first ones' fail a dozen times.
     sandbox = await stage.open(max_idle_seconds=120)
@@ -65,7 +66,7 @@ async def test_the_backend_ends_at_each_statement(stage: Stage) -> None:
 
 
 @on_its_own
-@fault(23, "PostgreSQL stopped at once, killed, restarted, in mid-load")
+@fault(23, "PostgreSQL stopped at once, killed, restarted, in mid-load", halts=math.inf)
 async def test_the_server_dies_again_and_again(stage: Stage, own_server: Server) -> None:
     sandbox = await stage.open(max_idle_seconds=60)
     sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(0.0, 0.5)))
@@ -108,7 +109,7 @@ async def far(stage: Stage, postgresql_server: str) -> AsyncIterator[FarHost]:
 
 @pytest.mark.skipif(not can_make_networks(), reason="making network namespaces is root's")
 @on_postgresql
-@fault(24, "PostgreSQL half-open: the host falls silent")
+@fault(24, "PostgreSQL half-open: the host falls silent", halts=math.inf)
 async def test_the_host_falls_silent(stage: Stage, far: FarHost) -> None:
     sandbox = await stage.open()
     sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(0.5, 0.5), requests=2))
@@ -135,7 +136,7 @@ async def test_the_host_falls_silent(stage: Stage, far: FarHost) -> None:
 
 
 @on_postgresql
-@fault(24, "PostgreSQL half-open: what is sent is acknowledged, and nobody answers")
+@fault(24, "PostgreSQL half-open: what is sent is acknowledged, and nobody answers", halts=math.inf)
 async def test_the_server_answers_nothing(stage: Stage) -> None:
     """No time-out of the network's comes into play: the service manager's watchdog is the last resort."""
     await stage.open(max_idle_seconds=60)
@@ -168,7 +169,7 @@ async def test_the_server_answers_nothing(stage: Stage) -> None:
 
 
 @on_postgresql
-@fault(24, "PostgreSQL read-only after a failover")
+@fault(24, "PostgreSQL read-only after a failover", halts=math.inf)
 async def test_the_server_is_read_only(stage: Stage) -> None:
     """As after a failover: connections that still lead to what is a replica now must not be kept for ever."""
     daemon = await stage.begin()
@@ -201,7 +202,7 @@ async def test_the_server_is_read_only(stage: Stage) -> None:
     "when",
     ["unplanned", "planned", "sent"],
 )
-@fault(24, "a task's row locked by somebody else")
+@fault(24, "a task's row locked by somebody else", halts=math.inf)
 async def test_a_row_is_locked(stage: Stage, when: str) -> None:
     sandbox = await stage.open()
     sandbox.perform(Misbehaviour(action=Action.STOP, latency_seconds=(1.0, 1.0), requests=6))

@@ -1,5 +1,6 @@
 """Rows 1 to 8: what can happen to the process."""
 
+import math
 import os
 import random
 import resource
@@ -20,7 +21,7 @@ SHORT: Final = {"request_timeout_seconds": 0.8, "lease_seconds": 2.9}
 SLOW_REPLY: Final = Misbehaviour(action=Action.STOP, reply_latency_seconds=(0.7, 0.7))
 
 
-@fault(1, "killed before the attempt is committed", quick=True)
+@fault(1, "killed before the attempt is committed", quick=True, halts=math.inf)
 async def test_killed_before_the_attempt_is_committed(stage: Stage) -> None:
     daemon = await stage.begin(faults="intend.commit=kill", stop=SHORT)
     rooms = await stage.abandon(3)
@@ -34,7 +35,7 @@ async def test_killed_before_the_attempt_is_committed(stage: Stage) -> None:
     assert [stage.outcomes(task) for task in rooms] == [["stopped"]] * 3
 
 
-@fault(2, "killed after commit, before send", quick=True)
+@fault(2, "killed after commit, before send", quick=True, halts=math.inf)
 async def test_killed_before_the_request_leaves(stage: Stage) -> None:
     """And while nobody is there, people come back to one of the rooms: what was intended counts for nothing."""
     daemon = await stage.begin(faults="intend.committed=kill", stop=SHORT)
@@ -55,7 +56,7 @@ async def test_killed_before_the_request_leaves(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("place", ["stop.left", "stop.answered", "record.commit"])
-@fault(3, "killed after the vendor accepted")
+@fault(3, "killed after the vendor accepted", halts=math.inf)
 async def test_killed_after_the_vendor_accepted(stage: Stage, place: str) -> None:
     daemon = await stage.begin(faults=f"{place}=kill")
     (task,) = await stage.abandon(1)
@@ -71,7 +72,7 @@ async def test_killed_after_the_vendor_accepted(stage: Stage, place: str) -> Non
     assert stage.outcomes(task) in ([found_out] if place == "stop.left" else [found_out, ["stopped"]])
 
 
-@fault(4, "kill -9 at random, under load")
+@fault(4, "kill -9 at random, under load", halts=math.inf)
 async def test_killed_at_random(stage: Stage) -> None:
     """Two daemons on one database, one of them killed again and again, while rooms become empty all the time."""
     window = {"max_idle_seconds": 900}
@@ -97,7 +98,7 @@ async def test_killed_at_random(stage: Stage) -> None:
     await stage.audit(stopped=rooms, kept=talking, killed=True)
 
 
-@fault(5, "SIGTERM with requests in flight")
+@fault(5, "SIGTERM with requests in flight", halts=math.inf)
 async def test_told_to_end_with_requests_in_flight(stage: Stage) -> None:
     daemon = await stage.begin()
     stage.sandbox.perform(SLOW_REPLY)
@@ -116,7 +117,7 @@ async def test_told_to_end_with_requests_in_flight(stage: Stage) -> None:
     assert all(stage.outcomes(task) == ["stopped"] for task in rooms)
 
 
-@fault(5, "a second SIGTERM")
+@fault(5, "a second SIGTERM", halts=math.inf)
 async def test_told_twice_to_end(stage: Stage) -> None:
     daemon = await stage.begin()
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.8, 1.8), requests=3))
@@ -135,7 +136,7 @@ async def test_told_twice_to_end(stage: Stage) -> None:
     await stage.audit(stopped=rooms, killed=True)
 
 
-@fault(6, "frozen for longer than its lease, an answer on its way")
+@fault(6, "frozen for longer than its lease, an answer on its way", halts=math.inf)
 async def test_frozen_with_a_request_in_flight(stage: Stage) -> None:
     await stage.open()
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.5, 1.5), requests=1))
@@ -155,7 +156,7 @@ async def test_frozen_with_a_request_in_flight(stage: Stage) -> None:
     assert stage.outcomes(task)[-1] == "stopped_earlier"
 
 
-@fault(6, "frozen for longer than its lease, about to send")
+@fault(6, "frozen for longer than its lease, about to send", halts=math.inf)
 async def test_frozen_before_the_request_leaves(stage: Stage) -> None:
     """The one that is frozen has all it needs to send, and nobody at ZEGO's would know better."""
     await stage.open()
@@ -176,7 +177,7 @@ async def test_frozen_before_the_request_leaves(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@fault(6, "frozen within a transaction")
+@fault(6, "frozen within a transaction", halts=math.inf)
 async def test_frozen_within_a_transaction(stage: Stage) -> None:
     """On SQLite it would hold the one write lock, and everybody waits for it: that is row 18."""
     await stage.open()
@@ -194,7 +195,7 @@ async def test_frozen_within_a_transaction(stage: Stage) -> None:
     assert sorted(one["task_id"] for one in stage.requests() if one["task_id"] in wanted) == wanted, "one request each"
 
 
-@fault(7, "event loop blocked")
+@fault(7, "event loop blocked", halts=math.inf)
 async def test_event_loop_blocked(stage: Stage) -> None:
     await stage.open()
     daemon = stage.daemon()
@@ -211,7 +212,7 @@ async def test_event_loop_blocked(stage: Stage) -> None:
         await stage.audit(stopped=[*before, *rooms], killed=True)
 
 
-@fault(8, "out of file descriptors")
+@fault(8, "out of file descriptors", halts=math.inf)
 async def test_out_of_file_descriptors(stage: Stage) -> None:
     daemon = await stage.begin(max_idle_seconds=60, policy={"max_idle_seconds": 60})
     # What is open stays open; and there is no connection to ZEGO yet.
@@ -227,7 +228,7 @@ async def test_out_of_file_descriptors(stage: Stage) -> None:
     await stage.audit(stopped=rooms)
 
 
-@fault(8, "out of memory")
+@fault(8, "out of memory", halts=math.inf)
 async def test_out_of_memory(stage: Stage) -> None:
     """Nobody can promise to go on without memory; the service manager restarts what does not."""
     await stage.open(max_idle_seconds=90)

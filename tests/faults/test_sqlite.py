@@ -1,6 +1,7 @@
 """Rows 18 to 21: what can happen to a SQLite file."""
 
 import asyncio
+import math
 import shutil
 import signal
 import sqlite3
@@ -50,7 +51,7 @@ def writer_held(file: Path) -> Iterator[None]:
 
 
 @on_sqlite
-@fault(18, "SQLite's writer held by the application", quick=True)
+@fault(18, "SQLite's writer held by the application", quick=True, halts=math.inf)
 async def test_the_writer_is_held(stage: Stage) -> None:
     sandbox = await stage.open()
     daemon = stage.daemon(http=LISTEN, database={"url": stage.url, "statement_timeout_seconds": BUSY_SECONDS})
@@ -109,7 +110,7 @@ async def stage_on_disk(stage: Stage, tmp_path: Path) -> AsyncIterator[tuple[Sta
 
 @needs_root
 @on_sqlite
-@fault(20, "disk full at intent")
+@fault(20, "disk full at intent", halts=math.inf)
 async def test_the_disk_is_full_at_intent(stage_on_disk: tuple[Stage, SmallDisk]) -> None:
     stage, disk = stage_on_disk
     daemon = await stage.begin(faults="intend.commit=freeze")
@@ -133,7 +134,7 @@ async def test_the_disk_is_full_at_intent(stage_on_disk: tuple[Stage, SmallDisk]
 
 @needs_root
 @on_sqlite
-@fault(20, "disk full at outcome")
+@fault(20, "disk full at outcome", halts=math.inf)
 async def test_the_disk_is_full_at_outcome(stage_on_disk: tuple[Stage, SmallDisk]) -> None:
     stage, disk = stage_on_disk
     daemon = await stage.begin()
@@ -154,7 +155,7 @@ async def test_the_disk_is_full_at_outcome(stage_on_disk: tuple[Stage, SmallDisk
 
 @needs_root
 @on_sqlite
-@fault(20, "disk full at checkpoint")
+@fault(20, "disk full at checkpoint", halts=math.inf)
 async def test_the_disk_is_full_at_checkpoint(stage_on_disk: tuple[Stage, SmallDisk]) -> None:
     stage, disk = stage_on_disk
     await stage.begin()
@@ -182,7 +183,7 @@ async def test_the_disk_is_full_at_checkpoint(stage_on_disk: tuple[Stage, SmallD
 
 
 @on_sqlite
-@fault(21, "database file moved away", quick=True)
+@fault(21, "database file moved away", quick=True, halts=math.inf)
 async def test_the_file_is_moved(stage: Stage) -> None:
     daemon = await stage.begin()
     file = file_of(stage)
@@ -200,7 +201,7 @@ async def test_the_file_is_moved(stage: Stage) -> None:
 
 
 @on_sqlite
-@fault(21, "database file replaced by a copy")
+@fault(21, "database file replaced by a copy", halts=math.inf)
 async def test_the_file_is_replaced(stage: Stage) -> None:
     """As by somebody who restores a backup: the daemon must not go on with the old file that nobody sees."""
     await stage.begin()
@@ -218,7 +219,7 @@ async def test_the_file_is_replaced(stage: Stage) -> None:
 
 @on_sqlite
 @pytest.mark.parametrize("to_bytes", [0, 20_000])
-@fault(21, "database file truncated")
+@fault(21, "database file truncated", halts=math.inf)
 async def test_the_file_is_truncated(stage: Stage, to_bytes: int) -> None:
     daemon = await stage.begin()
     file = file_of(stage)
@@ -265,7 +266,7 @@ async def refused(daemon: Daemon, *, without_root_powers: bool = False) -> int:
 
 @needs_root
 @on_sqlite
-@fault(21, "database file unreadable, or on a read-only disk")
+@fault(21, "database file unreadable, or on a read-only disk", halts=math.inf)
 @pytest.mark.parametrize("how", ["unreadable", "read-only file", "read-only disk", "folder not writable"])
 async def test_the_file_cannot_be_used(stage_on_disk: tuple[Stage, SmallDisk], how: str) -> None:
     stage, disk = stage_on_disk

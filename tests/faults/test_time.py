@@ -4,6 +4,7 @@ SQLite's clock is the process's, so it jumps along; PostgreSQL's is another's.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -87,7 +88,7 @@ async def audited(stage: Stage, wall_clock: WallClock, *, stopped: list[str], ke
     await stage.audit(stopped=stopped, kept=kept)
 
 
-@fault(16, "wall clock an hour ahead, an hour back, to 2038, while running")
+@fault(16, "wall clock an hour ahead, an hour back, to 2038, while running", halts=math.inf)
 @pytest.mark.parametrize("jump", list(JUMPS))
 async def test_a_jump_of_the_wall_clock_stops_nobody(stage: Stage, wall_clock: WallClock, jump: str) -> None:
     await stage.begin(max_idle_seconds=60, policy={"grace_seconds": GRACE_SECONDS, "max_idle_seconds": 60})
@@ -112,7 +113,7 @@ async def test_a_jump_of_the_wall_clock_stops_nobody(stage: Stage, wall_clock: W
     await audited(stage, wall_clock, stopped=later, kept=talking)
 
 
-@fault(16, "wall clock ahead with a request in flight", quick=True)
+@fault(16, "wall clock ahead with a request in flight", quick=True, halts=math.inf)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("seconds", [120, 3600])
 async def test_a_lease_that_jumped_is_not_taken_over(stage: Stage, wall_clock: WallClock, seconds: int) -> None:

@@ -1,6 +1,7 @@
 """Rows 9 to 15: what the vendor, and the way to it, can do."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ LONG_WINDOW: Final = {"max_idle_seconds": 60}
     ],
     ids=["refused", "black hole", "reset", "reset instead of a reply", "half-open"],
 )
-@fault(9, "the way of the stops broken: refused, black hole, reset, half-open")
+@fault(9, "the way of the stops broken: refused, black hole, reset, half-open", halts=math.inf)
 async def test_stops_cannot_be_sent(stage: Stage, mode: Mode, outcomes: set[str]) -> None:
     """The occupancy API answers: all that is missing is the stop itself."""
     await stage.open(max_idle_seconds=60)
@@ -55,7 +56,7 @@ async def test_stops_cannot_be_sent(stage: Stage, mode: Mode, outcomes: set[str]
 
 
 @pytest.mark.parametrize("mode", [Mode.REFUSE, Mode.BLACK_HOLE, Mode.SILENT], ids=str)
-@fault(9, "the vendor unreachable altogether")
+@fault(9, "the vendor unreachable altogether", halts=math.inf)
 async def test_vendor_unreachable(stage: Stage, mode: Mode) -> None:
     """Nobody can be asked who is in the rooms: nothing is sent, and it is said why."""
     await stage.open(max_idle_seconds=60)
@@ -76,7 +77,7 @@ async def test_vendor_unreachable(stage: Stage, mode: Mode) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@fault(9, "the way a black hole while a request is sent: it must not arrive later")
+@fault(9, "the way a black hole while a request is sent: it must not arrive later", halts=math.inf)
 async def test_what_was_given_up_does_not_arrive_later(stage: Stage) -> None:
     """Without a daemon or a database: it is between the client and the kernel."""
     stage.struck()
@@ -213,7 +214,7 @@ async def test_odd_replies(stage: Stage, reply: Misbehaviour, shown: str | None)
 
 
 @pytest.mark.parametrize("offset", [900, -900], ids=["15 min slow", "15 min fast"])
-@fault(14, "signature expired: the host's clock is 15 min off")
+@fault(14, "signature expired: the host's clock is 15 min off", halts=math.inf)
 async def test_clock_is_off(stage: Stage, offset: float) -> None:
     """What counts is the difference, so it is the vendor's clock that is set; a shim for ours is in row 16."""
     await stage.open(clock_offset_seconds=offset)
@@ -230,7 +231,7 @@ def refusals(stage: Stage) -> list[Event]:
     return [event for event in stage.sandbox.events() if event["event"] == "rejected_signature"]
 
 
-@fault(15, "wrong secret")
+@fault(15, "wrong secret", halts=math.inf)
 async def test_wrong_secret(stage: Stage) -> None:
     """It concerns one AppId: the other one is served, and this one as soon as its secret is right."""
     await stage.open(apps={APP_ID: SECRET, OTHER_APP: OTHER_SECRET}, max_idle_seconds=60)
@@ -253,7 +254,7 @@ async def test_wrong_secret(stage: Stage) -> None:
     assert len(daemon.events("app_blocked")) == 1, "said once"
 
 
-@fault(15, "service not enabled")
+@fault(15, "service not enabled", halts=math.inf)
 async def test_service_not_enabled(stage: Stage) -> None:
     daemon = await stage.begin(max_idle_seconds=60, policy=LONG_WINDOW, stop={"blocked_retry_seconds": 2})
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, code=410000006))

@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ import structlog
 
 from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, Application, eventually
-from tests.support.store_steps import answer, due, plan, send, take_one
+from tests.support.store_steps import answer, begun, due, plan, send, take_one
 from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
@@ -33,6 +34,7 @@ from watchdog.services.callbacks import STATUS_OF_FAULT, CallbackIntake
 from watchdog.store.tasks import Tasks
 from watchdog.wiring import database as opening
 from watchdog.wiring.parts import Parts
+from watchdog.wiring.storage import Storage
 
 CALLBACK_SECRET = "not-a-real-callback-secret"
 JSON = "application/json"
@@ -54,8 +56,9 @@ def configured(url: str, sandbox: Sandbox | None = None, **zego: Any) -> Config:
 class Bench:
     """The endpoint alone, on SQLite; ``healthy`` and ``ready`` are what it is told."""
 
-    def __init__(self, intake: CallbackIntake, application: Application) -> None:
+    def __init__(self, intake: CallbackIntake, storage: Storage, application: Application) -> None:
         self.intake = intake
+        self.storage = storage
         self.application = application
         self.healthy = self.ready = True
         self.server = HttpServer(
@@ -87,7 +90,7 @@ async def bench(sqlite_url: str) -> AsyncIterator[Bench]:
     engine = opening.engine(config.database)
     clock = SystemClock()
     parts = Parts(config, clock, engine, Tasks(engine, "").now())
-    bench = Bench(parts.callbacks, application)
+    bench = Bench(parts.callbacks, parts.storage, application)
     bench.server.bind()
     await bench.server.start()
     yield bench
@@ -254,7 +257,7 @@ async def test_a_slow_body_is_not_waited_for(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "request_line",
-    ["GET /healthz", "POST /readyz", "GET /metrics", "POST /nowhere", f"GET {CALLBACK_PATH}", f"POST {CALLBACK_PATH}/"],
+    ["GET /healthz", "POST /readyz", "GET /metrics", "POST /nowhere", f"GET {CALLBACK_PATH}"],
 )
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
 async def test_a_body_that_drips_holds_no_connection_whatever_its_path(
@@ -310,6 +313,33 @@ async def test_without_its_database_it_asks_for_another_try(bench: Bench) -> Non
     assert await bench.post(body) == (200, "accepted")
 
 
+async def test_while_stops_need_the_database_it_asks_for_another_try(bench: Bench) -> None:
+    hold = threading.Event()
+    (stop,) = await begun(bench.storage.threads.call(hold.wait, 10))
+    with structlog.testing.capture_logs() as logs:
+        for nonce in ("1", "2"):
+            reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body_of(login(nonce=nonce)))
+            assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "overloaded\n", "2")
+    hold.set()
+    await stop
+    assert [(event["event"], event["kind"], event["count"]) for event in logs] == [
+        ("callback_refused", "overloaded", 1)
+    ]
+    assert bench.intake.responses == {"overloaded": 2}
+    assert bench.application.rows("SELECT * FROM zego_callbacks_seen") == []
+    assert await bench.post(body_of(login(nonce="1"))) == (200, "accepted")
+
+
+async def test_many_at_once_are_committed_before_they_are_accepted(bench: Bench) -> None:
+    async def one(number: int) -> bool:
+        user = f"user-{number}"
+        assert await bench.post(body_of(login(nonce=str(number), user_account=user))) == (200, "accepted")
+        found = bench.application.rows("SELECT user_id FROM zego_room_users")
+        return user in {row["user_id"] for row in found}
+
+    assert all(await asyncio.gather(*map(one, range(40))))
+
+
 async def test_health_and_other_paths(bench: Bench) -> None:
     async def status(method: str, path: str) -> int:
         return (await bench.http.request(method, bench.server.url + path)).status_code
@@ -317,6 +347,20 @@ async def test_health_and_other_paths(bench: Bench) -> None:
     assert [await status("GET", path) for path in ("/healthz", "/readyz", "/", CALLBACK_PATH)] == [200, 200, 404, 405]
     bench.healthy = bench.ready = False
     assert [await status("GET", path) for path in ("/healthz", "/readyz")] == [503, 503]
+
+
+async def test_a_slash_at_the_end_is_no_other_path(bench: Bench) -> None:
+    assert await bench.post(body_of(login()), path=CALLBACK_PATH + "/") == (200, "accepted")
+
+
+async def test_callbacks_for_a_wrong_path_are_counted_and_told_of(bench: Bench) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for path in ("//callbacks/zego", "/callback/zego", "/%1B%5B2J" + "x" * 200):
+            assert await bench.post(body_of(login()), path=path) == (404, "unknown_path")
+    assert bench.intake.responses == {"unknown_path": 3}
+    (event,) = logs
+    assert (event["event"], event["kind"], event["status"]) == ("callback_refused", "unknown_path", 404)
+    assert event["reason"] == "'//callbacks/zego' is no path of this server; callbacks go to /callbacks/zego"
 
 
 async def test_nothing_of_a_request_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from watchdog.daemon.metrics import Metrics
 from watchdog.observer import Observer, Reading
 from watchdog.services.figures import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, DatabaseFigures
 from watchdog.store.aio.calls import AsyncFigures
-from watchdog.store.callbacks import CallbackStore
+from watchdog.store.callbacks import CallbackStore, Speech
 from watchdog.store.figures import ROWS_AT_ONCE, FigureStore
 
 
@@ -87,7 +87,7 @@ async def test_who_came_back_within_the_day(world: World) -> None:
             if task != "gone":
                 callbacks = CallbackStore(world.engine, "host/1", 1)
                 world.advance(10)
-                callbacks.heard(1, task, task, world.now, is_person=True, discover=False)
+                callbacks.receive([Speech(1, task, task, world.now, is_person=True, discover=False)])
         world.advance(500)
         await read_all(reader(it, metrics), world)
     assert value(metrics, "rejoined_stops") == 1

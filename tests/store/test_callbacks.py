@@ -1,7 +1,7 @@
 """The callbacks' store on both databases: whatever the order and the repetition, one state, and no stop too early."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from simulation.virtual import START
 from tests.support.time_travel import World
 from watchdog.core import callbacks
 from watchdog.core.callbacks import Event, RoomClosed, RoomCreated, Seal, UserJoined, UserLeft
 from watchdog.core.presence import facts_of
-from watchdog.store.callbacks import CallbackStore, Received, Use, turn, use_of
+from watchdog.errors import RowLocked
+from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence, Received, Speech, Use, turn, use_of
 from watchdog.store.engine import reading, writing
 from watchdog.store.retention import RetentionStore
-from watchdog.store.tables import callbacks_seen, metadata, rejoins, room_sessions, room_users
+from watchdog.store.tables import attempts, callbacks_seen, deleted_tasks, metadata, rejoins, room_sessions, room_users
 
 APP, OTHER_APP, ROOM = 1, 2, "room"
 SEAL = Seal(APP, START.timestamp(), "1772366400", "123456", "signature")
@@ -61,8 +64,26 @@ def receive(store: CallbackStore, *events: Event, key: Use | None = None) -> Rec
     for event in events:
         facts = facts_of(event)
         assert facts is not None
-        result = store.receive(facts, key, BOTS)
+        (result,) = store.receive([Presence(facts, BOTS, key)])
     return result
+
+
+def heard(
+    store: CallbackStore,
+    task: str,
+    moment: datetime,
+    *,
+    is_person: bool = True,
+    discover: bool = True,
+    use: Use | None = None,
+) -> Received:
+    (result,) = store.receive([Speech(APP, ROOM, task, moment, is_person, discover, use)])
+    return result
+
+
+def auto_stopped(store: CallbackStore, task: str, moment: datetime, message: str = "", use: Use | None = None) -> bool:
+    (result,) = store.receive([AutoStop(APP, task, moment, 1202, message, use)])
+    return result.auto_stopped is not None
 
 
 def hint(world: World, task: str = "t") -> tuple[Any, ...]:
@@ -78,7 +99,8 @@ def rows(world: World, table: sa.Table) -> list[tuple[Any, ...]]:
 
 def empty(world: World) -> None:
     with writing(world.engine) as connection:
-        for table in metadata.sorted_tables:
+        # Deleted tasks are noted.
+        for table in (*metadata.sorted_tables, deleted_tasks):
             connection.execute(sa.delete(table))
 
 
@@ -346,13 +368,13 @@ def test_somebody_who_speaks_is_there(world: World, store: CallbackStore) -> Non
     world.app.start("t", ROOM)
     world.app.start("neighbour", ROOM, user_count=3)
     world.advance(10)
-    assert not store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True).discovered
+    assert not heard(store, "t", at(5)).discovered
     assert hint(world) == (1, at(5), "callback")
     assert hint(world, "neighbour") == (3, at(5), "callback")
     before = world.task("t")
-    store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True)
+    heard(store, "t", at(5))
     assert world.task("t") == before
-    store.heard(APP, ROOM, "t", at(7), is_person=False, discover=True)
+    heard(store, "t", at(7), is_person=False)
     assert world.task("t") == before
 
 
@@ -361,7 +383,7 @@ def test_late_words_interrupt_a_spell_but_do_not_outrank_what_is_newer(world: Wo
     world.app.people(ROOM, 0)
     world.advance(60)
     world.app.people(ROOM, 0)
-    store.heard(APP, ROOM, "t", at(30), is_person=True, discover=True)
+    heard(store, "t", at(30))
     assert hint(world) == (0, at(60), "app")
     row = world.task("t")
     assert row["empty_since"] == at(60)
@@ -370,14 +392,14 @@ def test_late_words_interrupt_a_spell_but_do_not_outrank_what_is_newer(world: Wo
 
 def test_an_unknown_task_that_recognises_somebody_is_watched(world: World, store: CallbackStore) -> None:
     world.advance(10)
-    assert not store.heard(APP, ROOM, "t", at(9), is_person=True, discover=False).discovered
-    assert store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True).discovered
+    assert not heard(store, "t", at(9), discover=False).discovered
+    assert heard(store, "t", at(9)).discovered
     row = world.task("t")
     assert (row["status"], row["room_id"], row["app_id"]) == ("active", ROOM, APP)
     assert hint(world) == (1, at(9), "callback")
-    assert not store.heard(APP, ROOM, "t", at(10), is_person=True, discover=True).discovered
+    assert not heard(store, "t", at(10)).discovered
     # A bot's words discover a task, too, and say nothing of people.
-    assert store.heard(APP, ROOM, "u", at(10), is_person=False, discover=True).discovered
+    assert heard(store, "u", at(10), is_person=False).discovered
     assert hint(world, "u") == (None, None, None)
 
 
@@ -386,19 +408,52 @@ def test_an_ended_task_is_not_resurrected(world: World, store: CallbackStore) ->
     world.app.release("t")
     world.advance(10)
     before = world.task("t")
-    assert not store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True).discovered
+    assert not heard(store, "t", at(9)).discovered
     assert world.task("t") == before
+
+
+def test_a_task_that_the_application_deleted_stays_deleted(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    assert heard(store, "found", at(0)).discovered
+    world.app.start("ended", ROOM)
+    world.app.release("ended")
+    world.advance(10)
+    for task in ("t", "found", "ended"):
+        world.app.execute("DELETE FROM zego_tasks WHERE task_id = ?", task)
+        assert heard(store, task, at(9)) == Received()
+    # The application may change its mind, and again.
+    world.app.start("t", ROOM)
+    assert heard(store, "t", at(9)) == Received()
+    assert hint(world)[0] == 1
+    world.app.execute("DELETE FROM zego_tasks")
+    assert not heard(store, "t", at(9)).discovered
+    world.advance(7 * 86_400)
+    RetentionStore(world.engine).prune_callbacks()
+    assert not heard(store, "t", at(9)).discovered
+    world.advance(1)
+    RetentionStore(world.engine).prune_callbacks()
+    assert rows(world, deleted_tasks) == []
+    assert heard(store, "t", at(9)).discovered
+
+
+def test_a_task_that_is_removed_because_of_its_age_is_not_remembered(world: World) -> None:
+    for task in ("old", "young"):
+        world.app.start(task, ROOM)
+        world.app.release(task)
+        world.advance(4 * 86_400)
+    world.app.execute("DELETE FROM zego_tasks")
+    assert [row[0] for row in rows(world, deleted_tasks)] == ["young"]
 
 
 def test_a_used_signature_discovers_nothing(world: World, store: CallbackStore) -> None:
     world.advance(10)
     first, second = (use_of(SEALED, body) for body in (b"captured", b"forged"))
-    assert store.heard(APP, ROOM, "t", at(5), is_person=True, discover=True, use=first).discovered
-    assert store.heard(APP, ROOM, "t", at(9), is_person=True, discover=True, use=first).replayed
+    assert heard(store, "t", at(5), use=first).discovered
+    assert heard(store, "t", at(9), use=first).replayed
     assert hint(world) == (1, at(5), "callback")
-    heard = store.heard(APP, ROOM, "fake", at(9), is_person=True, discover=True, use=second)
-    assert (heard.suspicious, heard.discovered) == (True, False)
-    assert not store.auto_stopped(APP, "t", at(9), 1202, "forged", use=use_of(SEALED, b"again"))
+    result = heard(store, "fake", at(9), use=second)
+    assert (result.suspicious, result.discovered) == (True, False)
+    assert not auto_stopped(store, "t", at(9), "forged", use=use_of(SEALED, b"again"))
     assert world.task("t")["status"] == "active"
 
 
@@ -410,7 +465,7 @@ def test_1202_ends_the_task_with_the_idle_time_that_we_measured(world: World, st
     world.advance(10)
     world.app.people(ROOM, 0)
     world.advance(125)
-    assert store.auto_stopped(APP, "t", at(130), 1202, "RTC room has been idle")
+    assert auto_stopped(store, "t", at(130), "RTC room has been idle")
     row = world.task("t")
     assert (row["status"], row["ended_at"]) == ("auto_stopped", at(130))
     (noted,) = world.attempts("t")
@@ -418,15 +473,15 @@ def test_1202_ends_the_task_with_the_idle_time_that_we_measured(world: World, st
     assert (noted["reason"], noted["evidence_source"], noted["detail"]) == ("empty_room", "callback", "callback")
     assert noted["evidence_at"] - noted["empty_since"] == timedelta(seconds=120)
     assert (noted["room_id"], noted["app_id"], noted["instance"]) == (ROOM, APP, "host/1")
-    assert not store.auto_stopped(APP, "t", at(130), 1202, "RTC room has been idle")
+    assert not auto_stopped(store, "t", at(130), "RTC room has been idle")
     assert len(world.attempts("t")) == 1
 
 
 def test_1202_for_what_is_not_ours_ends_nothing(world: World, store: CallbackStore) -> None:
     world.app.start("t", ROOM, app_id=OTHER_APP)
     world.advance(10)
-    assert not store.auto_stopped(APP, "t", at(9), 1202, "")
-    assert not store.auto_stopped(APP, "unknown", at(9), 1202, "")
+    assert not auto_stopped(store, "t", at(9), "")
+    assert not auto_stopped(store, "unknown", at(9), "")
     assert world.task("t")["status"] == "active"
 
 
@@ -452,9 +507,9 @@ def test_a_return_is_seen_when_it_is_already_over_and_words_are_one_too(world: W
     receive(store, created(200), left(210, "alice", 201))
     assert rejoined_at(world) == {"t": at(201), "late": None}
     watch_for_rejoin(world, "u", 300, 900)
-    store.heard(APP, ROOM, "u", at(300), is_person=True, discover=False)
+    heard(store, "u", at(300), discover=False)
     assert rejoined_at(world)["u"] is None
-    store.heard(APP, ROOM, "u", at(350), is_person=True, discover=False)
+    heard(store, "u", at(350), discover=False)
     assert rejoined_at(world)["u"] == at(350)
 
 
@@ -473,4 +528,121 @@ def test_on_postgresql_two_sessions_of_one_room_take_turns_too(postgresql_world:
                 assert not second.done()
             assert receive(callbacks_of(world), joined(5, "alice", room="another")) == Received()
         assert second.result() == Received()
+    assert hint(world)[0] == 1
+
+
+# Groups
+
+ROOMS = (ROOM, "another")
+TASKS = ("t", "u", "v")
+UNKNOWN = ("x", "y")
+
+moments = st.integers(1, 60).map(float)
+uses = st.one_of(
+    st.none(),
+    st.builds(
+        lambda signature, body: Use(f"{signature}/{body}", signature, at(0)),
+        st.sampled_from(["one", "two", "three"]),
+        st.sampled_from("ab"),
+    ),
+)
+of_rooms = st.one_of(
+    st.builds(created, moments, st.sampled_from("12"), st.sampled_from(ROOMS)),
+    st.builds(closed, moments, st.sampled_from("12"), st.sampled_from(ROOMS)),
+    st.builds(joined, moments, st.sampled_from(["alice", "bob"]), st.sampled_from([1, 4]), st.sampled_from(ROOMS)),
+    st.builds(left, moments, st.sampled_from(["alice", "bob"]), moments, st.sampled_from(ROOMS), st.sampled_from("78")),
+)
+told = st.builds(Presence, of_rooms.map(facts_of), st.just(BOTS), uses)
+spoken = st.builds(
+    Speech,
+    app_id=st.sampled_from([APP, OTHER_APP]),
+    room_id=st.sampled_from(ROOMS),
+    task_id=st.sampled_from([*TASKS, *UNKNOWN]),
+    at=moments.map(at),
+    is_person=st.booleans(),
+    discover=st.booleans(),
+    use=uses,
+)
+stopped = st.builds(
+    AutoStop, st.just(APP), st.sampled_from([*TASKS, *UNKNOWN]), moments.map(at), st.just(1202), st.just("idle"), uses
+)
+groups = st.lists(
+    st.lists(st.one_of(told, told, told, spoken, stopped), min_size=1, max_size=8), min_size=1, max_size=3
+)
+
+
+def everything(world: World) -> dict[str, list[tuple[Any, ...]]]:
+    return {table.name: rows(world, table) for table in metadata.sorted_tables if table is not attempts} | {
+        "ledger": [tuple(row.values())[1:] for task in (*TASKS, *UNKNOWN) for row in world.attempts(task)]
+    }
+
+
+def prepared(world: World, hints: Sequence[tuple[int | None, float]]) -> None:
+    empty(world)
+    for task, room, (number, seconds) in zip(TASKS, (ROOM, ROOM, "another"), hints, strict=True):
+        world.app.start(task, room, started_at=START, user_count=number, user_count_at=at(seconds))
+        world.app.change(task, due_at=at(70), auto_stop_at=at(100), wake_at=at(70))
+    watch_for_rejoin(world, "before", 0, 30)
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(hints=st.tuples(*[st.tuples(st.sampled_from([None, 0, 1]), moments)] * 3), told_in_groups=groups)
+def test_a_group_comes_to_the_same_as_its_callbacks_one_by_one(
+    world: World,
+    store: CallbackStore,
+    hints: Sequence[tuple[int | None, float]],
+    told_in_groups: list[list[Callback]],
+) -> None:
+    if world.now < at(30):
+        # Half of the times are in the future.
+        world.advance(30)
+    prepared(world, hints)
+    results = [store.receive([callback])[0] for group in told_in_groups for callback in group]
+    expected = everything(world)
+    prepared(world, hints)
+    assert [result for group in told_in_groups for result in store.receive(group)] == results
+    assert everything(world) == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_daemons_with_groups_of_their_own_come_to_the_same(world: World, seed: int) -> None:
+    """They have the same rooms in opposite orders, at the same time: neither waits for the other for ever."""
+    world.advance(200)
+    chance = random.Random(seed)  # noqa: S311 - shuffles a test
+    rooms = [f"room-{number}" for number in range(10)]
+    for room in rooms:
+        world.app.start(room, room)
+    events: list[Event] = [created(1, room=room) for room in rooms]
+    for room in rooms:
+        for number in range(6):
+            user = chr(97 + number)
+            events += [joined(2 + number, user, room=room), left(40 + number, user, 2 + number, room=room)]
+    events += [joined(100, "zoe", room=room) for room in rooms[:5]]
+    groups = []
+    for share, turned in ((events[::2], False), (events[1::2], True)):
+        chance.shuffle(share)
+        parts = [share[start : start + 15] for start in range(0, len(share), 15)]
+        groups.append([sorted(part, key=lambda event: event.room_id, reverse=turned) for part in parts])  # type: ignore[union-attr] # all are of rooms
+
+    def receive_all(number: int) -> None:
+        store = callbacks_of(world, f"host/{number}")
+        for part in groups[number]:
+            store.receive([Presence(facts, BOTS) for event in part if (facts := facts_of(event)) is not None])
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(receive_all, range(2)))
+    for number, room in enumerate(rooms):
+        assert hint(world, room) == ((1, at(100), "callback") if number < 5 else (0, at(45), "callback"))
+
+
+def test_on_postgresql_a_group_does_not_wait_long_for_a_row(postgresql_world: World) -> None:
+    world = postgresql_world
+    store = callbacks_of(world)
+    world.app.start("t", ROOM)
+    world.advance(10)
+    with writing(world.engine) as holding:
+        holding.execute(sa.text("SELECT * FROM zego_tasks FOR UPDATE"))
+        with pytest.raises(RowLocked):
+            receive(store, joined(5, "alice"))
+    receive(store, joined(5, "alice"))
     assert hint(world)[0] == 1

@@ -5,16 +5,29 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
+from tests.support.pgbouncer import pgbouncer
+from tests.support.store_steps import REPLY, take
+from watchdog.config.addresses import database_url
+from watchdog.core.model import Evidence, Outcome, Reason, Source
+from watchdog.core.policy import Plan
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, StatementRefused
-from watchdog.store import schema
+from watchdog.store import contract, schema
+from watchdog.store import engine as module
+from watchdog.store.attempts import Ledger
 from watchdog.store.engine import open_engine, place, reading, writing
 from watchdog.store.heartbeats import Heartbeats
+from watchdog.store.records import Intent
 from watchdog.store.tasks import Tasks
 
 INSERT = sa.text("INSERT INTO zego_tasks (task_id, room_id) VALUES ('task', 'room')")
@@ -401,3 +414,116 @@ class TestBoth:
     def test_another_kind_of_database(self) -> None:
         with pytest.raises(ConfigError, match=r"mysql is not supported.*postgresql://"):
             open_engine("mysql://root@localhost/zego")
+
+
+def test_several_hosts_as_libpq_takes_them(postgresql_url: str) -> None:
+    """The first does not answer, the second can be written to."""
+    parts = sa.make_url(postgresql_url)
+    folder = quote(str(parts.query["host"]), safe="")
+    url = database_url(SecretStr(f"postgresql://{parts.username}@127.0.0.1:1,{folder}/{parts.database}"))
+    with opened(url.get_secret_value()) as several, reading(several) as connection:
+        assert connection.execute(sa.select(sa.func.current_database())).scalar_one() == parts.database
+
+
+def test_a_file_that_is_itself_a_mount_point_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a bind mount of one file is in Docker and Kubernetes (subPath): the -wal file would be another one."""
+    file = tmp_path / "a b.db"
+    file.touch()
+    mounts = tmp_path / "mountinfo"
+    octal = str(file).replace(" ", "\\040")
+    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/sda rw\n37 36 98:0 /x.db {octal} rw,noatime - ext4 /dev/sda rw\n")
+    assert module.is_mount_point(file, mounts)
+    assert not module.is_mount_point(tmp_path / "b.db", mounts)
+    assert not module.is_mount_point(file)
+    monkeypatch.setattr(module, "is_mount_point", lambda path: path == file)
+    with pytest.raises(ConfigError, match=r"is itself a mount point.*mount its directory instead"):
+        open_engine(f"sqlite:///{file}")
+
+
+# Settings of the server, and poolers
+
+ODD_SETTINGS = {
+    "datestyle": "German, DMY",
+    "intervalstyle": "iso_8601",
+    "timezone": "Asia/Kathmandu",
+    "bytea_output": "escape",
+    "extra_float_digits": "0",
+    "client_encoding": "LATIN1",
+    "default_transaction_isolation": "serializable",
+}
+
+
+def recorded(url: str, message: str, **options: Any) -> str:
+    """Bring a task all the way through a stop whose answer has this message; return the message on record."""
+    with opened(url, **options) as engine:
+        schema.migrate(engine)
+        contract.require(engine)
+        with writing(engine) as connection:
+            connection.exec_driver_sql("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('t', 'r', 0)")
+        store, ledger = Tasks(engine, "me"), Ledger(engine, "me")
+        now, (task,) = store.newly_empty(10)
+        assert task.empty_since is not None
+        store.save_plans([Plan("t", task.empty_since, now, now + timedelta(seconds=60))])
+        (claim,) = take(store)
+        (attempt,) = ledger.intend([Intent(claim, 1, Reason.EMPTY_ROOM, Evidence(0, now, Source.API), None)])
+        assert attempt is not None
+        reply = replace(REPLY, message=message)
+        assert ledger.record([attempt.answer(Outcome.STOPPED, replied_at=now, reply=reply, wake_seconds=0)]) == [True]
+        with reading(engine) as connection:
+            row = connection.exec_driver_sql("SELECT message, request_id, replied_at FROM zego_stop_attempts").one()
+            assert row.request_id == REPLY.request_id
+            assert row.replied_at == now
+            return str(row.message)
+
+
+def database(server: str, name: str, options: str = "") -> Iterator[str]:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" {options}')
+        yield server.replace("/postgres?", f"/{name}?")
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message", "kept"),
+    [
+        ("UTF8", "任务不存在 🚀", "任务不存在 🚀"),
+        ("SQL_ASCII", "任务不存在 🚀", "任务不存在 🚀"),
+        ("LATIN1", "é 任务", r"é \u4efb\u52a1"),
+        ("EUC_CN", "任务 🚀", r"任务 \U0001f680"),
+        ("WIN1251", "и 任", r"и \u4efb"),
+        ("EUC_TW", "é 任", r"\xe9 \u4efb"),
+    ],
+)
+def test_an_answer_can_be_recorded_whatever_the_encoding(
+    postgresql_server: str, encoding: str, message: str, kept: str
+) -> None:
+    options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    for url in database(postgresql_server, f"encoded_{encoding.lower()}", options):
+        assert recorded(url, message) == kept
+
+
+def test_the_servers_settings_do_not_matter(postgresql_url: str) -> None:
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        for name, value in ODD_SETTINGS.items():
+            connection.execute(f"ALTER DATABASE \"{connection.info.dbname}\" SET {name} = '{value}'")
+    assert recorded(postgresql_url, "任务") == "任务"
+
+
+def test_a_pooler_in_transaction_mode(postgresql_url: str) -> None:
+    with pgbouncer(postgresql_url, servers=1) as pooled:
+        with (
+            opened(pooled) as engine,
+            pytest.raises(DatabaseUnavailable, match=r"database\.transaction_pooling to true"),
+        ):
+            schema.migrate(engine)
+        assert recorded(pooled, "Success", pooled=True) == "Success"
+        with opened(pooled, pooled=True, statement_timeout_seconds=0.2) as engine, reading(engine) as connection:
+            assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "200ms"
+            assert connection.exec_driver_sql("SHOW timezone").scalar_one() == "UTC"
+        # Nothing of it stays on the pooler's only connection to the server, and no statement is prepared there twice.
+        with psycopg.connect(pooled) as other:
+            assert other.execute("SHOW statement_timeout").fetchone() == ("0",)
+        with opened(pooled, pooled=True) as one, opened(pooled, pooled=True) as another:
+            for _ in range(20):
+                for engine in (one, another):
+                    assert Tasks(engine, "me").newly_empty(10)[1] == []

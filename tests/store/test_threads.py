@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -47,25 +48,26 @@ async def test_a_call_is_completed_though_its_caller_is_cancelled(world: World, 
     assert threads.answered_at == world.clock.monotonic()
 
 
-async def test_a_call_in_the_background_begins_only_when_nothing_else_would_wait_for_it(world: World) -> None:
+async def test_a_call_in_the_background_begins_only_when_nothing_else_would_wait_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On SQLite there is one thread: calls on the way of a stop are never behind more than one other call."""
-    threads, gate, order = DatabaseThreads(world.engine, world.clock), threading.Event(), list[str]()
+    threads, gate, begun_in_order = DatabaseThreads(world.engine, world.clock), threading.Event(), list[str]()
+    begin = threads.begin
 
-    def note(name: str) -> None:
-        gate.wait(10)
-        order.append(name)
+    def noting(method: Any, *args: Any) -> asyncio.Future[Any]:
+        begun_in_order.append("stop" if args else "background")
+        return begin(method, *args)
 
+    monkeypatch.setattr(threads, "begin", noting)
     number = 1 if world.engine.dialect.name == "sqlite" else world.engine.pool.size()  # type: ignore[attr-defined] # QueuePool's
-    background = await begun(*(threads.background.call(note, "background") for _ in range(10)))
-    assert threads.pending == max(1, number - 2)
-    stops = await begun(*(threads.call(note, "stop") for _ in range(6)))
+    at_first = max(1, number - 2)
+    background = await begun(*(threads.background.call(gate.wait, 10) for _ in range(10)))
+    assert threads.pending == at_first
+    stops = await begun(*(threads.call(gate.wait, 10) for _ in range(6)))
     gate.set()
     await asyncio.gather(*background, *stops)
-    # Those that had begun, then all stops (a thread or two may be quicker than the other), then the rest.
-    began_first = max(1, number - 2)
-    assert order[began_first + 6 :] == ["background"] * (10 - began_first) or number > 1
-    assert order.index("stop") <= began_first
-    assert max(place for place, name in enumerate(order) if name == "stop") <= began_first + 5 + number
+    assert begun_in_order == ["background"] * at_first + ["stop"] * 6 + ["background"] * (10 - at_first)
     threads.close()
 
 

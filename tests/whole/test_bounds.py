@@ -5,15 +5,15 @@ import json
 import subprocess
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.bench import bench
+from tests.support.store_steps import begun
 from tests.support.time_travel import World
-from watchdog.errors import DatabaseUnavailable
-from watchdog.services import callbacks as webhook
+from watchdog.errors import Overloaded
+from watchdog.store.callbacks import Speech
 
 EXODUS = """
 import asyncio, gc, json, os, resource, sqlite3, sys, threading
@@ -122,29 +122,17 @@ async def test_the_capacity_is_what_bounds_the_work_in_hand(world: World) -> Non
         await it.parts.stopper.drain()
 
 
-async def test_callbacks_that_wait_for_the_database_do_not_pile_up(world: World) -> None:
-    """Their senders are sent away after five seconds; what they have asked for stays in the queue of the database."""
+async def test_callbacks_that_wait_for_the_database_do_not_pile_up(sqlite_world: World) -> None:
+    """They are sent away when the stops have left no time for a tenth of a second, and are not committed later."""
+    world = sqlite_world
     async with bench(world) as it:
         hold = threading.Event()
-        asked = 0
-
-        def slow() -> None:
-            nonlocal asked
-            asked += 1
-            hold.wait(30)
-
-        call = partial(it.parts.storage.threads.call, slow)
-        waiting = [asyncio.create_task(it.parts.callbacks._call(call)) for _ in range(webhook.CALLS_AT_ONCE)]
-        await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, not time
-        for one in waiting:
-            one.cancel()
-        await asyncio.wait(waiting)
-        with pytest.raises(DatabaseUnavailable, match="64 callbacks wait"):
-            await it.parts.callbacks._call(call)
-        assert it.parts.storage.threads.pending == webhook.CALLS_AT_ONCE
+        storage = it.parts.storage
+        (stop,) = await begun(storage.threads.call(hold.wait, 30))
+        speech = Speech(1, "room", "t", world.now, is_person=True, discover=True)
+        sent = await asyncio.gather(*(storage.callbacks.submit(speech) for _ in range(100)), return_exceptions=True)
+        assert {type(result) for result in sent} == {Overloaded}
+        assert storage.threads.pending == 1
         hold.set()
-        while it.parts.callbacks._calls:
-            await it.parts.storage.tasks.peek()
-        assert it.parts.storage.threads.pending == 0
-        await it.parts.callbacks._call(call)
-        assert asked == webhook.CALLS_AT_ONCE + 1
+        await stop
+        assert (await storage.callbacks.submit(speech)).discovered

@@ -112,7 +112,7 @@ async def test_killed_in_mid_flight_and_started_again(
     await daemon.start()
     abandoned = await application.abandon(sandbox, [f"room-{number}" for number in range(30)])
 
-    await eventually("requests are in flight", lambda: in_flight(application) >= 5)
+    await eventually("requests are in flight", lambda: in_flight(application) >= 5 and taken(sandbox))
     await daemon.end(signal.SIGKILL)
     assert in_flight(application) >= 1, "killed too late to prove anything"
     await daemon.start()
@@ -144,6 +144,11 @@ def in_flight(application: Application) -> int:
     return sum(row["outcome"] == "sent" for row in application.attempts())
 
 
+def taken(sandbox: Sandbox) -> bool:
+    """Whether the vendor has stopped a task. The row of an attempt is written before its request leaves."""
+    return any(event["event"] == "task_stopped" for event in sandbox.events())
+
+
 async def test_ends_in_good_order_with_requests_in_flight(
     application: Application, sandbox: Sandbox, new_daemon: NewDaemon
 ) -> None:
@@ -170,7 +175,7 @@ async def test_second_signal_cuts_short_and_says_unknown(
     daemon = new_daemon(sandbox)
     await daemon.start()
     abandoned = await application.abandon(sandbox, ["room"])
-    await eventually("the request is in flight", lambda: in_flight(application) == 1)
+    await eventually("the request is with the vendor", lambda: taken(sandbox))
 
     daemon.send(signal.SIGTERM)
     await eventually("it says that it is stopping", lambda: bool(daemon.events("stopping")))
@@ -188,7 +193,7 @@ async def test_ends_in_time_though_the_database_is_away(
     daemon = new_daemon(sandbox, stop={"request_timeout_seconds": 6, "lease_seconds": 9, "shutdown_seconds": 1})
     await daemon.start()
     abandoned = await application.abandon(sandbox, ["room"])
-    await eventually("the request is in flight", lambda: in_flight(application) == 1)
+    await eventually("the request is with the vendor", lambda: taken(sandbox))
 
     with closing(sqlite3.connect(application.url.removeprefix("sqlite:///"), isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")

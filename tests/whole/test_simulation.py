@@ -23,6 +23,7 @@ def test_with_verification_nothing_is_stopped_wrongly_and_nothing_is_missed() ->
     found = result.judgement
     assert (found.wrong, found.missed) == ((), ())
     assert result.verdict.disagreements == ()
+    assert result.silences == ()
     # And there was enough to do.
     assert found.stopped > 50
     assert found.callbacks_lost > 50
@@ -30,6 +31,14 @@ def test_with_verification_nothing_is_stopped_wrongly_and_nothing_is_missed() ->
     assert result.verdict.spared > 0
     assert result.outcomes.get("retry", 0) + result.outcomes.get("unknown", 0) > 0
     assert result.speed > 10
+
+
+def test_of_more_than_can_be_verified_in_time_some_are_stopped_all_the_time() -> None:
+    """Two rooms a second are verified, and 200 come due at once: I9."""
+    stop = {"requests_per_second": 100, "occupancy_requests_per_second": 0.2}
+    result = simulate(Scenario(seed=1, rooms=0, hours=0.2, exodus=200, stop=stop))
+    assert [str(one) for one in result.silences] == []
+    assert result.judgement.stopped == 200
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

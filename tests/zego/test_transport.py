@@ -5,12 +5,13 @@ import gc
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
 from watchdog.errors import ConfigError
-from watchdog.zego.transport import network_transport
+from watchdog.zego.transport import network_transport, tls_context
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -103,6 +104,20 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
     with pytest.raises(ConfigError, match=r"proxy .* for zego\.test .*ALL_PROXY") as caught:
         network_transport(httpx.URL("https://zego.test/"), 4, None)
     assert "made-up" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, ""], ids=["missing", "empty"])
+def test_certificates_that_cannot_be_loaded_are_a_matter_of_configuration(
+    tmp_path: Path, content: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(
+        ConfigError, match=r"what SSL_CERT_FILE names cannot be loaded.*; correct the variable, or install"
+    ):
+        tls_context()
 
 
 async def test_closing_resets_so_that_nothing_is_delivered_later() -> None:

@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
@@ -19,9 +19,12 @@ def database_url(value: SecretStr) -> SecretStr:
                 raise ValueError("a SQLite URL has three slashes before the path: sqlite:///zego-watchdog.db")
             if rest.partition("?")[0] in {"/", "/:memory:"}:
                 raise ValueError("a database in memory ends with its process; name a file: sqlite:///zego-watchdog.db")
+            if not {"?", "%"}.isdisjoint(rest):
+                raise ValueError("a SQLite path may not contain ? or %, which mean something else in a URL; rename it")
             return value
         case "postgresql" | "postgres" | "postgresql+psycopg":
             try:
+                url = _several_hosts(url)
                 _ = urlsplit(url).port
             except ValueError:
                 # Not chained: the exception carries a part of the URL.
@@ -29,11 +32,26 @@ def database_url(value: SecretStr) -> SecretStr:
                     "its host and port cannot be read; write postgresql://user@host:5432/database, and "
                     "percent-encode special characters in a password, or use database.password_file"
                 ) from None
-            return SecretStr(f"postgresql+psycopg://{rest}")
+            return SecretStr(f"postgresql+psycopg://{url.partition('://')[2]}")
         case _:
             raise ValueError(
                 "must begin with sqlite:/// (three slashes, then a path) or postgresql://user@host/database"
             )
+
+
+def _several_hosts(url: str) -> str:
+    """Turn libpq's ``user@host1:5432,host2:5432/db`` into parameters, which SQLAlchemy passes on to libpq.
+
+    Unless the URL says otherwise, the one that can be written to is taken.
+    """
+    parts = urlsplit(url)
+    user, _, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return url
+    query = [*(("host", unquote(host)) for host in hosts.split(",")), *parse_qsl(parts.query)]
+    if "target_session_attrs" not in dict(query):
+        query.append(("target_session_attrs", "read-write"))
+    return urlunsplit(parts._replace(netloc=f"{user}@", query=urlencode(query, safe=":/")))
 
 
 def vendor_url(value: str) -> str:

@@ -9,6 +9,7 @@ false, and ``grace_seconds: yes`` is an error and not one second.
 
 import difflib
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,16 +43,32 @@ def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> P
         asked, by = Path(variable), f"${PATH_VARIABLE}"
     else:
         for candidate in DEFAULT_PATHS:
-            if candidate.exists():
+            if _exists(candidate):
                 return candidate
         places = ", ".join(str(candidate) for candidate in DEFAULT_PATHS)
         raise ConfigError(
             f"no configuration: neither --config nor ${PATH_VARIABLE} is given, and none of these exists: {places}; "
             "copy the commented config.yaml of the distribution to one of these places"
         )
-    if not asked.exists():
+    try:
+        exists = asked.exists()
+    except OSError as error:
+        raise ConfigError(_unreadable(asked, error)) from error
+    if not exists:
         raise ConfigError(f"{asked}: there is no such file; it was requested by {by}; correct the path")
     return asked
+
+
+def _exists(candidate: Path) -> bool:
+    try:
+        return candidate.exists()
+    except OSError:
+        # A working directory that this user may not enter, for example: the next place may do.
+        return False
+
+
+def _unreadable(file: Path, error: OSError) -> str:
+    return f"{file}: cannot be read: {error.strerror}; correct its path or its permissions"
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
@@ -113,7 +130,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}; correct its path or its permissions") from error
+        raise ConfigError(_unreadable(file, error)) from error
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
     values = _parse(text, str(file))
@@ -134,6 +151,13 @@ def _keys() -> dict[tuple[str, str], str]:
     }
 
 
+# What Kubernetes and Docker set for a service or a container whose name begins like this program's:
+# ZEGO_WATCHDOG_SERVICE_HOST, ZEGO_WATCHDOG_METRICS_PORT_9090_TCP_ADDR ...
+_OF_A_SERVICE: Final = re.compile(
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
+)
+
+
 def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], list[str]]:
     """The keys that the environment overrides, and a line for each unknown variable."""
     keys = {variable: key for key, variable in _keys().items()}
@@ -142,11 +166,15 @@ def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], 
     for name in environ:
         if name in keys:
             found[keys[name]] = name
-        elif name.upper().startswith(PREFIX) and name != PATH_VARIABLE:
+        elif name.upper().startswith(PREFIX) and name != PATH_VARIABLE and not _is_of_a_service(name):
             near = difflib.get_close_matches(name.upper(), (*keys, PATH_VARIABLE), n=1)
             hint = f"did you mean {near[0]}?" if near else f"the form is {PREFIX}SECTION__KEY; unset it"
             problems.append(f"{name}: unknown variable; {hint}")
     return found, problems
+
+
+def _is_of_a_service(name: str) -> bool:
+    return "__" not in name and _OF_A_SERVICE.search(name) is not None
 
 
 _UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "token", "apps"})

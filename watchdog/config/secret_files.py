@@ -51,16 +51,27 @@ def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
                 raise ValueError(f"{path} is not a regular file; put the secret into one")
             if status.st_mode & OTHERS:
                 mode = stat.S_IMODE(status.st_mode)
-                raise ValueError(f"{path} has mode {mode:o}, open to all users of this machine; run: chmod 600 {path}")
+                todo = _closing(path, file.fileno())
+                raise ValueError(f"{path} has mode {mode:o}, open to all users of this machine; {todo}")
             raw = file.read(_SECRET_FILE_LIMIT + 1)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; create it, or correct the path") from error
+        todo = "let this user read it" if isinstance(error, PermissionError) else "create it, or correct the path"
+        raise ValueError(f"{path} cannot be read: {error.strerror}; {todo}") from error
     return SecretFile(path, SecretStr(_decode_secret(raw, path)))
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
     """Open without blocking on a pipe that has no writer."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _closing(path: Path, descriptor: int) -> str:
+    """How to close a file to other users. Nobody can on a read-only mount: its mode is set where it is mounted."""
+    if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        return (
+            "it is on a read-only mount: mount it with mode 0440 (Kubernetes: defaultMode: 0440, Compose: mode: 0440)"
+        )
+    return f"run: chmod 600 {path}"
 
 
 def _secret_path(value: str, config: Path, environ: Mapping[str, str]) -> Path:
@@ -87,8 +98,12 @@ def _decode_secret(raw: bytes, path: Path) -> str:
         # Not chained: the exception carries the bytes.
         raise ValueError(f"{path} is not UTF-8 text; it must contain only the secret") from None
     secret = text.removesuffix("\n").removesuffix("\r")
+    if secret.startswith("\ufeff"):
+        raise ValueError(f"{path} begins with a byte order mark; save it as UTF-8 without one")
     if not secret:
         raise ValueError(f"{path} is empty; write the secret into it")
+    if secret != secret.strip():
+        raise ValueError(f"{path} begins or ends with a blank or an empty line; it must contain only the secret")
     redact(secret)
     return secret
 

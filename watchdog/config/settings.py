@@ -36,6 +36,7 @@ class DatabaseConfig(Section):
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
     pool_size: Annotated[int, Field(ge=1, le=100)] = 4
+    transaction_pooling: bool = False
 
     @model_validator(mode="after")
     def _password_has_a_place(self) -> Self:

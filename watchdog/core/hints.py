@@ -1,7 +1,7 @@
 """Which hints to write into a task's row when a callback tells who was in its room, and when. Pure."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,6 +39,25 @@ def hints(task: Task, count: int | None, at: datetime, seen: datetime | None) ->
             yield final
     elif count is not None and newest and (at, count) != (stored, task.user_count):
         yield Hint(count, at)
+
+
+def applied(task: Task, hint: Hint, now: datetime) -> Task:
+    """The row after the triggers have applied ``hint``, as far as later hints and the ledger depend on it."""
+    at = now if hint.at is None else min(hint.at, now)
+    after = replace(task, user_count=hint.user_count, user_count_at=at, user_count_source=hint.source)
+    if hint.user_count:
+        return replace(after, last_occupied_at=at, empty_since=None, due_at=None, auto_stop_at=None)
+    return after if task.user_count == 0 and task.empty_since is not None else replace(after, empty_since=at)
+
+
+def needed(steps: Sequence[Hint]) -> list[Hint]:
+    """Those of several hints for one row, in their order, without which the row would become another.
+
+    They are the last that shows people, the first that shows none after it, and the last of all.
+    """
+    occupied = max((number for number, step in enumerate(steps) if step.user_count), default=-1)
+    numbers = dict.fromkeys((occupied, occupied + 1, len(steps) - 1))
+    return [steps[number] for number in numbers if 0 <= number < len(steps)]
 
 
 def last_seen(user: UserFact, room: RoomFact) -> datetime | None:

@@ -31,12 +31,12 @@ not which one. All times are of the vendor's clock.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from operator import itemgetter
 from types import MappingProxyType
-from typing import ClassVar, assert_never
+from typing import Any, ClassVar, TypeVar, assert_never
 
 from watchdog.core.callbacks import (
     Event,
@@ -128,6 +128,21 @@ class Present:
     closed: bool
     complete: bool
     as_of: datetime
+
+
+Fact = TypeVar("Fact", RoomFact, UserFact)
+
+
+def combined(old: Fact | None, new: Fact) -> Fact:
+    """One row from two of the same key; ``old`` None if there is only one."""
+    if old is None:
+        return new
+    changes: dict[str, Any] = {}
+    for column, join in new.JOINS.items():
+        before, after = getattr(old, column), getattr(new, column)
+        if before is None or (after is not None and (after < before if join is Join.MIN else after > before)):
+            changes[column] = after
+    return replace(old, **changes) if changes else old
 
 
 def facts_of(event: Event) -> Facts | None:

@@ -33,6 +33,8 @@ from watchdog.services import callbacks
 from watchdog.services.callbacks import CallbackIntake
 
 CALLBACK_PATH: Final = "/callbacks/zego"
+_CALLBACK_PATHS: Final = (CALLBACK_PATH, CALLBACK_PATH + "/")
+_OTHER_PATHS: Final = ("/healthz", "/readyz", "/metrics")
 READ_SECONDS: Final = 5.0
 """For a request's headers, and for its body."""
 
@@ -107,7 +109,7 @@ class HttpServer:
             return _health(is_ready(), why_not_ready())
 
         routes = [
-            Route(CALLBACK_PATH, self._callback, methods=["POST"]),
+            *(Route(path, self._callback, methods=["POST"]) for path in _CALLBACK_PATHS),
             Route("/healthz", healthz),
             Route("/readyz", _for_bearers(token, readyz)),
         ]
@@ -163,7 +165,7 @@ class HttpServer:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, the ASGI way. Only a callback's body is used, but every other one must end in time too."""
-        if (scope["method"], scope["path"]) != ("POST", CALLBACK_PATH):
+        if scope["method"] != "POST" or scope["path"] not in _CALLBACK_PATHS:
             try:
                 body = await self._body_in_time(Request(scope, receive))
             except TimeoutError:
@@ -173,6 +175,13 @@ class HttpServer:
                 return
             if body is None:
                 await _cut_off("too_large", 413)(scope, receive, send)
+                return
+            if scope["method"] == "POST" and scope["path"] not in _OTHER_PATHS:
+                # ZEGO posts nothing else, so its console may have a wrong address. Anybody may post, so only a part.
+                path = ascii(scope["path"][:80])
+                reason = f"{path} is no path of this server; callbacks go to {CALLBACK_PATH}"
+                response = self._intake.refuse(404, "unknown_path", reason)
+                await _cut_off(response.kind, response.http_status)(scope, receive, send)
                 return
         await self._routes(scope, receive, send)
 

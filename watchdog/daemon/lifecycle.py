@@ -23,6 +23,7 @@ import structlog
 from watchdog import __version__
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.settings import Config
+from watchdog.core.model import Mode
 from watchdog.daemon.http_server import HttpServer
 from watchdog.daemon.jobs import Jobs, Recurring
 from watchdog.daemon.liveness import EXTEND_SECONDS, ServiceStatus
@@ -34,7 +35,7 @@ from watchdog.errors import DatabaseError
 from watchdog.services.heartbeat import HEARTBEAT_SECONDS
 from watchdog.services.poller import TICK_SECONDS
 from watchdog.services.reaper import REAP_SECONDS
-from watchdog.store import schema
+from watchdog.store import contract, schema
 from watchdog.store.engine import longest_call_seconds, place
 from watchdog.store.tasks import Tasks
 from watchdog.wiring.database import engine
@@ -255,6 +256,8 @@ async def run(
     loop.add_signal_handler(signal.SIGHUP, signalled if reload is None or sys.stdin.isatty() else hangup.set)
     database = engine(config.database)
     schema.require(database)
+    if config.policy.mode is Mode.ENFORCE:
+        contract.require(database)
     service = Service(config, clock or SystemClock(), database, manager)
     await service.start()
     log.info(

@@ -2,17 +2,16 @@
 
     200 accepted | replayed | suspicious | ignored     committed, or nothing to commit
     400, 401, 413                                      refused: repeating it will not help
-    503                                                the database is away: the vendor should repeat it
+    503                                                the database is away or busy: the vendor should repeat it
 
 Of HTTP this module only knows the status codes; ``http_server`` serves it.
 """
 
-import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, ParamSpec, TypeVar, assert_never
+from typing import Final, assert_never
 
 import structlog
 
@@ -32,19 +31,13 @@ from watchdog.core.callbacks import (
 from watchdog.core.clock_offset import ClockOffset
 from watchdog.core.model import Outcome
 from watchdog.core.people import is_person
-from watchdog.errors import DatabaseError, DatabaseUnavailable
+from watchdog.errors import DatabaseError, Overloaded
 from watchdog.observer import Observer
-from watchdog.store.aio.calls import AsyncCallbacks
+from watchdog.store.aio.callbacks import CallbackGroups
 from watchdog.store.aio.database_clock import DatabaseClock
-from watchdog.store.callbacks import Received, Use, use_of
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from watchdog.store.callbacks import AutoStop, Presence, Received, Speech, Use, use_of
 
 log = structlog.get_logger(__name__)
-
-CALLS_AT_ONCE: Final = 64
-"""Callbacks that may wait for the database at once; the vendor is told to repeat the others."""
 
 WINDOW_SECONDS: Final = 300.0
 """How far a callback's timestamp may be from now: the vendor retries for 62 s, and clocks differ."""
@@ -85,7 +78,7 @@ class CallbackIntake:
     def __init__(
         self,
         *,
-        store: AsyncCallbacks,
+        store: CallbackGroups,
         database_clock: DatabaseClock,
         secrets: Mapping[int, Sequence[str]],
         bot_user_ids: Sequence[str],
@@ -103,7 +96,6 @@ class CallbackIntake:
         self._discover = discover
         self._clock = clock
         self._observer = observer or Observer()
-        self._calls = 0
         self._logged_at: dict[str, float] = {}
         self._unlogged: Counter[str] = Counter()
 
@@ -124,6 +116,8 @@ class CallbackIntake:
             kind = await self._take(event, use_of(event, body))
         except BadCallback as error:
             return self.refuse(STATUS_OF_FAULT[error.kind], error.kind, str(error))
+        except Overloaded as error:
+            return self.refuse(503, "overloaded", str(error))
         except DatabaseError as error:
             return self.refuse(503, "database_away", str(error))
         return self._count(Response(200, kind))
@@ -143,21 +137,6 @@ class CallbackIntake:
         self.responses[response.kind] += 1
         return response
 
-    async def _call(self, method: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the store, at most ``CALLS_AT_ONCE`` times at once: a call outlives an HTTP request that timed out."""
-        if self._calls >= CALLS_AT_ONCE:
-            raise DatabaseUnavailable(f"{CALLS_AT_ONCE} callbacks wait for the database already")
-        self._calls += 1
-        running = asyncio.ensure_future(method(*args, **kwargs))
-        running.add_done_callback(self._came_back)
-        return await asyncio.shield(running)
-
-    def _came_back(self, running: "asyncio.Future[Any]") -> None:
-        self._calls -= 1
-        if not running.cancelled():
-            # The request may have timed out: its error is not an unhandled one.
-            running.exception()
-
     def _moment(self, event: Event) -> datetime:
         """When a callback that just arrived was sent, by the database's clock, to the millisecond; never later."""
         age = self._offsets[event.app_id].age(event.timestamp, self._clock.monotonic())
@@ -165,37 +144,31 @@ class CallbackIntake:
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
     async def _take(self, event: Event, use: Use) -> str:
-        store, call, sent_at = self._store, self._call, self._moment(event)
+        sent_at = self._moment(event)
         match event:
             case RoomCreated() | RoomClosed() | UserJoined() | UserLeft():
                 facts = presence.facts_of(event)
                 if facts is None:
                     raise AssertionError("every room event must have presence facts")
-                return _kind_of(await call(store.receive, facts, use, self._bot_user_ids))
+                return _kind_of(await self._store.submit(Presence(facts, self._bot_user_ids, use)))
             case Utterance():
-                heard = await call(
-                    store.heard,
-                    event.app_id,
-                    event.room_id,
-                    event.task_id,
-                    sent_at,
-                    is_person=event.characters > 0 and is_person(event.user_id, self._bot_user_ids),
-                    discover=self._discover,
-                    use=use,
+                heard = await self._store.submit(
+                    Speech(
+                        event.app_id,
+                        event.room_id,
+                        event.task_id,
+                        sent_at,
+                        is_person=event.characters > 0 and is_person(event.user_id, self._bot_user_ids),
+                        discover=self._discover,
+                        use=use,
+                    )
                 )
                 if heard.discovered:
                     log.info("task_discovered", task_id=event.task_id, room_id=event.room_id, app_id=event.app_id)
                 return _kind_of(heard)
             case TaskException() if event.code == callbacks.IDLE_AUTO_STOP:
-                reason = await call(
-                    store.auto_stopped,
-                    event.app_id,
-                    event.task_id,
-                    sent_at,
-                    event.code,
-                    event.message,
-                    use=use,
-                )
+                stop = AutoStop(event.app_id, event.task_id, sent_at, event.code, event.message, use)
+                reason = (await self._store.submit(stop)).auto_stopped
                 if reason is None:
                     return "ignored"
                 self._observer.attempt(Outcome.AUTO_STOPPED, reason)

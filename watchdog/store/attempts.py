@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core.model import Outcome, Reason, Source, Status
 from watchdog.core.timing import leaves_at
-from watchdog.store.engine import writing
+from watchdog.store.engine import storable, writing
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Answer, Attempt, Claim, Intent
 from watchdog.store.tables import ACTIVE, attempts, rejoins, tasks, utcnow
 from watchdog.store.tasks import circumstances, give_back
@@ -248,6 +248,8 @@ def _close_attempts(
     if news:
         names = ("outcome", "replied_at", "http_status", "code", "message", "request_id", "detail")
         facts = [{"b_id": key, **{name: getattr(one, name) for name in names}} for key, one in news.items()]
+        for fact in facts:
+            fact |= {name: storable(connection, fact[name]) for name in ("code", "message", "request_id", "detail")}
         connection.execute(_CLOSE_ATTEMPT, facts)
     return {attempt_id: rows[attempt_id] for attempt_id in news}
 

@@ -1,11 +1,13 @@
-"""The SQL of callbacks; every call is one short transaction that may be repeated and interleaved.
+"""The SQL of callbacks: a group of them is one short transaction, which may be repeated and interleaved.
 
-    receive        facts of presence: merge rows, find who is there, write hints into the room's tasks
-    heard          a person spoke: discover the task if it is unknown, note that the person is there
-    auto_stopped   ZEGO ended a task
+    Presence   facts of presence: merge rows, find who is there, write hints into the room's tasks
+    Speech     a person spoke: discover the task if it is unknown, note that the person is there
+    AutoStop   ZEGO ended a task
 
-``core.presence`` defines the rows and how they are merged, in any order. Callbacks of one room are serialised, so no
-daemon writes hints from half the facts.
+The result is that of the same callbacks one after the other: what they need is locked and read for all of them, they
+are applied in memory in their order, and what they changed is written at the end. ``core.presence`` defines the rows
+and how they are merged, in any order. Callbacks of one room are serialised, so no daemon writes hints from half the
+facts. Every group takes its locks in the same order, so two groups cannot wait for each other.
 
 ZEGO signs when a callback was sent, not its content: with one captured callback, another body can be sent under its
 signature. Therefore each signature is stored twice, with and without the body, for as long as it can be valid. The same
@@ -15,49 +17,30 @@ event that is dropped this way is one more lost callback.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core import callbacks, policy, presence
-from watchdog.core.hints import Hint, hints, last_seen
-from watchdog.core.model import Outcome, Reason, Source, Status, Task
+from watchdog.core.hints import hints, last_seen
+from watchdog.core.model import Outcome, Reason, Source, Status
 from watchdog.core.people import is_person
-from watchdog.core.presence import Facts, Join, RoomFact, UserFact
-from watchdog.store.engine import writing
-from watchdog.store.tables import (
-    ACTIVE,
-    UtcTime,
-    as_task,
-    attempts,
-    callbacks_seen,
-    rejoins,
-    room_sessions,
-    room_users,
-    tasks,
-    utcnow,
-)
+from watchdog.core.presence import Facts
+from watchdog.store.engine import storable, writing
+from watchdog.store.presence import Room, Rooms
+from watchdog.store.room_tasks import RoomTasks
+from watchdog.store.tables import UtcTime, attempts, callbacks_seen, deleted_tasks, rejoins, tasks, utcnow
 
 DETAIL_CALLBACK: Final = "callback"
 """The ledger's ``detail`` of what a callback reported, as opposed to the result of a request."""
 
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """The result of a callback. ``replayed``: it was known, and changed nothing.
-
-    ``suspicious``: its signature came before, with another body. ``discovered``: its task was unknown and is watched
-    from now on.
-    """
-
-    replayed: bool = False
-    suspicious: bool = False
-    discovered: bool = False
+ROW_WAIT_SECONDS: Final = 0.25
+"""How long a group waits for a row on PostgreSQL: its neighbours wait, too, and the vendor repeats a callback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +53,65 @@ class Use:
     key: str
     signature: str
     until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What one callback says of a room. ``use`` None skips the check for replays."""
+
+    facts: Facts
+    bot_user_ids: Sequence[str]
+    use: Use | None = None
+
+    @property
+    def room(self) -> Room:
+        return self.facts.room.app_id, self.facts.room.room_id
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on."""
+
+    app_id: int
+    room_id: str
+    task_id: str
+    at: datetime
+    is_person: bool
+    discover: bool
+    use: Use | None = None
+
+    @property
+    def room(self) -> Room:
+        return self.app_id, self.room_id
+
+
+@dataclass(frozen=True, slots=True)
+class AutoStop:
+    """ZEGO ended a task at ``at``."""
+
+    app_id: int
+    task_id: str
+    at: datetime
+    code: int
+    message: str
+    use: Use | None = None
+
+
+Callback = Presence | Speech | AutoStop
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The result of a callback. ``replayed``: it was known, and changed nothing.
+
+    ``suspicious``: its signature came before, with another body. ``discovered``: its task was unknown and is watched
+    from now on. ``auto_stopped``: it ended its task, for this reason.
+    """
+
+    replayed: bool = False
+    suspicious: bool = False
+    discovered: bool = False
+    auto_stopped: Reason | None = None
 
 
 def use_of(event: callbacks.Event, body: bytes) -> Use:
@@ -90,229 +132,245 @@ class CallbackStore:
         self.instance = instance
         self.default_app = default_app
 
-    def receive(self, facts: Facts, use: Use | None, bot_user_ids: Sequence[str]) -> Received:
-        """Merge what one callback says of a room, and write the resulting number of people into the room's tasks.
+    def receive(self, group: Sequence[Callback]) -> list[Received]:
+        """Commit a group of callbacks; return the result of each.
 
-        If neither the beginning nor the end of the room's session was seen, an empty room is no evidence. ``use`` None
-        skips the check for replays.
-        """
-        room = facts.room
-        with writing(self.engine) as connection:
-            replayed, suspicious = _remember(connection, use)
-            if replayed:
-                return Received(replayed=True)
-            if suspicious and not (facts.user is not None and facts.user.is_open):
-                return Received(suspicious=True)
-            _take_turns(connection, room.app_id, room.room_id)
-            _merge(connection, room_sessions, room, "seen_at")
-            if facts.user is not None:
-                _merge(connection, room_users, facts.user)
-            rooms = _rooms(connection, room.app_id, room.room_id)
-            current = presence.current_session(rooms)
-            if current is None:
-                return Received(suspicious=suspicious)
-            users = _users(connection, current)
-            found = presence.present([current], users, bot_user_ids)
-            if found is None:  # only for a room without any time, which is never current
-                return Received(suspicious=suspicious)
-            count: int | None = len(found.people)
-            if count == 0 and (suspicious or not found.complete):
-                count = None
-            people = [user for user in users if is_person(user.user_id, bot_user_ids, role=user.role)]
-            seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
-            for task in self._active(connection, room.app_id, room.room_id):
-                _write(connection, task, hints(task, count, found.as_of, seen))
-            came = max((user.login_at for user in people if user.login_at is not None), default=None)
-            if came is not None:
-                self._rejoined(connection, room.app_id, room.room_id, came)
-        return Received(suspicious=suspicious)
-
-    def heard(
-        self,
-        app_id: int,
-        room_id: str,
-        task_id: str,
-        at: datetime,
-        *,
-        is_person: bool,
-        discover: bool,
-        use: Use | None = None,
-    ) -> Received:
-        """Note that a task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on.
-
-        A person is evidence for this task and for the others in its room. An ended task stays ended.
-        """
-        with writing(self.engine) as connection:
-            replayed, suspicious = _remember(connection, use)
-            if replayed:
-                return Received(replayed=True)
-            _take_turns(connection, app_id, room_id)
-            discovered = (
-                discover
-                and not suspicious
-                and _insert_new(connection, tasks, task_id=task_id, room_id=room_id, app_id=app_id)
-            )
-            if is_person:
-                for task in self._active(connection, app_id, room_id, task_id):
-                    _write(connection, task, hints(task, max(1, task.user_count or 0), at, at))
-                self._rejoined(connection, app_id, room_id, at)
-        return Received(suspicious=suspicious, discovered=discovered)
-
-    def auto_stopped(
-        self,
-        app_id: int,
-        task_id: str,
-        at: datetime,
-        code: int,
-        message: str,
-        *,
-        use: Use | None = None,
-    ) -> Reason | None:
-        """End a task that ZEGO ended at ``at``, with a row in the ledger; None if it is not active.
-
-        ``evidence_at`` minus ``empty_since`` is then how long ZEGO left the empty room alone. A request of ours that is
+        Of a room, if neither the beginning nor the end of its session was seen, no people is no evidence. A person who
+        speaks is evidence for that task and for the others in the room. An ended task stays ended. When ZEGO ends a
+        task, ``evidence_at`` minus ``empty_since`` is how long it left the empty room alone; a request of ours that is
         in flight gets its own answer.
         """
         with writing(self.engine) as connection:
-            if any(_remember(connection, use)):
-                return None
-            row = connection.execute(
-                sa.select(*tasks.c, utcnow().label("now"))
-                .where(tasks.c.task_id == task_id, self._app() == app_id, ACTIVE)
-                .with_for_update()
-            ).one_or_none()
-            if row is None:
-                return None
-            task, at = as_task(row[:-1]), min(at, row.now)
-            reason = policy.reason(task)
-            connection.execute(
-                sa.update(tasks)
-                .where(tasks.c.task_id == task_id, ACTIVE)
-                .values(status=Status.AUTO_STOPPED, ended_at=at)
-            )
-            connection.execute(
-                sa.insert(attempts).values(
-                    task_id=task_id,
-                    kind=task.kind,
-                    app_id=app_id,
-                    room_id=task.room_id,
-                    reason=reason,
-                    evidence_source=Source.CALLBACK,
-                    evidence_at=at,
-                    empty_since=task.empty_since,
-                    due_at=task.due_at,
-                    auto_stop_at=task.auto_stop_at,
-                    code=str(code),
-                    message=message,
-                    outcome=Outcome.AUTO_STOPPED,
-                    detail=DETAIL_CALLBACK,
-                    instance=self.instance,
-                )
-            )
-        return reason
+            results = _remember(connection, [callback.use for callback in group])
+            new = [callback for callback, result in zip(group, results, strict=True) if _counts(callback, result)]
+            if not new:
+                return results
+            _take_turns(connection, {callback.room for callback in new if not isinstance(callback, AutoStop)})
+            heard = [
+                callback
+                for callback, result in zip(group, results, strict=True)
+                if isinstance(callback, Speech) and callback.discover and result == Received()
+            ]
+            work = _Group(connection, self, new, _discover(connection, heard))
+            results = [
+                work.apply(callback, result) if _counts(callback, result) else result
+                for callback, result in zip(group, results, strict=True)
+            ]
+            work.write()
+        return results
 
-    def _app(self) -> sa.ColumnElement[int]:
-        return sa.func.coalesce(tasks.c.app_id, self.default_app)
 
-    def _active(self, connection: sa.Connection, app_id: int, room_id: str, task_id: str | None = None) -> list[Task]:
-        """Return the active tasks of a room, and the task ``task_id`` whatever its room."""
-        here: sa.ColumnElement[bool] = tasks.c.room_id == room_id
-        if task_id is not None:
-            here = sa.or_(here, tasks.c.task_id == task_id)
-        rows = connection.execute(
-            sa.select(*tasks.c).where(here, self._app() == app_id, ACTIVE).order_by(tasks.c.task_id).with_for_update()
+class _Group:
+    """The callbacks of one transaction, applied in memory."""
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        store: CallbackStore,
+        new: Sequence[Callback],
+        discovered: Mapping[str, Speech],
+    ) -> None:
+        """Lock and read what the ``new`` callbacks need."""
+        self._connection = connection
+        self._store = store
+        self._discovered = discovered
+        self._returns: list[tuple[Room, datetime]] = []
+        self._ledger: list[dict[str, Any]] = []
+        told = [callback.facts.room for callback in new if isinstance(callback, Presence)]
+        self._tasks = RoomTasks(
+            connection,
+            store.default_app,
+            rooms={callback.room for callback in new if not isinstance(callback, AutoStop)},
+            task_ids={callback.task_id for callback in new if not isinstance(callback, Presence)},
+            unborn=discovered,
         )
-        return [as_task(row) for row in rows]
-
-    def _rejoined(self, connection: sa.Connection, app_id: int, room_id: str, at: datetime) -> None:
-        """Note that a person was in this room, for stopped tasks whose rooms are still watched."""
-        connection.execute(
-            sa.update(rejoins)
-            .where(
-                rejoins.c.room_id == room_id,
-                sa.func.coalesce(rejoins.c.app_id, self.default_app) == app_id,
-                rejoins.c.rejoined_at.is_(None),
-                rejoins.c.stopped_at < at,
-                rejoins.c.watch_until >= at,
-            )
-            .values(rejoined_at=at)
+        self._rooms = Rooms(
+            connection,
+            rooms={(room.app_id, room.room_id) for room in told},
+            named={(room.app_id, room.room_id, room.room_session_id) for room in told},
         )
 
+    def apply(self, callback: Callback, result: Received) -> Received:
+        """Apply one callback; ``result`` says whether it is suspicious."""
+        match callback:
+            case Presence():
+                self._tell(callback, suspicious=result.suspicious)
+                return result
+            case Speech():
+                return self._hear(callback, result)
+            case AutoStop():
+                return self._end(callback)
+            case _:
+                assert_never(callback)
 
-def _write(connection: sa.Connection, task: Task, wanted: Iterable[Hint]) -> None:
-    steps = list(wanted)
-    mine = sa.update(tasks).where(tasks.c.task_id == task.task_id, ACTIVE)
-    if steps and steps[0].at is not None and task.user_count_at is not None and steps[0].at <= task.user_count_at:
-        # Otherwise the triggers would ignore an older time, and take an equal one for the present.
-        connection.execute(mine.values(user_count_at=None))
-    for step in steps:
-        connection.execute(
-            mine.values(user_count=step.user_count, user_count_at=step.at, user_count_source=step.source)
+    def _tell(self, told: Presence, *, suspicious: bool) -> None:
+        """Merge facts, and tell the room's tasks how many people there are, or at least that there was a person."""
+        self._rooms.merge(told.facts)
+        found = self._rooms.current(told.room)
+        if found is None:
+            return
+        current, users = found
+        present = presence.present([current], users, told.bot_user_ids)
+        if present is None:  # only for a room without any time, which is never current
+            return
+        count: int | None = len(present.people)
+        if count == 0 and (suspicious or not present.complete):
+            count = None
+        people = [user for user in users if is_person(user.user_id, told.bot_user_ids, role=user.role)]
+        seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
+        for task in self._tasks.of(*told.room):
+            self._tasks.hint(task, hints(task, count, present.as_of, seen))
+        came = max((user.login_at for user in people if user.login_at is not None), default=None)
+        if came is not None:
+            self._returns.append((told.room, came))
+
+    def _hear(self, heard: Speech, result: Received) -> Received:
+        discovered = self._discovered.get(heard.task_id) is heard
+        if discovered:
+            self._tasks.appear(heard.task_id)
+        if heard.is_person:
+            for task in self._tasks.of(*heard.room, heard.task_id):
+                self._tasks.hint(task, hints(task, max(1, task.user_count or 0), heard.at, heard.at))
+            self._returns.append((heard.room, heard.at))
+        return replace(result, discovered=discovered)
+
+    def _end(self, stop: AutoStop) -> Received:
+        """End the task, with a row in the ledger, if it is active."""
+        task = self._tasks.one(stop.app_id, stop.task_id)
+        if task is None:
+            return Received()
+        reason = policy.reason(task)
+        ended = self._tasks.end(task, Status.AUTO_STOPPED, stop.at)
+        self._ledger.append(
+            {
+                "task_id": task.task_id,
+                "kind": task.kind,
+                "app_id": stop.app_id,
+                "room_id": task.room_id,
+                "reason": reason,
+                "evidence_source": Source.CALLBACK,
+                "evidence_at": ended.ended_at,
+                "empty_since": task.empty_since,
+                "due_at": task.due_at,
+                "auto_stop_at": task.auto_stop_at,
+                "code": str(stop.code),
+                "message": storable(self._connection, stop.message),
+                "outcome": Outcome.AUTO_STOPPED,
+                "detail": DETAIL_CALLBACK,
+                "instance": self._store.instance,
+            }
         )
+        return Received(auto_stopped=reason)
+
+    def write(self) -> None:
+        self._rooms.write()
+        self._tasks.write()
+        if self._ledger:
+            self._connection.execute(sa.insert(attempts), self._ledger)
+        if self._returns:
+            self._note_returns()
+
+    def _note_returns(self) -> None:
+        """Note that people were in their rooms, for stopped tasks whose rooms are still watched."""
+        room_ids = {room_id for (_, room_id), _ in self._returns}
+        watched = sa.select(rejoins.c.room_id).where(rejoins.c.room_id.in_(room_ids), rejoins.c.rejoined_at.is_(None))
+        found = set(self._connection.execute(watched).scalars())
+        noted = [
+            {"b_app_id": app_id, "b_room_id": room_id, "at": at, "default_app": self._store.default_app}
+            for (app_id, room_id), at in self._returns
+            if room_id in found
+        ]
+        if noted:
+            self._connection.execute(_RETURNED, noted)
 
 
-def _remember(connection: sa.Connection, use: Use | None) -> tuple[bool, bool]:
-    """Store the use of a signature; return whether it came before, with the same body and with another body."""
-    if use is None:
-        return False, False
-    later = sa.func.greatest if connection.dialect.name == "postgresql" else sa.func.max
-    seen_at = later(utcnow(), sa.literal(use.until, UtcTime))
-    new_use, new_signature = (
-        _insert_new(connection, callbacks_seen, replay_key=key, seen_at=seen_at) for key in (use.key, use.signature)
+_AT = sa.bindparam("at", type_=UtcTime)
+_RETURNED = (
+    sa.update(rejoins)
+    .where(
+        rejoins.c.room_id == sa.bindparam("b_room_id"),
+        sa.func.coalesce(rejoins.c.app_id, sa.bindparam("default_app", type_=sa.BigInteger))
+        == sa.bindparam("b_app_id"),
+        rejoins.c.rejoined_at.is_(None),
+        rejoins.c.stopped_at < _AT,
+        rejoins.c.watch_until >= _AT,
     )
-    return not new_use, new_use and not new_signature
+    .values(rejoined_at=_AT)
+)
 
 
-def _take_turns(connection: sa.Connection, app_id: int, room_id: str) -> None:
-    """Serialise the callbacks of this room until the end of the transaction. SQLite serialises all writers anyway."""
-    if connection.dialect.name == "postgresql":
-        number = sa.literal(turn(app_id, room_id), sa.BigInteger)
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+def _counts(callback: Callback, result: Received) -> bool:
+    """Whether a callback may change anything, given what its signature says."""
+    if result.replayed or not result.suspicious:
+        return not result.replayed
+    match callback:
+        case Presence():
+            return callback.facts.user is not None and callback.facts.user.is_open
+        case Speech():
+            return True
+        case AutoStop():
+            return False
+        case _:
+            assert_never(callback)
 
 
-def _insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
-    """Insert a row; False if its key exists."""
-    key = next(iter(table.primary_key))
-    insert = _dialect(connection.dialect.name).insert(table).values(values)
-    return connection.execute(insert.on_conflict_do_nothing().returning(key)).first() is not None
+def _remember(connection: sa.Connection, uses: Sequence[Use | None]) -> list[Received]:
+    """Store the uses of signatures; return which came before, with the same body and with another body."""
+    keys = {key: use.until for use in reversed(uses) if use is not None for key in (use.key, use.signature)}
+    unused = _insert_new(connection, callbacks_seen, [{"replay_key": key, "until": keys[key]} for key in sorted(keys)])
+    results = []
+    for use in uses:
+        is_new_use = use is None or use.key in unused
+        is_new_signature = use is None or use.signature in unused
+        unused -= {use.key, use.signature} if use is not None else set()
+        results.append(Received(replayed=not is_new_use, suspicious=is_new_use and not is_new_signature))
+    return results
 
 
-def _dialect(name: str) -> Any:
-    return postgresql if name == "postgresql" else sqlite
+def _take_turns(connection: sa.Connection, rooms: Iterable[Room]) -> None:
+    """Serialise the callbacks of these rooms until the end of the transaction, and wait for rows a short time only.
+
+    SQLite serialises all writers anyway.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    numbers = sorted(turn(*room) for room in rooms)
+    if numbers:
+        one = sa.func.unnest(sa.cast(numbers, postgresql.ARRAY(sa.BigInteger))).column_valued("number")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(one)))
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(ROW_WAIT_SECONDS * 1000)}")
 
 
-def _merge(connection: sa.Connection, table: sa.Table, fact: RoomFact | UserFact, *fresh: str) -> None:
-    columns = (*fact.KEY, *fact.JOINS)
-    values = {name: getattr(fact, name) for name in columns}
-    connection.execute(
-        _upsert(connection.dialect.name, table, tuple(fact.KEY), tuple(fact.JOINS.items()), fresh), values
-    )
+def _discover(connection: sa.Connection, heard: Iterable[Speech]) -> dict[str, Speech]:
+    """Insert the tasks that are unknown; return them, each with the first that was heard of it.
+
+    A task that was deleted is not unknown: the application wants no more of it.
+    """
+    first = {speech.task_id: speech for speech in reversed(list(heard))}
+    if not first:
+        return {}
+    # One statement: a task that is being deleted is seen in one of the two tables.
+    either = sa.union_all(*(sa.select(one.c.task_id).where(one.c.task_id.in_(first)) for one in (tasks, deleted_tasks)))
+    known = set(connection.execute(either).scalars())
+    rows = [
+        {"task_id": task_id, "room_id": first[task_id].room_id, "app_id": first[task_id].app_id}
+        for task_id in sorted(first)
+        if task_id not in known
+    ]
+    return {task_id: first[task_id] for task_id in _insert_new(connection, tasks, rows)}
+
+
+def _insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Insert rows; return the keys of those whose key did not exist."""
+    if not rows:
+        return set()
+    return set(connection.execute(_insert(connection.dialect.name, table), rows).scalars())
 
 
 @cache
-def _upsert(
-    dialect: str, table: sa.Table, key: tuple[str, ...], joins: tuple[tuple[str, Join], ...], fresh: tuple[str, ...]
-) -> Any:
-    """Return the statement of ``core.presence``'s docstring; columns in ``fresh`` get the present time."""
-    insert = _dialect(dialect).insert(table)
-    names = {"postgresql": ("least", "greatest")}.get(dialect, ("min", "max"))
-    joined = {}
-    for column, join in joins:
-        old, new = table.c[column], insert.excluded[column]
-        function = getattr(sa.func, names[0] if join is Join.MIN else names[1])
-        joined[column] = sa.func.coalesce(function(old, new), old, new)
-    return insert.values({column: utcnow() for column in fresh}).on_conflict_do_update(
-        index_elements=key, set_=joined | {column: utcnow() for column in fresh}
-    )
-
-
-def _rooms(connection: sa.Connection, app_id: int, room_id: str) -> list[RoomFact]:
-    columns = [room_sessions.c[name] for name in (*RoomFact.KEY, *RoomFact.JOINS)]
-    query = sa.select(*columns).where(room_sessions.c.app_id == app_id, room_sessions.c.room_id == room_id)
-    return [RoomFact(*row) for row in connection.execute(query)]
-
-
-def _users(connection: sa.Connection, room: RoomFact) -> list[UserFact]:
-    columns = [room_users.c[name] for name in (*UserFact.KEY, *UserFact.JOINS)]
-    is_in = [room_users.c[name] == getattr(room, name) for name in RoomFact.KEY]
-    return [UserFact(*row) for row in connection.execute(sa.select(*columns).where(*is_in))]
+def _insert(dialect: str, table: sa.Table) -> Any:
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    if table is callbacks_seen:
+        later = sa.func.greatest if dialect == "postgresql" else sa.func.max
+        insert = insert.values(seen_at=later(utcnow(), sa.bindparam("until", type_=UtcTime)))
+    return insert.on_conflict_do_nothing().returning(*table.primary_key)

@@ -5,6 +5,8 @@ from reading to writing fails at once, whatever the busy_timeout; ``synchronous=
 survive a power cut. PostgreSQL: a small pool; every wait is bounded, for a lock, a statement, or a dead socket.
 """
 
+import codecs
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,12 +42,14 @@ def open_engine(
     statement_timeout_seconds: float = 5,
     connect_timeout_seconds: float = 5,
     pool_size: int = 4,
+    pooled: bool = False,
     must_exist: bool = True,
 ) -> sa.Engine:
     """Return an engine on ``sqlite:///path`` or ``postgresql+psycopg://…``; nothing is connected yet.
 
     Raises ConfigError for another kind of URL, and, with ``must_exist``, if the SQLite file does not exist: a mistyped
-    path must not silently become an empty database.
+    path must not silently become an empty database. ``pooled``: between us and PostgreSQL is a pooler that gives each
+    transaction another connection.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -53,7 +57,7 @@ def open_engine(
     if parsed.get_backend_name() == "postgresql":
         if password is not None:
             parsed = parsed.set(password=password)
-        return _postgresql(parsed, statement_timeout_seconds, connect_timeout_seconds, pool_size)
+        return _postgresql(parsed, statement_timeout_seconds, connect_timeout_seconds, pool_size, pooled=pooled)
     raise ConfigError(
         f"database.url: {parsed.get_backend_name()} is not supported; use sqlite:///FILE or postgresql://USER@HOST/DB"
     )
@@ -63,11 +67,7 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
     if sqlite3.sqlite_version_info < SQLITE_MINIMUM:
         wanted = ".".join(map(str, SQLITE_MINIMUM))
         raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old: {wanted} or later is needed")
-    if url.database in {None, "", ":memory:"}:
-        raise ConfigError("database.url: a database in memory is lost with its process; name a file: sqlite:///FILE")
-    file = Path(str(url.database))
-    if must_exist and _is_missing(file):
-        raise ConfigError(f"database.url: there is no file {file.absolute()}; create it with: zego-watchdog migrate")
+    file = _sqlite_file(url, must_exist=must_exist)
     mode = "rw" if must_exist else "rwc"
 
     def connect() -> sqlite3.Connection:
@@ -120,6 +120,20 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
     return engine
 
 
+def _sqlite_file(url: sa.URL, *, must_exist: bool) -> Path:
+    if url.database in {None, "", ":memory:"}:
+        raise ConfigError("database.url: a database in memory is lost with its process; name a file: sqlite:///FILE")
+    file = Path(str(url.database))
+    if must_exist and _is_missing(file):
+        raise ConfigError(f"database.url: there is no file {file.absolute()}; create it with: zego-watchdog migrate")
+    if is_mount_point(file):
+        raise ConfigError(
+            f"database.url: {file.absolute()} is itself a mount point, so its -wal file lies beside it on another "
+            "file system, and other processes would not see what is written; mount its directory instead"
+        )
+    return file
+
+
 class _Look(NamedTuple):
     """The identity and the length of a file; None and 0 if it does not exist or may not be examined."""
 
@@ -143,33 +157,64 @@ def _is_missing(file: Path) -> bool:
         return False
 
 
-def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, pool_size: int) -> sa.Engine:
+def is_mount_point(file: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether something is mounted at this very path. ``os.path.ismount`` misses a bind mount of the same disk."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    # The fifth field of each line, with blanks as octal numbers: proc_pid_mountinfo(5).
+    places = {re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ", 5)[4]) for line in lines}
+    return str(file.resolve()) in places
+
+
+def _postgresql(
+    url: sa.URL, statement_seconds: float, connect_seconds: float, pool_size: int, *, pooled: bool
+) -> sa.Engine:
     statement_ms = int(statement_seconds * 1000)
-    options = (
-        f"-c statement_timeout={statement_ms} -c lock_timeout={statement_ms // 2}"
-        f" -c idle_in_transaction_session_timeout={statement_ms * 2} -c timezone=UTC"
-    )
-    arguments = {
+    # The server, the database or the role may have other defaults for all of these.
+    settings = {
+        "statement_timeout": str(statement_ms),
+        "lock_timeout": str(statement_ms // 2),
+        "idle_in_transaction_session_timeout": str(statement_ms * 2),
+        "timezone": "UTC",
+        "datestyle": "ISO",
+        "intervalstyle": "postgres",
+        "bytea_output": "hex",
+    }
+    arguments: dict[str, object] = {
         "connect_timeout": max(1, round(connect_seconds)),
         "application_name": "zego-watchdog",
+        "client_encoding": "UTF8",
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
         # Without it a half-open socket hangs for 15 minutes, whatever the statement time-out.
         "tcp_user_timeout": statement_ms + 5000,
     }
+    # Options in the URL take precedence.
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if pooled:
+        # The next transaction may run on another connection of the pooler, which has not prepared this statement.
+        arguments["prepare_threshold"] = None
+    else:
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        arguments["options"] = " ".join([options, *url.normalized_query.get("options", ())])
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=statement_seconds,
         pool_pre_ping=True,
-        # Options in the URL take precedence.
-        connect_args={
-            **{name: value for name, value in arguments.items() if name not in url.query},
-            "options": " ".join([options, *url.normalized_query.get("options", ())]),
-        },
+        connect_args=arguments,
     )
+    if pooled:
+        # A pooler refuses options at the start, and settings of a session would reach other clients.
+        local = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql(local)
 
     @event.listens_for(engine, "handle_error")
     def leave_replica(context: sa.engine.ExceptionContext) -> None:
@@ -178,6 +223,35 @@ def _postgresql(url: sa.URL, statement_seconds: float, connect_seconds: float, p
             context.is_disconnect = True
 
     return engine
+
+
+def server_encoding(connection: sa.Connection) -> str | None:
+    """Return PostgreSQL's name of the database's encoding; None on SQLite."""
+    if connection.dialect.name != "postgresql":
+        return None
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment] # its own class
+    return driver.info.parameter_status("server_encoding")
+
+
+def storable(connection: sa.Connection, text: str | None) -> str | None:
+    r"""Return the text with every character that the database's encoding does not have as ``\uXXXX``.
+
+    For texts of the vendor: an answer must be recorded whatever it contains.
+    """
+    encoding = server_encoding(connection)
+    if text is None or text.isascii() or encoding in {None, "UTF8", "SQL_ASCII"}:
+        return text
+    codec = _codec(str(encoding))
+    return text.encode(codec, "backslashreplace").decode(codec)
+
+
+def _codec(encoding: str) -> str:
+    """Return Python's codec for PostgreSQL's encoding; ASCII if there is none."""
+    name = re.sub(r"^WIN(?=\d)", "cp", encoding)
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        return "ascii"
 
 
 def longest_call_seconds(statement_timeout_seconds: float, connect_timeout_seconds: float) -> float:
@@ -211,12 +285,12 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         raise DatabaseUnavailable(f"{place(engine)}: every connection is busy; try again") from error
     except sa.exc.DBAPIError as error:
         kind = DatabaseUnavailable if _may_pass(error) else DatabaseError
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
             kind = RowLocked
         todo = _right_to_give(error.orig)
         if todo is not None:
             raise StatementRefused(f"{place(engine)}: {_first_line(error.orig)}; {todo}") from error
-        raise kind(f"{place(engine)}: {_first_line(error.orig)}") from error
+        raise kind(f"{place(engine)}: {_first_line(error.orig)}{_next_step(error.orig)}") from error
     except sa.exc.SQLAlchemyError as error:
         raise DatabaseError(f"{place(engine)}: {_first_line(error)}") from error
 
@@ -241,6 +315,12 @@ def identify(engine: sa.Engine) -> str:
 def _first_line(error: Any) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _next_step(error: Any) -> str:
+    if "unsupported startup parameter" in str(error):
+        return "; this is a connection pooler such as PgBouncer: set database.transaction_pooling to true"
+    return ""
 
 
 def _right_to_give(error: Any) -> str | None:

@@ -23,6 +23,7 @@ from watchdog.store.tables import (
     attempts,
     callbacks_seen,
     daemons,
+    deleted_tasks,
     rejoins,
     room_sessions,
     room_users,
@@ -41,6 +42,9 @@ KEEP_WATCHES_SECONDS: Final = 86_400.0
 
 FORGET_DAEMON_SECONDS: Final = 7 * 24 * 3600.0
 """How long the row of a daemon is stored after it was last seen, for ``status`` to show it."""
+
+DELETED_SECONDS: Final = 7 * 24 * 3600.0
+"""How long the TaskId of a deleted task is stored: longer than ZEGO reports what is said in a task that was stopped."""
 
 _CALLBACK_ROWS: Final = 500
 
@@ -107,12 +111,12 @@ class RetentionStore:
         return AttemptBatch(end if is_all or not pruned else after, pruned, forgotten)
 
     def prune_callbacks(self) -> int:
-        """Delete a batch of old signatures and old rooms with their users; return how many rows.
+        """Delete a batch of old signatures, TaskIds and old rooms with their users; return how many rows.
 
         If people are in a forgotten room, its next callbacks are incomplete, and are no evidence that it is empty.
         """
         with writing(self.engine) as connection:
-            pruned = connection.execute(_DELETE_SIGNATURES).rowcount
+            pruned = sum(connection.execute(one).rowcount for one in (_DELETE_SIGNATURES, _DELETE_TASK_IDS))
             for row in connection.execute(_OLD_ROOMS).all():
                 for table in (room_users, room_sessions):
                     is_its = [table.c[name] == value for name, value in zip(RoomFact.KEY, row, strict=True)]
@@ -203,6 +207,13 @@ _DELETE_SIGNATURES = sa.delete(callbacks_seen).where(
     callbacks_seen.c.replay_key.in_(
         sa.select(callbacks_seen.c.replay_key)
         .where(callbacks_seen.c.seen_at < utcnow(-REPLAY_SECONDS))
+        .limit(_CALLBACK_ROWS)
+    )
+)
+_DELETE_TASK_IDS = sa.delete(deleted_tasks).where(
+    deleted_tasks.c.task_id.in_(
+        sa.select(deleted_tasks.c.task_id)
+        .where(deleted_tasks.c.deleted_at < utcnow(-DELETED_SECONDS))
         .limit(_CALLBACK_ROWS)
     )
 )

@@ -164,6 +164,13 @@ callbacks_seen = sa.Table(
     sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
 )
 
+deleted_tasks = sa.Table(
+    "zego_deleted_tasks",
+    metadata,
+    sa.Column("task_id", sa.Text, primary_key=True),
+    sa.Column("deleted_at", UtcTime, nullable=False),
+)
+
 rejoins = sa.Table(
     "zego_rejoins",
     metadata,

@@ -17,6 +17,7 @@ def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
         statement_timeout_seconds=config.statement_timeout_seconds,
         connect_timeout_seconds=config.connect_timeout_seconds,
         pool_size=config.pool_size,
+        pooled=config.transaction_pooling,
         must_exist=must_exist,
     )
 

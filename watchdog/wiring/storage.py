@@ -1,11 +1,14 @@
 """The store as one process uses it: which calls run in which threads is decided here."""
 
+from typing import Final
+
 import sqlalchemy as sa
 
 from watchdog.clock import Clock
 from watchdog.store.aio import calls
 from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.aio.answers import Answers
+from watchdog.store.aio.callbacks import CallbackGroups
 from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.attempts import Ledger
@@ -16,6 +19,9 @@ from watchdog.store.pace import PaceStore
 from watchdog.store.polling import PollStore
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tasks import Tasks
+
+CALLBACK_GROUPS: Final = 2
+"""Groups of callbacks under way on PostgreSQL at a time: the second goes on while the first waits for a room."""
 
 
 class Storage:
@@ -42,7 +48,11 @@ class Storage:
         self.feed = calls.AsyncPolling(threads, PollStore(engine))
         # What follows gets what the stops leave.
         background = threads.background
-        self.callbacks = calls.AsyncCallbacks(background, CallbackStore(engine, instance, default_app))
+        self.callbacks = CallbackGroups(
+            calls.AsyncCallbacks(background, CallbackStore(engine, instance, default_app)),
+            clock,
+            at_once=1 if engine.dialect.name == "sqlite" else CALLBACK_GROUPS,
+        )
         self.polling = calls.AsyncPolling(background, PollStore(engine))
         self.retention = calls.AsyncRetention(background, RetentionStore(engine))
         self.figures = calls.AsyncFigures(background, FigureStore(engine, instance))

@@ -42,7 +42,7 @@ from watchdog.zego.replies import (
     read_room_counts,
     read_user_list,
 )
-from watchdog.zego.transport import network_transport
+from watchdog.zego.transport import network_transport, tls_context
 
 # httpx2 logs every URL at INFO, and our URLs carry a signature that is valid for ten minutes.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -126,7 +126,7 @@ class ZegoClient:
         for a URL or a proxy that cannot be used.
         """
         self.set_secrets(server_secrets)
-        tls = httpx.create_ssl_context() if transport is None else None
+        tls = tls_context() if transport is None else None
 
         def endpoint(key: str, text: str) -> _Endpoint:
             url = _base_url(key, text)

@@ -1,5 +1,6 @@
 """Carries the requests to one ZEGO host: httpx2's own transport, through a proxy where the environment names one."""
 
+import os
 import socket
 import ssl
 import struct
@@ -32,7 +33,7 @@ def network_transport(
         max_keepalive_connections=max_connections if reuse else 0,
         keepalive_expiry=_KEEPALIVE_SECONDS,
     )
-    proxy = _proxy(url)
+    proxy = proxy_to(url.scheme, url.host)
     verify = True if tls is None else tls
     try:
         transport = httpx.AsyncHTTPTransport(
@@ -49,9 +50,26 @@ def network_transport(
     return transport
 
 
-def _proxy(url: httpx.URL) -> str | None:
-    if urllib.request.proxy_bypass(url.host):
+def tls_context() -> ssl.SSLContext:
+    """Return what verifies ZEGO's certificate: the system's certificates, or those that the environment names.
+
+    Raises ConfigError if they cannot be loaded.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        where = f"what {named[0]} names" if named else "this system's certificates"
+        raise ConfigError(
+            f"{where} cannot be loaded, so ZEGO's certificate cannot be verified: {error.strerror or error}; "
+            "correct the variable, or install the package ca-certificates"
+        ) from error
+
+
+def proxy_to(scheme: str, host: str) -> str | None:
+    """Return the URL of the proxy that the environment names for this host; None if it names none."""
+    if urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(scheme) or proxies.get("all")
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -9,7 +9,7 @@ from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, DatabaseError
-from watchdog.shipped import shipped
+from watchdog.store.contract import Differences, compare, hidden_rows
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
 from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms
@@ -34,7 +34,7 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             if config.database.is_sqlite:
                 yield judge_sqlite(found.server.removeprefix("SQLite "))
             yield from _settings(found)
-            yield _triggers(found.triggers, config, database.dialect.name)
+            yield from _contract(compare(database), config)
             yield _database_clock(offset, config)
             yield _daemons(all_daemons(database)[1])
             yield _hints(hints(database))
@@ -79,6 +79,12 @@ def judge_sqlite(version: str) -> Finding:
 def _settings(found: Vitals) -> Iterator[Finding]:
     if not found.writable:
         yield fail("database", "it is read-only", "set database.url to the primary server", Blame.CONFIGURATION)
+    if found.encoding not in {None, "UTF8"}:
+        yield warn(
+            "database",
+            f"its encoding is {found.encoding}: what it cannot hold of ZEGO's messages is stored as \\uXXXX",
+            "use a database with ENCODING 'UTF8'",
+        )
     if found.journal_mode not in {None, "wal"}:
         yield fail(
             "database",
@@ -87,24 +93,30 @@ def _settings(found: Vitals) -> Iterator[Finding]:
         )
 
 
-def _triggers(existing: frozenset[str], config: Config, dialect: str) -> Finding:
-    expected = _expected_triggers(dialect)
-    if missing := sorted(expected - existing):
-        return fail(
-            "triggers",
-            f"missing or disabled: {', '.join(missing)}; hints have no effect without them",
+def _contract(found: Differences, config: Config) -> Iterator[Finding]:
+    if found.blinding:
+        yield fail(
+            "schema",
+            f"missing or disabled: {', '.join(found.blinding)}; the daemon refuses to enforce without them",
             f"create them again from migrations/sql, or restore {config.database.safe_url} from a backup",
         )
-    return ok("triggers", f"all {len(expected)} exist")
-
-
-def _expected_triggers(dialect: str) -> frozenset[str]:
-    """The trigger names, read from the migrations, so there is no second list to maintain."""
-    names: set[str] = set()
-    for file in sorted((shipped("migrations") / "sql").glob(f"*_{dialect}.sql")):
-        for verb, name in re.findall(r"^(CREATE|DROP) TRIGGER (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
-            names.add(name) if verb == "CREATE" else names.discard(name)
-    return frozenset(names)
+    else:
+        yield ok("schema", f"all tables, columns and {found.triggers} triggers exist")
+    if found.slowing:
+        yield warn(
+            "schema",
+            f"indexes are missing: {', '.join(found.slowing)}; the daemon becomes slow as the tables grow",
+            "create them again: docs/schema.md, section Indexes",
+        )
+    if found.hidden:
+        what, _, todo = hidden_rows(found.hidden).partition("; ")
+        yield fail("schema", what, todo, Blame.CONFIGURATION)
+    if found.behind:
+        yield fail(
+            "schema",
+            "the next id of zego_stop_attempts exists already, as after a restore: no attempt can be recorded",
+            "SELECT setval(pg_get_serial_sequence('zego_stop_attempts', 'id'), max(id)) FROM zego_stop_attempts",
+        )
 
 
 def _database_clock(offset: float, config: Config) -> Finding:

@@ -1,8 +1,6 @@
 """Checks of the connection to ZEGO: the secrets, the clock, the hosts."""
 
 import asyncio
-import ssl
-import urllib.request
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
@@ -13,6 +11,7 @@ from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError
 from watchdog.wiring.from_config import zego_client
 from watchdog.zego.client import ZegoClient
+from watchdog.zego.transport import proxy_to, tls_context
 
 _NO_SUCH_ROOM: Final = "zego-watchdog-check"
 """A room that does not exist: asking about it tests everything and reads no data."""
@@ -80,12 +79,12 @@ async def _asr_host(url: str, timeout_seconds: float) -> Finding:
     """Whether the host that stops tasks can be reached. Only connects: any request to it might stop a task."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if (proxy := urllib.request.getproxies().get(parts.scheme)) and not urllib.request.proxy_bypass(host):
+    if proxy := proxy_to(parts.scheme, host):
         return ok("stops", f"requests to {host} go through the proxy {urlsplit(proxy).hostname}; not tested")
     encrypted = parts.scheme == "https"
     port = parts.port or (443 if encrypted else 80)
     try:
-        tls = ssl.create_default_context() if encrypted else None
+        tls = tls_context() if encrypted else None
         async with asyncio.timeout(timeout_seconds):
             _, writer = await asyncio.open_connection(host, port, ssl=tls)
             writer.close()

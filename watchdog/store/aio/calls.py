@@ -71,8 +71,6 @@ class AsyncHeartbeats(_Calls[Heartbeats]):
 
 class AsyncCallbacks(_Calls[CallbackStore]):
     receive = _InThread(CallbackStore.receive)
-    heard = _InThread(CallbackStore.heard)
-    auto_stopped = _InThread(CallbackStore.auto_stopped)
 
 
 class AsyncPolling(_Calls[PollStore]):

@@ -14,7 +14,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 import sqlalchemy as sa
 
 from watchdog.clock import Clock
-from watchdog.errors import DatabaseError, DatabaseUnavailable
+from watchdog.errors import DatabaseError, DatabaseUnavailable, RowLocked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +75,7 @@ class DatabaseThreads:
         self.answered_at = self._clock.monotonic()
         if not running.cancelled():
             error = running.exception()
-            self.is_away = isinstance(error, DatabaseUnavailable)
+            self.is_away = isinstance(error, DatabaseUnavailable) and not isinstance(error, RowLocked)
             self.errors += isinstance(error, DatabaseError)
         self.background.admit()
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from watchdog.store.engine import reading, writing
+from watchdog.store.engine import reading, server_encoding, writing
 from watchdog.store.heartbeats import ALIVE_SECONDS, ENDED, IS_ALIVE
 from watchdog.store.records import Instance
 from watchdog.store.reports.history import as_row
@@ -43,13 +43,13 @@ def modes_alive(rows: Sequence[DaemonRow]) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What ``check`` examines in a database; ``journal_mode`` is None on PostgreSQL."""
+    """What ``check`` examines in a database; ``journal_mode`` is None on PostgreSQL, ``encoding`` on SQLite."""
 
     now: datetime
     server: str
     writable: bool
     journal_mode: str | None
-    triggers: frozenset[str]
+    encoding: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +85,18 @@ def release_guard(engine: sa.Engine, seconds: float) -> int:
 
 
 def vitals(engine: sa.Engine) -> Vitals:
-    """Find whether the database can be written to, its mode, and its triggers."""
+    """Find whether the database can be written to, and its mode."""
     postgresql = engine.dialect.name == "postgresql"
     # On SQLite this takes the write lock, which fails for a read-only file.
     with writing(engine) as connection:
         now = connection.execute(NOW).scalar_one()
         if postgresql:
-            names = connection.exec_driver_sql(
-                "SELECT t.tgname FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgrelid IN"
-                " (to_regclass('zego_tasks'), to_regclass('zego_stop_attempts'))"
-            )
             read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
             server = connection.exec_driver_sql("SHOW server_version").scalar_one()
-            return Vitals(now, f"PostgreSQL {server}", read_only == "off", None, frozenset(names.scalars()))
-        names = connection.exec_driver_sql(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('zego_tasks', 'zego_stop_attempts')"
-        )
+            return Vitals(now, f"PostgreSQL {server}", read_only == "off", None, server_encoding(connection))
         version = connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
-        return Vitals(now, f"SQLite {version}", True, str(mode), frozenset(names.scalars()))
+        return Vitals(now, f"SQLite {version}", True, str(mode), None)
 
 
 def hints(engine: sa.Engine) -> Hints:

@@ -1,0 +1,124 @@
+"""Callbacks, committed in groups in what the stops leave of the database; more than that is refused.
+
+A callback that cannot begin within a tenth of a second is refused rather than queued: the vendor repeats it. On
+SQLite one group is under way at a time, and none is so large that a stop behind it would be late.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from watchdog.clock import Clock
+from watchdog.errors import DatabaseError, DatabaseUnavailable, Overloaded, RowLocked
+from watchdog.store.aio.calls import AsyncCallbacks
+from watchdog.store.callbacks import Callback, CallbackStore, Received
+
+BEGIN_WITHIN_SECONDS: Final = 0.1
+"""A callback whose group has not begun by then is refused."""
+
+GROUP_SECONDS: Final = 0.015
+"""A group that takes longer makes the next ones smaller: a stop may have to wait for it."""
+
+MOST: Final = 200
+LEAST: Final = 50
+"""Callbacks in a group; below ``LEAST`` most of the time is that of the commit itself."""
+
+
+class _Waiting:
+    """A callback, and the future of its result."""
+
+    __slots__ = ("callback", "result")
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+        self.result: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: Exception) -> None:
+        self.result.set_exception(error)
+        # Retrieved here, because a cancelled caller does not retrieve it.
+        self.result.exception()
+
+
+class CallbackGroups:
+    """``submit`` commits a callback together with others; at most ``at_once`` groups are under way."""
+
+    def __init__(self, calls: AsyncCallbacks, clock: Clock, *, at_once: int = 1) -> None:
+        self._calls = calls
+        self._clock = clock
+        self._at_once = at_once
+        self._waiting: deque[_Waiting] = deque()
+        """The event loop adds to it and removes from it, and threads take from it: each with one atomic call."""
+        self._most = MOST
+        self._turnaround_seconds = 0.0
+        """How long a group has lately taken, with its wait for a thread."""
+        self._workers: set[asyncio.Task[None]] = set()
+
+    async def submit(self, callback: Callback) -> Received:
+        """Return the result after the commit. Raises Overloaded, and DatabaseError."""
+        groups_ahead = len(self._waiting) // (self._most * self._at_once)
+        if groups_ahead * self._turnaround_seconds > BEGIN_WITHIN_SECONDS:
+            raise Overloaded(f"{len(self._waiting)} callbacks wait, more than the database takes in so short a time")
+        one = _Waiting(callback)
+        self._waiting.append(one)
+        if len(self._workers) < self._at_once:
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        patience = asyncio.get_running_loop().call_later(BEGIN_WITHIN_SECONDS, self._refuse, one)
+        try:
+            return await asyncio.shield(one.result)
+        finally:
+            patience.cancel()
+
+    def _refuse(self, one: _Waiting) -> None:
+        try:
+            self._waiting.remove(one)
+        except ValueError:
+            # Its group has begun.
+            return
+        one.fail(Overloaded(f"stops and other callbacks left no time for it within {BEGIN_WITHIN_SECONDS:g} s"))
+
+    async def _work(self) -> None:
+        while self._waiting:
+            group = list[_Waiting]()
+            began = self._clock.monotonic()
+            await self._commit(group)
+            took = self._clock.monotonic() - began
+            self._turnaround_seconds += (took - self._turnaround_seconds) / 4
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        """Commit a group, or if it is empty the callbacks that wait when a thread begins with it."""
+        try:
+            results, took = await self._calls.together(lambda store: self._receive(store, group))
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            await self._failed(group, error)
+            return
+        self._most = max(LEAST, self._most // 2) if took > GROUP_SECONDS else min(MOST, self._most + LEAST)
+        for one, result in zip(group, results, strict=True):
+            one.result.set_result(result)
+
+    def _receive(self, store: CallbackStore, group: list[_Waiting]) -> tuple[Sequence[Received], float]:
+        """Commit, in a thread; return the results, and how many seconds it took."""
+        began = self._clock.monotonic()
+        if not group:
+            with suppress(IndexError):
+                while len(group) < self._most:
+                    group.append(self._waiting.popleft())
+        return store.receive([one.callback for one in group]), self._clock.monotonic() - began
+
+    async def _failed(self, group: Sequence[_Waiting], error: Exception) -> None:
+        """Try the halves of a group in which one callback may be to blame; else all callbacks get the error."""
+        is_away = isinstance(error, DatabaseUnavailable) and not isinstance(error, RowLocked)
+        if len(group) > 1 and isinstance(error, DatabaseError) and not is_away:
+            middle = len(group) // 2
+            for half in (group[:middle], group[middle:]):
+                await self._commit(list(half))
+            return
+        if not group:
+            # It could not begin: the threads have ended.
+            group = list(self._waiting)
+            self._waiting.clear()
+        for one in group:
+            one.fail(error)

@@ -1,0 +1,152 @@
+"""What a database must contain for the daemon to see every task, compared with what is there.
+
+Somebody's own migrations, a restore or a policy may have taken some of it away. Without a trigger, hints have no
+effect; with a policy, rows are hidden. A daemon that is blind this way looks well otherwise.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import sqlalchemy as sa
+
+from watchdog.errors import SchemaMismatch
+from watchdog.shipped import shipped
+from watchdog.store.engine import place, reading
+from watchdog.store.tables import attempts, metadata
+
+INDEXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "zego_tasks": ("zego_tasks_newly_empty", "zego_tasks_wake", "zego_tasks_room", "zego_tasks_asked"),
+    "zego_stop_attempts": ("zego_stop_attempts_task", "zego_stop_attempts_in_flight"),
+    "zego_room_sessions": ("zego_room_sessions_seen_at",),
+    "zego_callbacks_seen": ("zego_callbacks_seen_at",),
+    "zego_rejoins": ("zego_rejoins_watched", "zego_rejoins_asked", "zego_rejoins_room"),
+}
+"""The indexes of each table besides its primary key. Without one, all works, and becomes slow."""
+
+HISTORY_VIEW: Final = "zego_stop_history"
+
+# What the daemon's own statements find, whatever the search path.
+_OURS: Final = "SELECT to_regclass(name)::oid FROM unnest(%(names)s::text[]) name WHERE to_regclass(name) IS NOT NULL"
+_COLUMNS: Final = {
+    "postgresql": (
+        "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+        " WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid = ANY (%(ours)s)"
+    ),
+    "sqlite": "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.name GLOB 'zego_*'",
+}
+_INDEXES: Final = {
+    "postgresql": (
+        "SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+        " WHERE x.indisvalid AND x.indrelid = ANY (%(ours)s)"
+    ),
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
+}
+_TRIGGERS: Final = {
+    "postgresql": (
+        "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgrelid = ANY (%(ours)s)"
+    ),
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+}
+# A policy for all commands with USING (true) hides nothing, unless a restrictive one stands beside it.
+_HIDDEN: Final = """
+SELECT c.relname FROM pg_class c
+WHERE c.oid = ANY (%(ours)s) AND c.relkind = 'r' AND row_security_active(c.oid) AND (
+  EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND NOT p.polpermissive)
+  OR NOT EXISTS (
+    SELECT FROM pg_policy p
+    WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*' AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+      AND EXISTS (SELECT FROM unnest(p.polroles) role WHERE role = 0 OR pg_has_role(role, 'USAGE'))
+  )
+)
+ORDER BY 1
+"""
+_BEHIND: Final = (
+    "SELECT max(id) FROM zego_stop_attempts HAVING max(id) >"
+    " coalesce(pg_sequence_last_value(pg_get_serial_sequence('zego_stop_attempts', 'id')::regclass), 0)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What a database lacks. ``blinding`` are tables, columns, triggers and views; ``slowing`` are indexes.
+
+    ``hidden`` are the tables whose rows a row-level security policy may hide from this role. ``behind``: the id of the
+    next attempt exists already, so no attempt can be written.
+    """
+
+    blinding: tuple[str, ...] = ()
+    slowing: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    behind: bool = False
+    triggers: int = 0
+    """How many triggers are expected."""
+
+
+def compare(engine: sa.Engine) -> Differences:
+    """Read the catalogue; takes some milliseconds."""
+    with reading(engine) as connection:
+        dialect = connection.dialect.name
+        ours: dict[str, list[int]] | None = None
+        if dialect == "postgresql":
+            names = {"names": [*metadata.tables, HISTORY_VIEW]}
+            ours = {"ours": list(connection.exec_driver_sql(_OURS, names).scalars())}
+
+        def read(statements: Mapping[str, str]) -> set[str]:
+            return {".".join(row) for row in connection.exec_driver_sql(statements[dialect], ours)}
+
+        expected = expected_triggers(dialect)
+        blinding = _absent(read(_COLUMNS)) + [f"trigger {name}" for name in sorted(expected - read(_TRIGGERS))]
+        indexes = {name for every in INDEXES.values() for name in every}
+        slowing = sorted(indexes - read(_INDEXES))
+        if dialect != "postgresql":
+            return Differences(tuple(blinding), tuple(slowing), triggers=len(expected))
+        hidden = connection.exec_driver_sql(_HIDDEN, ours).scalars().all()
+        behind = f"table {attempts.name}" not in blinding and bool(connection.exec_driver_sql(_BEHIND).all())
+        return Differences(tuple(blinding), tuple(slowing), tuple(hidden), behind, len(expected))
+
+
+def require(engine: sa.Engine) -> None:
+    """Raise SchemaMismatch if tasks or hints would not be seen."""
+    found = compare(engine)
+    if found.blinding:
+        raise SchemaMismatch(
+            f"{place(engine)}: missing or disabled: {', '.join(found.blinding)}; restore them from a backup, or from "
+            "migrations/sql; zego-watchdog check says more"
+        )
+    if found.hidden:
+        raise SchemaMismatch(f"{place(engine)}: {hidden_rows(found.hidden)}")
+
+
+def hidden_rows(tables: tuple[str, ...]) -> str:
+    """Say what hides rows, and what to do."""
+    return (
+        f"row-level security may hide rows of {', '.join(tables)} from this role; add a policy for it "
+        "(FOR ALL … USING (true)), or ALTER ROLE … BYPASSRLS"
+    )
+
+
+@cache
+def expected_triggers(dialect: str) -> frozenset[str]:
+    """The trigger names, read from the migrations, so there is no second list to maintain."""
+    names: set[str] = set()
+    for file in sorted((shipped("migrations") / "sql").glob(f"*_{dialect}.sql")):
+        for verb, name in re.findall(r"^(CREATE|DROP) TRIGGER (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            names.add(name) if verb == "CREATE" else names.discard(name)
+    return frozenset(names)
+
+
+def _absent(columns: set[str]) -> list[str]:
+    """``columns`` are ``table.column``."""
+    relations = {column.partition(".")[0] for column in columns}
+    absent = []
+    for name, table in sorted(metadata.tables.items()):
+        if name not in relations:
+            absent.append(f"table {name}")
+        else:
+            absent += sorted(
+                f"column {name}.{column.name}" for column in table.c if f"{name}.{column.name}" not in columns
+            )
+    return absent if HISTORY_VIEW in relations else [*absent, f"view {HISTORY_VIEW}"]
