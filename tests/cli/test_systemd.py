@@ -1,13 +1,13 @@
 """``zego-watchdog systemd``: install into another root, repeat, keep edited files, uninstall."""
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.support.tools import needs
 from watchdog.cli.app.root import app
 from watchdog.cli.commands.systemd import Wanted, check_program, install_steps
 from watchdog.config import load
@@ -18,7 +18,7 @@ PROGRAM = "/usr/lib/zego/bin/zego-watchdog"
 SERVICE = Path("etc/systemd/system/zego-watchdog.service")
 CONFIG = Path("etc/zego-watchdog/config.yaml")
 
-pytestmark = pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed here")
+pytestmark = needs("systemctl")
 
 
 class Machine:

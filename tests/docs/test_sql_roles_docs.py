@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.tools import postgresql_programs
 from watchdog.cli.app.root import app
 from watchdog.cli.checks.findings import Blame, Finding, Level
 from watchdog.cli.commands.check import examine
@@ -41,7 +42,7 @@ class Database:
 
     def grant(self) -> None:
         subprocess.run(
-            ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.url, "-f", str(ROLES)],
+            [postgresql_programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.url, "-f", str(ROLES)],
             check=True,
             capture_output=True,
             timeout=60,

@@ -1,7 +1,6 @@
 """The benchmark runs on both databases and with every installed peer; its document has a place for every part."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from benchmarks import charts, contenders, lateness, pace, report, rooms
 from benchmarks.exodus import LIMITS
 from benchmarks.parts import FULL, PARTS, SMALL
 from benchmarks.rooms import What
+from tests.support.tools import needs
 
 ROOT = Path(__file__).parents[2]
 SCALE = [
@@ -30,8 +30,9 @@ SCALE = [
     "a bare event loop, woken once a second",
     "idle daemon, resident memory",
 ]
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-COMPETITORS = [pytest.param(name, marks=needs_redis if name == "celery" else ()) for name in contenders.ENTRIES]
+COMPETITORS = [
+    pytest.param(name, marks=needs("redis-server") if name == "celery" else ()) for name in contenders.ENTRIES
+]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
