@@ -19,7 +19,7 @@ event that is dropped this way is one more lost callback.
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, assert_never
 
@@ -60,11 +60,16 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What one callback says of a room. ``use`` None skips the check for replays."""
+    """What one callback says of a room. ``use`` None skips the check for replays.
+
+    ``ahead``: how far ZEGO's clock is ahead of the database's. The facts keep ZEGO's times, so that they can be merged
+    in any order; what is concluded from them is in the database's.
+    """
 
     facts: Facts
     bot_user_ids: Sequence[str]
     use: Use | None = None
+    ahead: timedelta = timedelta(0)
 
     @property
     def room(self) -> Room:
@@ -222,10 +227,10 @@ class _Group:
         people = [user for user in users if is_person(user.user_id, told.bot_user_ids, role=user.role)]
         seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
         for task in self._tasks.of(*told.room):
-            self._tasks.hint(task, hints(task, count, present.as_of, seen))
+            self._tasks.hint(task, hints(task, count, present.as_of - told.ahead, seen and seen - told.ahead))
         came = max((user.login_at for user in people if user.login_at is not None), default=None)
         if came is not None:
-            self._returns.append((told.room, came))
+            self._returns.append((told.room, came - told.ahead))
 
     def _hear(self, heard: Speech, result: Received) -> Received:
         discovered = self._discovered.get(heard.task_id) is heard
