@@ -1,4 +1,7 @@
-"""Tasks that the application deleted stay so: a late callback does not bring them back."""
+"""Tasks that callbacks discover: not those that the application deleted, and its own INSERT takes them over.
+
+``zego_deleted_tasks`` comes before the statements that use it.
+"""
 
 import sqlalchemy as sa
 from alembic import op

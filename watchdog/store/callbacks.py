@@ -42,6 +42,9 @@ DETAIL_CALLBACK: Final = "callback"
 ROW_WAIT_SECONDS: Final = 0.25
 """How long a group waits for a row on PostgreSQL: its neighbours wait, too, and the vendor repeats a callback."""
 
+_INSERTING: Final = 0x7A65676F
+"""The first number of the advisory locks of TaskIds that are being inserted, also in zego_tasks_taken_over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
@@ -354,10 +357,22 @@ def _discover(connection: sa.Connection, heard: Iterable[Speech]) -> dict[str, S
     known = set(connection.execute(either).scalars())
     rows = [
         {"task_id": task_id, "room_id": first[task_id].room_id, "app_id": first[task_id].app_id}
-        for task_id in sorted(first)
-        if task_id not in known
+        for task_id in _not_being_inserted(connection, sorted(first.keys() - known))
     ]
     return {task_id: first[task_id] for task_id in _insert_new(connection, tasks, rows)}
+
+
+def _not_being_inserted(connection: sa.Connection, task_ids: Sequence[str]) -> Sequence[str]:
+    """Leave out tasks that the application may just be inserting: what is heard of them next will find them.
+
+    Until the end of the transaction, its INSERTs of the others wait for ours, and then take the row over.
+    """
+    if connection.dialect.name != "postgresql" or not task_ids:
+        return task_ids
+    one = sa.func.unnest(sa.cast(task_ids, postgresql.ARRAY(sa.Text))).column_valued("task_id")
+    lock = sa.func.pg_try_advisory_xact_lock(sa.literal(_INSERTING, sa.Integer), sa.func.hashtext(one).op("&")(63))
+    free = connection.execute(sa.select(one, lock)).all()
+    return [task_id for task_id, is_ours in free if is_ours]
 
 
 def _insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -370,6 +385,8 @@ def _insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[
 @cache
 def _insert(dialect: str, table: sa.Table) -> Any:
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    if table is tasks:
+        insert = insert.values(discovered_at=utcnow())
     if table is callbacks_seen:
         later = sa.func.greatest if dialect == "postgresql" else sa.func.max
         insert = insert.values(seen_at=later(utcnow(), sa.bindparam("until", type_=UtcTime)))

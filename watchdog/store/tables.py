@@ -94,7 +94,7 @@ tasks = sa.Table(
     sa.Column("status", sa.Text, nullable=False, server_default="active"),
     sa.Column("ended_at", UtcTime),
     sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
-    sa.Column("vendor_occupied_at", UtcTime),
+    *_columns(UtcTime, "vendor_occupied_at", "discovered_at"),
 )
 
 attempts = sa.Table(
