@@ -87,6 +87,7 @@ QUESTIONS = {
 """What a package's preinst asks the program that is installed, before it replaces it with an older one."""
 
 
+@needs("dpkg-query")
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize(("schema", "code"), [(SCHEMA_VERSION, 0), ("0001", 1)])
 def test_an_older_package_may_come_back_unless_its_schema_is_older(question: str, schema: str, code: int) -> None:
