@@ -7,6 +7,7 @@ answered. Lateness is when the Stop request arrived, by the sandbox's log, minus
 
 import asyncio
 import json
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from itertools import count
 from typing import Any, Final
 
 import httpx2 as httpx
-import sqlalchemy as sa
 
 from benchmarks import processes, rooms
 from benchmarks.databases import Database, unix_time
@@ -26,7 +26,10 @@ from watchdog.sandbox.command import EXAMPLE_APP_ID
 _ROOMS: Final = 200
 _EMPTYING_EVERY_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 1.0
-_SETTINGS: Final = {"policy": {"grace_seconds": _GRACE_SECONDS, "never_joined_grace_seconds": _GRACE_SECONDS}}
+_STRAGGLERS_SECONDS: Final = 10.0
+"""How long is waited for a stop after the one before it."""
+
+SETTINGS: Final = {"policy": {"grace_seconds": _GRACE_SECONDS, "never_joined_grace_seconds": _GRACE_SECONDS}}
 
 Execute = Callable[..., list[Any]]
 """Runs one statement with its parameters, as ``?``, on the benchmark's database, commits, and returns the rows."""
@@ -45,65 +48,97 @@ class Measured:
 
 def measure(database: Database, *, seconds: float, connections: int) -> Measured:
     """Measure on one database, both phases ``seconds`` long."""
+    return asyncio.run(_measure(database, seconds=seconds, connections=connections))
+
+
+def executor(database: Database) -> Execute:
+    """What runs statements through the application's connection."""
 
     def execute(statement: str, *parameters: object) -> list[Any]:
         found = database.application.execute(statement.replace("?", database.mark), parameters)
         return list(found.fetchall()) if statement.startswith("SELECT") else []
 
-    return asyncio.run(_measure(database.engine.url, execute, seconds=seconds, connections=connections))
+    return execute
 
 
-async def _measure(url: sa.URL, execute: Execute, *, seconds: float, connections: int) -> Measured:
-    clock = SystemClock()
+async def _measure(database: Database, *, seconds: float, connections: int) -> Measured:
+    clock, execute = SystemClock(), executor(database)
+    url = database.engine.url.render_as_string(hide_password=False)
     async with (
         processes.sandbox() as vendor,
-        processes.daemon(url.render_as_string(hide_password=False), vendor.url, _SETTINGS) as daemon,
+        rooms.control(vendor.url) as log,
+        processes.daemon(url, vendor.url, SETTINGS) as daemon,
     ):
-        await _empty_rooms(vendor.url, execute, "quiet", seconds, clock)
-        emptying = asyncio.create_task(_empty_rooms(vendor.url, execute, "loaded", seconds, clock))
+        quiet = await empty_rooms(vendor.url, execute, "quiet", seconds, clock)
+        await log.wait_for_stops(quiet, _STRAGGLERS_SECONDS)
+        emptying = asyncio.create_task(empty_rooms(vendor.url, execute, "loaded", seconds, clock))
         began = clock.monotonic()
-        latencies, refused = await _storm(f"{daemon.url}callbacks/zego", seconds, connections, clock)
+        latencies, refused = await storm(f"{daemon.url}callbacks/zego", seconds, connections, clock)
         took = clock.monotonic() - began
-        await emptying
-        async with rooms.control(vendor.url) as log:
-            await log.read()
-    due_at = unix_time(url.get_backend_name(), "due_at")
-    sent = execute(f"SELECT task_id, {due_at} FROM zego_stop_attempts WHERE sent_at IS NOT NULL")  # noqa: S608  # an expression
-    due = {task_id: float(moment) for task_id, moment in sent}
+        await log.wait_for_stops(quiet + await emptying, _STRAGGLERS_SECONDS)
     late = {
-        phase: [
-            stop["received_at"] - due[stop["task_id"]]
-            for stop in log.stops()
-            if stop["room_id"].startswith(f"{phase}-")
-        ]
+        phase: lateness(database, execute, [stop for stop in log.stops() if stop["room_id"].startswith(f"{phase}-")])
         for phase in ("quiet", "loaded")
     }
     return Measured(took, latencies, refused, late["quiet"], late["loaded"])
 
 
-async def _empty_rooms(vendor: str, execute: Execute, phase: str, seconds: float, clock: SystemClock) -> None:
-    """Start a task in an empty room again and again, and wait until the last one is due and stopped."""
+def lateness(database: Database, execute: Execute, stops: Sequence[rooms.Event]) -> list[float]:
+    """How many seconds after their due times these stops arrived."""
+    due_at = unix_time(database.engine.url.get_backend_name(), "due_at")
+    since = unix_time(database.engine.url.get_backend_name(), "sent_at")
+    sent = execute(
+        f"SELECT task_id, {due_at} FROM zego_stop_attempts WHERE {since} > ?",  # noqa: S608  # expressions
+        min((stop["received_at"] for stop in stops), default=0.0) - 60,
+    )
+    due = {task_id: float(moment) for task_id, moment in sent}
+    return [stop["received_at"] - due[stop["task_id"]] for stop in stops]
+
+
+async def empty_rooms(
+    vendor: str,
+    execute: Execute,
+    phase: str,
+    seconds: float,
+    clock: SystemClock,
+    *,
+    every_seconds: float = _EMPTYING_EVERY_SECONDS,
+) -> int:
+    """Start a task in an empty room so often; return how many when the last one is due."""
+    tasks = int(seconds / every_seconds)
     async with httpx.AsyncClient(base_url=vendor, trust_env=False) as control:
-        for number in range(int(seconds / _EMPTYING_EVERY_SECONDS)):
+        for number in range(tasks):
             room = f"{phase}-{number}"
             started = (await control.post("_sandbox/start", json={"room": room})).raise_for_status().json()
             insert = "INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (?, ?, 0)"
             execute(insert, started["task_id"], room)
-            await clock.sleep(_EMPTYING_EVERY_SECONDS)
-    await clock.sleep(_GRACE_SECONDS + 1)
+            await clock.sleep(every_seconds)
+    await clock.sleep(_GRACE_SECONDS)
+    return tasks
 
 
-async def _storm(url: str, seconds: float, connections: int, clock: SystemClock) -> tuple[list[float], int]:
-    """People come and go in rooms that nobody recognises, as fast as the daemon answers."""
+async def storm(
+    url: str, seconds: float, connections: int, clock: SystemClock, *, rate: float = math.inf
+) -> tuple[list[float], int]:
+    """People come and go in rooms that nobody recognises, so often a second, or as fast as the daemon answers.
+
+    Returns how long each accepted callback took, and how many were refused.
+    """
     latencies: list[float] = []
     refused = 0
     numbers = count()
-    until = clock.monotonic() + seconds
+    since = clock.monotonic()
+    until = since + seconds
 
     async def one(client: httpx.AsyncClient) -> None:
         nonlocal refused
         while clock.monotonic() < until:
-            body = _callback(next(numbers), clock.time())
+            number = next(numbers)
+            at = since + number / rate
+            if at >= until:
+                return
+            await clock.sleep(max(0.0, at - clock.monotonic()))
+            body = _callback(number, clock.time())
             began = clock.monotonic()
             answer = await client.post(url, content=body, headers={"Content-Type": "application/json"})
             if answer.status_code == httpx.codes.OK:

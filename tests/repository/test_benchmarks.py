@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import charts, contenders, lateness, pace, report, rooms
+from benchmarks import callbacks, charts, contenders, interference, lateness, pace, parts, report, rooms
 from benchmarks.exodus import LIMITS
 from benchmarks.parts import FULL, PARTS, SMALL
 from benchmarks.rooms import What
@@ -92,6 +92,29 @@ def test_callbacks_stand_beside_stops(database: str) -> None:
     assert int(refused) == 0
     stops = [int(re.findall(r"\((\d+)\)", row[0])[0]) for row in rows(done.stdout)[1:]]
     assert stops == [10, 10], "a stop was lost under the load"
+
+
+def test_without_a_single_stop_the_callbacks_have_a_table() -> None:
+    lines = list(parts.callbacks_table(callbacks.Measured(1.0, [0.1], 0, [0.002, 0.004], [])))
+    assert lines[-2:] == [
+        "| stop, due to arrived, in silence (2) | 3.0 ms | 4.0 ms | 4.0 ms |",
+        "| stop, due to arrived, meanwhile (0) | – | – | – |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("late", "missing", "verdict"),
+    [([0.001] * 99 + [0.02], 0, "reached"), ([0.001] * 99 + [0.021], 0, "**missed**"), ([0.001], 1, "**missed**")],
+)
+def test_a_disturbance_reaches_its_target_or_misses_it(late: list[float], missing: int, verdict: str) -> None:
+    row = parts.disturbed_row(interference.Measured("scrapes", late, missing, "100 pages"))
+    assert row[0] == "scrapes"
+    assert row[4:] == [str(len(late)), str(missing), verdict, "100 pages"]
+
+
+def test_a_disturbance_that_lets_nothing_through_misses_its_target() -> None:
+    row = parts.disturbed_row(interference.Measured("flood", [], 20, "–"))
+    assert row == ["flood", "–", "–", "–", "0", "20", "**missed**", "–"]
 
 
 def test_pace_counts_what_the_vendor_refuses() -> None:
