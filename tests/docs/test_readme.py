@@ -135,7 +135,9 @@ async def test_run_it_for_real(sandbox: Sandbox, tmp_path: Path) -> None:
 
     shell = await start(as_printed(tmp_path), ROOT)
     try:
-        await eventually("the daemon watches, or the shell ended", lambda: shell.returncode is not None or daemons())
+        await eventually(
+            "the daemon watches, or the shell ended", lambda: bool(daemons()) or shell.returncode is not None
+        )
         application = Application(f"sqlite:///{file}")
         task = str(sandbox.perform(Start(room="room"))["task_id"])
         application.execute("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (?, 'room', 0)", task)
