@@ -24,7 +24,9 @@ TARGET_SECONDS: Final = 0.02
 _EMPTYING_EVERY_SECONDS: Final = 0.05
 _SCRAPERS: Final = 100
 _SCRAPED_EVERY_SECONDS: Final = 1.0
-_CONNECTIONS: Final = 16
+_CONNECTIONS: Final = 128
+"""More than the daemon works on at once: what it cannot take it has to refuse."""
+
 _STRAGGLERS_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 10.0
 _OLD: Final = {"tasks_days": 7, "attempts_days": 7}

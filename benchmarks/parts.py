@@ -88,7 +88,7 @@ FULL: Final = Size(
     daemons=(1, 2, 4),
     daemons_setting=ExodusSetting(rooms=10_000, grace_seconds=5),
     command_repeats=7,
-    interference=interference.Setting(tasks=100_000, attempts=1_000_000, seconds=25),
+    interference=interference.Setting(tasks=100_000, attempts=1_000_000, seconds=22),
 )
 
 
@@ -100,7 +100,7 @@ HALF: Final = replace(
         ExodusSetting(rooms=5_000, grace_seconds=45),
         ExodusSetting(rooms=1_000, grace_seconds=12, distance_seconds=0.02),
     ),
-    interference=interference.Setting(tasks=100_000, attempts=200_000, seconds=12),
+    interference=interference.Setting(tasks=100_000, attempts=200_000, seconds=11),
 )
 
 
