@@ -7,8 +7,9 @@ from typing import Final, assert_never
 
 import typer
 
-from watchdog.core.model import Mode, Outcome, Status, Task, Verify
+from watchdog.core.model import Mode, Outcome, Reason, Source, Status, Task, Verify
 from watchdog.core.policy import RULE_TEXT, Decision, Policy, Rule
+from watchdog.store.records import DETAIL_ROOM_REFUSED
 
 _UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _LENGTH: Final = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+")
@@ -147,6 +148,32 @@ OUTCOME_TEXT: Final[dict[Outcome, str]] = {
     Outcome.WITHHELD: "nothing was sent",
     Outcome.WOULD_STOP: "observe mode: nothing was sent; enforce mode would stop the task",
 }
+
+REASON_TEXT: Final[dict[Reason, str]] = {
+    Reason.EMPTY_ROOM: "everybody had left the room",
+    Reason.NEVER_JOINED: "nobody had joined the room",
+    Reason.BOTS_ONLY: "only bots or admins were left in the room",
+    Reason.MANUAL: "an operator ran zego-watchdog stop",
+}
+
+REPORTER: Final[dict[Source, str]] = {
+    Source.API: "ZEGO",
+    Source.APP: "the application",
+    Source.CALLBACK: "ZEGO's callback",
+}
+"""Who reported how many people are in a room."""
+
+_DETAIL_TEXT: Final[dict[str, str]] = {
+    **{rule.value: text for rule, text in RULE_TEXT.items()},
+    DETAIL_ROOM_REFUSED: "ZEGO refuses the RoomId, so it does not say who is in the room",
+    "app_not_configured": "the AppId is not in zego.apps",
+}
+
+
+def detail(text: str) -> str:
+    """The ``detail`` of an attempt in words; most are stored as such."""
+    return _DETAIL_TEXT.get(text, text)
+
 
 STYLE: Final[dict[str, str]] = {
     **dict.fromkeys((Outcome.STOPPED, Outcome.GONE, Outcome.STOPPED_EARLIER), "green"),
