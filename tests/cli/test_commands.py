@@ -235,7 +235,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ["tasks", "--status", "nonsense"],
         ["tasks", "--due", "--status", "all"],
         ["tasks", "--limit", "0"],
-        ["history", "--since", "yesterday"],
+        ["history", "--since", "noon"],
         ["history", "--since", "2026-13-01"],
         ["hold", "1"],
         ["hold", "1", "--for", "1m", "--release"],
@@ -539,6 +539,21 @@ async def test_stop_refuses_while_zego_cannot_be_asked(
     assert RULE_TEXT[Rule.UNCONFIRMED] in result.stderr
     assert requests(sandbox) == []
     assert [row["outcome"] for row in application.attempts()] == ["withheld"]
+
+
+async def test_stop_says_in_words_that_zego_refuses_the_room(
+    operator_of_sandbox: Operator, application: Application, sandbox: Sandbox
+) -> None:
+    task_id = await application.start(sandbox, "lecture")
+    application.execute("UPDATE zego_tasks SET room_id = ?", "lec\u202eture\x9b")
+    application.people("lec\u202eture\x9b", 0)
+    sandbox.perform(Misbehaviour(action=Action.USER_NUM, code=2))
+    result = await operator_of_sandbox.does("stop", task_id)
+    assert result.exit_code == 1
+    assert "ZEGO refuses the RoomId lec\ufffdture\ufffd" in result.stderr, "harmless for a terminal"
+    assert "zego_tasks.room_id" in result.stderr
+    assert "room_refused" not in result.output.replace('"room_refused"', "")
+    assert requests(sandbox) == []
 
 
 async def test_stop_refuses_a_room_without_evidence(

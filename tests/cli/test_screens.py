@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.operator import Operator
 from tests.support.running import Application
-from watchdog.cli.view.output import Column, legible, show_table
+from watchdog.cli.view.legible import legible
+from watchdog.cli.view.output import Column, show_table
 from watchdog.core.model import Outcome
 
 
@@ -166,8 +167,8 @@ def test_status_uses_plain_words(operator: Operator) -> None:
         (
             {},
             (
-                "5 unverified stops per minute for all daemons together: the smaller of 60"
-                " (guard.unverified_per_minute) and 5 (guard.unverified_share: 25% of 1 active task, never fewer than 5)"
+                "5 unverified stops per minute for all daemons together: the smaller of 60 (guard."
+                "unverified_per_minute) and 5 (guard.unverified_share: 25% of 1 active task, never fewer than 5)"
             ),
         ),
         ({"unverified_share": 0}, "together: 60 (guard.unverified_per_minute)"),

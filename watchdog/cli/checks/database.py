@@ -187,7 +187,8 @@ def _learned(returns: Returns, windows: Windows | None, config: Config) -> Itera
     if windows is not None:
         seen = (
             f"ZEGO auto-stopped {windows.count} task{'' if windows.count == 1 else 's'}, after a minimum of "
-            f"{windows.minimum:.0f} s and a median of {windows.median:.0f} s; policy.max_idle_seconds is {config.policy.max_idle_seconds:g}"
+            f"{windows.minimum:.0f} s and a median of {windows.median:.0f} s; "
+            f"policy.max_idle_seconds is {config.policy.max_idle_seconds:g}"
         )
         if windows.is_faster_than_configured:
             todo = f"set policy.max_idle_seconds to {windows.median:.0f} or less, so the watchdog stops first"

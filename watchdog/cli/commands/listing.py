@@ -12,6 +12,7 @@ from watchdog.cli.view import words
 from watchdog.cli.view.output import note, show_json
 from watchdog.cli.view.status import daemon_row, print_status
 from watchdog.cli.view.tasks import no_history, no_tasks, print_history, print_tasks, task_row
+from watchdog.clock import SystemClock
 from watchdog.core.model import Outcome, Status
 from watchdog.store.engine import Engine
 from watchdog.store.reports.history import Row, history
@@ -78,7 +79,7 @@ def show_history(
     as_json: bool,
 ) -> None:
     """Print what became of each task, newest first. Raises typer.BadParameter, ConfigError, DatabaseError."""
-    began = words.parse_length_or_moment(since)
+    began = words.parse_past(since, "'--since'", SystemClock())
     with opened(path) as (_, database):
         _, rows = history(database, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
         times = [] if as_json else [_last_attempt_at(database, row) for row in rows]

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from watchdog.cli.view import words
-from watchdog.cli.view.output import Column, heading, legible, say, show_pairs, show_table
+from watchdog.cli.view.legible import legible
+from watchdog.cli.view.output import Column, heading, say, show_pairs, show_table
 from watchdog.cli.view.tasks import styled
 from watchdog.core.model import Outcome, Reason, Status, Task
 from watchdog.core.policy import Decision, Plan, Policy

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from watchdog.cli.view import words
+from watchdog.cli.view.legible import legible
 
 GAP: Final = 2
 _NAME_WIDTH: Final = 15
@@ -115,11 +116,6 @@ def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str 
 
 def _width(cell: str | Text) -> int:
     return cell.cell_len if isinstance(cell, Text) else cell_len(legible(cell))
-
-
-def legible(text: str) -> str:
-    """``text`` without control characters: ids and messages come from outside and could move the cursor."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def show_pairs(pairs: Iterable[tuple[str, str | Text]]) -> None:
