@@ -58,7 +58,7 @@ async def test_what_is_in_order_passes(setup: Setup) -> None:
     found = await setup.examine()
     assert [one for one in found if one.level is Level.FAIL] == []
     assert exit_code(found) == 0
-    for subject in ("package", "python", "configuration", "secrets", "policy", "database", "schema", "clock"):
+    for subject in ("package", "python", "configuration", "secrets", "policy", "database", "schema", "database clock"):
         assert about(found, subject, Level.OK), subject
     for subject in ("stops", "rooms", "hints"):
         assert about(found, subject, Level.OK), subject
@@ -187,7 +187,7 @@ async def test_a_clock_that_is_off_is_learned_and_told(sqlite_url: str, tmp_path
     Application(sqlite_url)
     async with Sandbox({APP_ID: SECRET}, clock_offset_seconds=900) as sandbox:
         found = await Setup(tmp_path, sqlite_url, sandbox.url).examine()
-    (warning,) = about(found, "clock", Level.WARN)
+    (warning,) = about(found, "ZEGO's clock", Level.WARN)
     assert "+900 s" in warning.found or "+899 s" in warning.found
     assert about(found, "rooms", Level.OK)
     assert exit_code(found) == 0
@@ -255,13 +255,13 @@ async def test_daemons_in_different_modes_are_warned_of(setup: Setup, database_u
 
 async def test_rooms_that_zego_refuses_are_named(setup: Setup, database_url: str) -> None:
     application = Application(database_url)
-    assert about(await setup.examine(offline=True), "rooms") == []
+    assert about(await setup.examine(offline=True), "refused rooms") == []
     for task, room, detail in (("1", "odd", "room_refused"), ("2", "odd", "room_refused"), ("3", "r", "unconfirmed")):
         application.execute(
             "INSERT INTO zego_stop_attempts (task_id, kind, room_id, reason, outcome, instance, detail)"
             f" VALUES ('{task}', 'asr', '{room}', 'empty_room', 'withheld', 'host-1', '{detail}')"
         )
-    (warning,) = about(await setup.examine(offline=True), "rooms", Level.WARN)
+    (warning,) = about(await setup.examine(offline=True), "refused rooms", Level.WARN)
     assert "1 room" in warning.found
     assert "odd" in warning.found
     assert "RoomId" in warning.todo

@@ -235,7 +235,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ["tasks", "--status", "nonsense"],
         ["tasks", "--due", "--status", "all"],
         ["tasks", "--limit", "0"],
-        ["history", "--since", "yesterday"],
+        ["history", "--since", "noon"],
         ["history", "--since", "2026-13-01"],
         ["hold", "1"],
         ["hold", "1", "--for", "1m", "--release"],
@@ -321,12 +321,15 @@ def test_a_table_fits_the_terminal_and_a_pipe_gets_all_columns(
     shown = operator.types("history", COLUMNS=columns)
     lines = shown.stdout.splitlines()
     assert len(lines) == 4
-    assert all(part in lines[1] for part in ("1920370518175780862", "stopped", "3151527792559699732"))
+    titles = re.split(r"\s{2,}", lines[0])
+    assert titles[:5] == ["WHEN", "ROOM", "REASON", "OUTCOME", "TASK"]
+    assert all(part in lines[1] for part in ("a-room", "empty_room", "stopped", "1920370518175780862"))
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  ", lines[1]), "also of a row without stopped_at"
     if columns:
         assert max(map(len, lines)) <= int(columns)
         assert "No room for" in shown.stderr
     else:
-        assert lines[0].split() == list(operator.sees("history")[0])
+        assert len(titles) == 1 + len(operator.sees("history")[0])
         assert shown.stderr == ""
 
 
@@ -374,7 +377,7 @@ def test_explain_tells_evidence_decision_times_and_attempts(operator: Operator, 
     assert told["plan"]["due_at"] < told["plan"]["auto_stop_at"]
     assert [attempt["request_id"] for attempt in told["attempts"]] == ["18446744073709551617"]
     application.execute("UPDATE zego_tasks SET status = 'released'")
-    assert RULE_TEXT[Rule.ENDED] in operator.types("explain", "1").stdout
+    assert "The application released the task" in operator.types("explain", "1").stdout
     application.execute("DELETE FROM zego_tasks")
     assert "its row was deleted" in operator.types("explain", "1").stdout
     assert operator.sees("explain", "1")["task"] is None
@@ -536,6 +539,21 @@ async def test_stop_refuses_while_zego_cannot_be_asked(
     assert RULE_TEXT[Rule.UNCONFIRMED] in result.stderr
     assert requests(sandbox) == []
     assert [row["outcome"] for row in application.attempts()] == ["withheld"]
+
+
+async def test_stop_says_in_words_that_zego_refuses_the_room(
+    operator_of_sandbox: Operator, application: Application, sandbox: Sandbox
+) -> None:
+    task_id = await application.start(sandbox, "lecture")
+    application.execute("UPDATE zego_tasks SET room_id = ?", "lec\u202eture\x9b")
+    application.people("lec\u202eture\x9b", 0)
+    sandbox.perform(Misbehaviour(action=Action.USER_NUM, code=2))
+    result = await operator_of_sandbox.does("stop", task_id)
+    assert result.exit_code == 1
+    assert "ZEGO refuses the RoomId lec\ufffdture\ufffd" in result.stderr, "harmless for a terminal"
+    assert "zego_tasks.room_id" in result.stderr
+    assert "room_refused" not in result.output.replace('"room_refused"', "")
+    assert requests(sandbox) == []
 
 
 async def test_stop_refuses_a_room_without_evidence(

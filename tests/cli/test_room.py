@@ -44,6 +44,7 @@ async def test_every_user_is_shown_with_its_kind_and_the_reason(
     assert result.exit_code == 0, result.output
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     assert "Room room, AppId 12345: 1 person" in result.stdout
+    assert "ZEGO counts 3 users, including 1 admin; 2 do not count as people." in result.stdout
     assert "person" in lines["alice"]
     assert "matches no pattern" in lines["alice"]
     assert "bot" in lines["asr-1"]
@@ -102,6 +103,16 @@ async def test_the_cause_decides_the_exit_code(
     assert result.exit_code == exit_code, result.output
     assert "ZEGO answers" in result.stderr
     assert SECRET not in result.output
+
+
+@pytest.mark.parametrize("action", [Action.USER_NUM, Action.USER_LIST])
+async def test_a_room_that_zego_refuses_is_wrong_usage(operator: Operator, sandbox: Sandbox, action: Action) -> None:
+    sandbox.perform(Misbehaviour(action=action, code=2))
+    result = await operator.does("room", "会议室")
+    assert result.exit_code == 2, result.output
+    assert "'ROOM': ZEGO answers" in result.stderr
+    assert "is the RoomId right?" in result.stderr
+    assert "try again" not in result.stderr
 
 
 async def test_unreachable_is_75_and_an_unknown_app_is_78(operator: Operator) -> None:

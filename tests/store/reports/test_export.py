@@ -297,8 +297,7 @@ def test_a_ledger_that_goes_on_meanwhile_is_told_as_of_the_beginning(world: Worl
 def test_a_file_is_written_whole_and_its_rows_are_counted(analyst: Analyst, tmp_path: Path) -> None:
     attempt(analyst.application, "t1", "2026-03-01 12:00:00")
     target = tmp_path / "history.csv"
-    target.write_text("of yesterday")
-    old = os.umask(0o027)
+    old = os.umask(0o022)
     try:
         result = analyst.types("export", "--output", str(target))
     finally:
@@ -306,8 +305,51 @@ def test_a_file_is_written_whole_and_its_rows_are_counted(analyst: Analyst, tmp_
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == f"1 row in {target}\n"
     assert len(target.read_text().splitlines()) == 2
-    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir() if "history" in path.name) == ["history.csv"]
+
+
+def test_an_existing_file_is_overwritten_only_on_request_and_keeps_its_mode(analyst: Analyst, tmp_path: Path) -> None:
+    target = tmp_path / "history.csv"
+    target.write_text("of yesterday")
+    target.chmod(0o640)
+    refused = analyst.types("export", "--output", str(target))
+    assert (refused.exit_code, "--force" in refused.stderr, target.read_text()) == (1, True, "of yesterday")
+    assert analyst.types("export", "--output", str(target), "--force").exit_code == 0
+    assert target.read_text().startswith("task_id,")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+HARMFUL = "a\x1b[31m\x9b\u202eb\U000e0001"
+
+
+def test_what_a_terminal_obeys_is_replaced_in_csv_and_escaped_in_json(analyst: Analyst) -> None:
+    attempt(analyst.application, "t1", "2026-03-01 12:00:00", room_id=HARMFUL, message="会议室\r\n\tend")
+    text = analyst.exports("--format", "jsonl")
+    assert text.rstrip("\n").isprintable()
+    assert "会议室" in text
+    assert json.loads(text)["room_id"] == HARMFUL, "exact for programs"
+    for words in ([], ["--spreadsheet"]):
+        _, row = csv.reader(io.StringIO(analyst.exports(*words), newline=""))
+        assert row[1] == "a\ufffd[31m\ufffd\ufffdb\ufffd"
+        assert row[7] == "会议室\r\n\tend"
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("1920370518175780864", '="1920370518175780864"'),
+        ("007", '="007"'),
+        ("3-4", '="3-4"'),
+        ('=HYPERLINK("x")', '="=HYPERLINK(""x"")"'),
+        ("r" * 300, "r" * 300),
+    ],
+)
+def test_ids_survive_a_spreadsheet_on_request(analyst: Analyst, value: str, cell: str) -> None:
+    attempt(analyst.application, "t1", "2026-03-01 12:00:00", room_id=value, message="7")
+    titles, row = csv.reader(io.StringIO(analyst.exports("--spreadsheet")))
+    assert (titles[1], row[0], row[1], row[7]) == ("room_id", '="t1"', cell, "7")
+    assert analyst.types("export", "--spreadsheet", "--format", "jsonl").exit_code == 2
 
 
 def test_a_link_leads_to_the_file_that_is_written(analyst: Analyst, tmp_path: Path) -> None:
@@ -323,7 +365,7 @@ def test_an_export_that_fails_half_way_leaves_what_was_there(analyst: Analyst, t
     target = tmp_path / "history.csv"
     target.write_text("of yesterday")
     # More than this process may write.
-    limited = f"ulimit -f 64; exec {sys.executable} -m watchdog history export --attempts --output {target}"
+    limited = f"ulimit -f 64; exec {sys.executable} -m watchdog history export --attempts --force --output {target}"
     ended = subprocess.run(
         ["bash", "-c", f"trap '' XFSZ; {limited}"],
         env=os.environ | analyst.environment,
@@ -415,7 +457,7 @@ def test_history_itself_is_as_it_was(analyst: Analyst) -> None:
         ["--limit", "5", "export"],
         ["--task", "t", "export"],
         ["export", "--format", "xml"],
-        ["export", "--since", "yesterday"],
+        ["export", "--since", "noon"],
         ["export", "--until", "2026-13-01"],
         ["exprot"],
     ],

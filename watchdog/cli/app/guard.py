@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from watchdog.cli.app.options import AsJson, ConfigFile
+from watchdog.cli.app.plain import PlainCommand, PlainGroup
 
-app = typer.Typer(invoke_without_command=True, subcommand_metavar="[release ...]")
+app = typer.Typer(cls=PlainGroup, invoke_without_command=True, subcommand_metavar="[release ...]")
 
 
 @app.callback()
@@ -34,7 +35,7 @@ def guard(ctx: typer.Context, *, as_json: AsJson = False, config: ConfigFile = N
     ctx.obj = config
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def release(
     *,
     minutes: Annotated[
@@ -43,15 +44,15 @@ def release(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Allow all unverified stops for some time: the rooms really are empty.
+    """Allow all unverified stops for some time.
 
     \b
     Examples:
       zego-watchdog guard release
       zego-watchdog guard release --minutes 30
 
-    Applies to all running daemons within five seconds; they stop the tasks that were held back within half a minute.
-    Exits with 1 if no daemon is alive.
+    Use it if the rooms really are empty. Applies to all running daemons within five seconds; they stop the tasks that
+    were held back within half a minute. Exits with 1 if no daemon is alive.
     """
     from watchdog.cli.commands.guard import allow_stops
 

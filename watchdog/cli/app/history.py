@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from watchdog.cli.app.options import AsJson, ConfigFile, InRoom, Limit, Since
+from watchdog.cli.app.plain import PlainCommand, PlainGroup
 from watchdog.core.model import Outcome
 
-app = typer.Typer(invoke_without_command=True, subcommand_metavar="[export ...]")
+app = typer.Typer(cls=PlainGroup, invoke_without_command=True, subcommand_metavar="[export ...]")
 
 
 @app.callback()
@@ -47,7 +48,7 @@ def history(
     ctx.obj = config
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def export(
     *,
     form: Annotated[
@@ -60,12 +61,16 @@ def export(
     since: Since = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="WHEN", help="Only before then: 2h means 2 hours ago; or an ISO time."),
+        typer.Option("--until", metavar="WHEN", help="Only before then: 2h (ago), today, yesterday, or an ISO time."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Write this file, complete or not at all; default stdout."),
+        typer.Option("--output", metavar="FILE", help="Write this new file, complete or not at all; default stdout."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file; it keeps its mode.")] = False,
+    spreadsheet: Annotated[
+        bool, typer.Option("--spreadsheet", help='Write ids as ="ID" in CSV, so a spreadsheet keeps every digit.')
+    ] = False,
     config: ConfigFile = None,
 ) -> None:
     """Write the whole history as CSV or JSON lines.
@@ -78,8 +83,18 @@ def export(
 
     All columns of zego_stop_history, oldest first, times as ISO 8601 in UTC. A task belongs to the time of its last
     attempt, so exports of consecutive months share no row. In CSV, text that a spreadsheet would run as a formula
-    starts with an apostrophe; jsonl keeps all values unchanged.
+    starts with an apostrophe, and control characters are replaced; jsonl keeps all values unchanged.
     """
     from watchdog.cli.commands.export import export_history
 
-    export_history(config, form, attempts=attempts, since=since, until=until, output=output)
+    if spreadsheet and form != "csv":
+        raise typer.BadParameter("--spreadsheet is for CSV: leave out --format")
+    export_history(
+        config,
+        "spreadsheet" if spreadsheet else form,
+        attempts=attempts,
+        since=since,
+        until=until,
+        output=output,
+        force=force,
+    )

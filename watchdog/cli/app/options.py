@@ -18,5 +18,6 @@ TaskId = Annotated[str, typer.Argument(metavar="TASK", help="A TaskId.")]
 InRoom = Annotated[str | None, typer.Option("--room", metavar="ROOM", help="Only this RoomId.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="Show at most this many.")]
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="WHEN", help="Only since then: 2h means 2 hours ago; or an ISO time.")
+    str | None,
+    typer.Option("--since", metavar="WHEN", help="Only since then: 2h (ago), today, yesterday, or an ISO time."),
 ]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from watchdog.cli.app import daemon, guard, history, sandbox, systemd, tasks
 from watchdog.cli.app.options import AsJson
+from watchdog.cli.app.plain import PlainCommand, PlainGroup, in_our_words
 from watchdog.errors import WatchdogError
 
 _ORDER: Final = (
@@ -18,16 +18,20 @@ _ORDER: Final = (
 """The order in ``--help``; Typer would list the groups last."""
 
 
-class _Commands(TyperGroup):
+class _Commands(PlainGroup):
     """Turns every expected error into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except WatchdogError as error:
-            for line in str(error).splitlines():
-                typer.echo(f"zego-watchdog: {line}", err=True)
+            from watchdog.cli.view.legible import legible
+
+            for line in str(error).split("\n"):
+                typer.echo(f"zego-watchdog: {legible(line)}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except typer.BadParameter as error:
+            raise in_our_words(error) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=_ORDER.index)
@@ -44,9 +48,16 @@ app = typer.Typer(
 )
 
 
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
     ctx: typer.Context,
+    *,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -56,6 +67,12 @@ def _global(
             "/etc/zego-watchdog/config.yaml.",
         ),
     ] = None,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda value: _show_version(wanted=value), help="Show the version."
+        ),
+    ] = False,
 ) -> None:
     """Stop abandoned ZEGO Cloud Realtime ASR tasks, and record every attempt in SQL.
 
@@ -69,12 +86,15 @@ def _global(
 
     Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 75 try again later, 78 configuration.
     """
+    del show_version  # its callback has shown it
     ctx.obj = config
 
 
 def demo(
     *,
-    db: Annotated[Literal["sqlite", "postgresql"], typer.Option("--db", help="The database to use.")] = "sqlite",
+    db: Annotated[
+        Literal["sqlite", "postgresql"], typer.Option("--db", metavar="DATABASE", help="sqlite or postgresql.")
+    ] = "sqlite",
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="DIR", help="Keep the database and the logs in this directory.")
     ] = None,
@@ -119,7 +139,7 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(tasks.status, tasks.tasks, tasks.room, tasks.explain, tasks.stop, tasks.hold),
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=PlainCommand)(_command)
 app.add_typer(history.app, name="history")
 app.add_typer(guard.app, name="guard")
 app.add_typer(systemd.app, name="systemd")

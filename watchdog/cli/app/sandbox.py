@@ -30,7 +30,7 @@ _CallbackUrl = Annotated[str | None, typer.Option(metavar="URL", help="Send call
 
 def sandbox(  # noqa: PLR0913  # a parameter is an option
     *,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8766,
     app_id: Annotated[int, typer.Option(min=1, max=2**32 - 1, help="The AppId it accepts.")] = 12345,
     server_secret_file: _ServerSecretFile = None,

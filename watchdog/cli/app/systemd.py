@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(subcommand_metavar="install|uninstall")
+from watchdog.cli.app.plain import PlainCommand, PlainGroup
+
+app = typer.Typer(cls=PlainGroup, subcommand_metavar="install|uninstall")
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this the command only prints its steps.")]
 Root = Annotated[
@@ -28,7 +30,7 @@ def systemd() -> None:
     """
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def install(
     *,
     yes: Yes = False,
@@ -47,7 +49,7 @@ def install(
     ] = False,
     root: Root = Path("/"),
 ) -> None:
-    """Write the units and a first configuration, and start the service.
+    """Write units and a first configuration; start the service.
 
     \b
     Examples:
@@ -70,7 +72,7 @@ def install(
     systemd.carry_out(list(systemd.install_steps(root.absolute(), wanted)), yes=yes)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def uninstall(
     *,
     yes: Yes = False,

@@ -121,12 +121,12 @@ def _contract(found: Differences, config: Config) -> Iterator[Finding]:
 
 def _database_clock(offset: float, config: Config) -> Finding:
     if config.database.is_sqlite:
-        return ok("clock", "SQLite uses this machine's clock")
+        return ok("database clock", "SQLite uses this machine's clock")
     differs = f"the database clock differs from this machine's by {offset:+.1f} s"
     if abs(offset) <= _DATABASE_CLOCK_SECONDS:
-        return ok("clock", differs)
+        return ok("database clock", differs)
     found = f"{differs}; stored times use the database clock, log lines this machine's"
-    return warn("clock", found, "synchronise both with the same time server")
+    return warn("database clock", found, "synchronise both with the same time server")
 
 
 def _daemons(daemons: Sequence[DaemonRow]) -> Finding:
@@ -144,17 +144,23 @@ def _hints(found: Hints) -> Finding:
     if not found.active:
         return ok("hints", "no task is active, so no hint is expected")
     if found.newest_at is None:
-        return warn("hints", f"none of {found.active} active tasks has ever had one, so none can be due", update)
+        return warn("hints", f"no active task of {found.active} has ever had one, so none can be due", update)
     age = (found.now - found.newest_at).total_seconds()
     if age > _HINT_SECONDS:
         return warn(
             "hints",
-            f"the newest one of {found.active} active tasks is {age / 3600:.1f} hours old: is the feed dead?",
+            f"the newest one of {_active(found)} is {age / 3600:.1f} hours old: is the feed dead?",
             update,
         )
     if found.with_hint < found.active:
-        return warn("hints", f"{found.active - found.with_hint} of {found.active} active tasks have none", update)
-    return ok("hints", f"all {found.active} active tasks have one, the newest {age:.0f} s old")
+        missing = found.active - found.with_hint
+        return warn("hints", f"{missing} of {_active(found)} {'has' if missing == 1 else 'have'} none", update)
+    has = "the active task has one" if found.active == 1 else f"all {_active(found)} have one"
+    return ok("hints", f"{has}, the newest {age:.0f} s old")
+
+
+def _active(found: Hints) -> str:
+    return f"{found.active:,} active task{'' if found.active == 1 else 's'}"
 
 
 def _refused_rooms(rooms: Sequence[str]) -> Iterator[Finding]:
@@ -163,8 +169,8 @@ def _refused_rooms(rooms: Sequence[str]) -> Iterator[Finding]:
     number = f"{'at least ' if len(rooms) == REFUSED_LISTED else ''}{len(rooms)} room{'s' if len(rooms) > 1 else ''}"
     named = ", ".join(rooms[:_ROOMS_NAMED]) + (", …" if len(rooms) > _ROOMS_NAMED else "")
     yield warn(
-        "rooms",
-        f"within a day ZEGO has refused to say who is in {number}, so their tasks are not stopped: {named}",
+        "refused rooms",
+        f"within a day ZEGO has refused to say who is in {number}, so tasks there are not stopped: {named}",
         "write the RoomId that was given to StartRealtimeASRTask into zego_tasks.room_id",
     )
 
@@ -172,15 +178,17 @@ def _refused_rooms(rooms: Sequence[str]) -> Iterator[Finding]:
 def _learned(returns: Returns, windows: Windows | None, config: Config) -> Iterator[Finding]:
     """What past stops say about the configuration; empty without stops."""
     if returns.watched:
-        share = f"people came back after {returns.returned} of {returns.watched} stops of the last 24 hours"
+        stops = f"{returns.watched} stop{'' if returns.watched == 1 else 's'}"
+        share = f"people came back after {returns.returned} of {stops} of the last 24 hours"
         if returns.returned > returns.watched * _RETURNS_SHARE:
             yield warn("returns", share, "raise policy.grace_seconds: people return to rooms that look abandoned")
         else:
             yield ok("returns", share)
     if windows is not None:
         seen = (
-            f"ZEGO auto-stopped {windows.count} tasks, after a minimum of {windows.minimum:.0f} s and a median of "
-            f"{windows.median:.0f} s; policy.max_idle_seconds is {config.policy.max_idle_seconds:g}"
+            f"ZEGO auto-stopped {windows.count} task{'' if windows.count == 1 else 's'}, after a minimum of "
+            f"{windows.minimum:.0f} s and a median of {windows.median:.0f} s; "
+            f"policy.max_idle_seconds is {config.policy.max_idle_seconds:g}"
         )
         if windows.is_faster_than_configured:
             todo = f"set policy.max_idle_seconds to {windows.median:.0f} or less, so the watchdog stops first"

@@ -71,8 +71,10 @@ def _vendor_clock(offset: float | None) -> list[Finding]:
         return []
     differs = f"ZEGO's clock differs from this machine's by {round(offset):+d} s"
     if abs(offset) <= _CLOCK_SECONDS:
-        return [ok("clock", differs)]
-    return [warn("clock", f"{differs}; the daemon corrects for it", "synchronise this machine with a time server")]
+        return [ok("ZEGO's clock", differs)]
+    return [
+        warn("ZEGO's clock", f"{differs}; the daemon corrects for it", "synchronise this machine with a time server")
+    ]
 
 
 async def _asr_host(url: str, timeout_seconds: float) -> Finding:

@@ -6,15 +6,18 @@ import json
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from watchdog.cli.commands.lookup import opened
 from watchdog.cli.view import words
+from watchdog.cli.view.legible import legible
 from watchdog.cli.view.output import as_json, note
+from watchdog.clock import SystemClock
 from watchdog.errors import WatchdogError
 from watchdog.store.reports.export import HISTORY_COLUMNS, LEDGER_COLUMNS, history, ledger
 from watchdog.store.reports.history import Row
@@ -23,25 +26,41 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A spreadsheet runs text that starts with one of these as a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
 
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?")
+_LINE_ENDS: Final = re.compile(r"([\t\r\n])")
+_IDS: Final = {"task_id", "room_id", "request_id", "code"}
+_LONGEST_TEXT: Final = 255
+"""The longest text in a formula that Excel reads."""
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> str:
     """CSV by RFC 4180: lines end in CR LF; null is an empty cell."""
+    return _csv([_cell(row[column]) for column in columns] for row in rows)
+
+
+def spreadsheet_lines(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    """Like ``csv_lines``, with ids as formulas: a spreadsheet rounds a number of 19 digits, and reads 3-4 as a date."""
+    return _csv([_id(row[column]) if column in _IDS else _cell(row[column]) for column in columns] for row in rows)
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows([_cell(row[column]) for column in columns] for row in rows)
+    csv.writer(text).writerows(rows)
     return text.getvalue()
 
 
 def json_lines(columns: Sequence[str], rows: Iterable[Row]) -> str:
     """One JSON object per line, with all values unchanged."""
-    return "".join(
-        json.dumps({column: row[column] for column in columns}, default=as_json, ensure_ascii=False) + "\n"
-        for row in rows
-    )
+    return "".join(_json_line({column: row[column] for column in columns}) + "\n" for row in rows)
+
+
+def _json_line(row: Row) -> str:
+    line = json.dumps(row, default=as_json, ensure_ascii=False)
+    # A terminal would obey some characters that JSON allows; escaped they have the same value.
+    return line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 Form = Callable[[Sequence[str], Iterable[Row]], str]
-FORMS: Final[Mapping[str, Form]] = {"csv": csv_lines, "jsonl": json_lines}
+FORMS: Final[Mapping[str, Form]] = {"csv": csv_lines, "spreadsheet": spreadsheet_lines, "jsonl": json_lines}
 
 
 def _cell(value: Any) -> str:
@@ -50,16 +69,32 @@ def _cell(value: Any) -> str:
     if not isinstance(value, str):
         return str(value) if isinstance(value, int | float) else as_json(value)
     # Room ids and messages come from outside. The apostrophe makes a spreadsheet show a formula as text.
-    return f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
+    text = "".join(part if part in "\t\r\n" else legible(part) for part in _LINE_ENDS.split(value))
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+
+
+def _id(value: str | None) -> str:
+    if value is None or len(value) > _LONGEST_TEXT or not value.isprintable():
+        return _cell(value)
+    quoted = value.replace('"', '""')
+    return f'="{quoted}"'
 
 
 def export_history(
-    path: Path | None, form: str, *, attempts: bool, since: str | None, until: str | None, output: Path | None
+    path: Path | None,
+    form: str,
+    *,
+    attempts: bool,
+    since: str | None,
+    until: str | None,
+    output: Path | None,
+    force: bool,
 ) -> None:
-    """Write the history to ``output`` or stdout. Raises typer.BadParameter, WatchdogError."""
-    begin, end = words.parse_length_or_moment(since), words.parse_length_or_moment(until)
+    """Write the history to ``output`` or stdout; ``force`` overwrites. Raises typer.BadParameter, WatchdogError."""
+    clock = SystemClock()
+    begin, end = words.parse_past(since, "'--since'", clock), words.parse_past(until, "'--until'", clock)
     columns, read = (LEDGER_COLUMNS, ledger) if attempts else (HISTORY_COLUMNS, history)
-    with opened(path) as (_, database), _target(output) as target:
+    with opened(path) as (_, database), _target(output, force=force) as target:
         written = write(target, FORMS[form], columns, read(database, begin, end))
     if output is not None:
         note(f"{words.number(written, 'row')} in {output}")
@@ -68,7 +103,7 @@ def export_history(
 def write(target: BinaryIO, form: Form, columns: Sequence[str], pages: Iterable[Sequence[Row]]) -> int:
     """Write all pages in UTF-8; return the number of rows."""
     written = 0
-    if form is csv_lines:
+    if form is not json_lines:
         target.write(csv_lines(columns, [dict(zip(columns, columns, strict=True))]).encode())
     for rows in pages:
         target.write(form(columns, rows).encode(errors="replace"))
@@ -79,17 +114,22 @@ def write(target: BinaryIO, form: Form, columns: Sequence[str], pages: Iterable[
 
 
 @contextmanager
-def _target(output: Path | None) -> Iterator[BinaryIO]:
+def _target(output: Path | None, *, force: bool) -> Iterator[BinaryIO]:
     if output is None:
         yield sys.stdout.buffer
         return
     final = Path(os.path.realpath(output))
     if final.exists() and not final.is_file():
         raise WatchdogError(f"--output {output}: this is not a regular file; leave out --output, and redirect stdout")
+    if final.exists() and not force:
+        raise WatchdogError(f"--output {output}: this file exists; choose another name, or overwrite it with --force")
     # In the same directory, so it can replace the file in one step: a reader finds the old or the new file, complete.
     part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("xb") as file:
+        # The history names rooms and users: a new file is for its owner.
+        with open(part, "xb", opener=_privately) as file:
+            if final.exists():
+                _take_after(final, file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -98,3 +138,15 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         raise WatchdogError(f"--output {output}: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _take_after(file: Path, descriptor: int) -> None:
+    """Give the open file the owner, as far as this user may, and the mode of ``file``."""
+    status = file.stat()
+    with suppress(PermissionError):
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))

@@ -1,6 +1,6 @@
 """``guard`` and ``guard release``."""
 
-from math import isinf
+from math import floor, isinf
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +9,7 @@ from watchdog.cli.view import words
 from watchdog.cli.view.output import say, show_json, show_pairs
 from watchdog.cli.view.status import guard_lines
 from watchdog.config.settings import Config
+from watchdog.core.guard import ALWAYS_ALLOWED
 from watchdog.core.model import Verify
 from watchdog.errors import WatchdogError
 from watchdog.store.polling import PollStore
@@ -62,8 +63,12 @@ def allow_stops(path: Path | None, *, minutes: float, as_json: bool) -> None:
 def _limits(config: Config, active: int, allowed: float) -> str:
     if isinf(allowed):
         return "none: guard.unverified_per_minute and guard.unverified_share are 0"
-    return (
-        f"{allowed:g} unverified stops per minute for all daemons together: at most"
-        f" {config.guard.unverified_per_minute:g}, at most {config.guard.unverified_share:.0%} of"
-        f" {words.number(active, 'active task')}, but always five; 0 means no limit"
-    )
+    found = []
+    if rate := config.guard.unverified_per_minute:
+        found.append(f"{rate:g} (guard.unverified_per_minute)")
+    if share := config.guard.unverified_share:
+        number = floor(max(ALWAYS_ALLOWED, share * active))
+        tasks = words.number(active, "active task")
+        found.append(f"{number:,} (guard.unverified_share: {share:.0%} of {tasks}, never fewer than {ALWAYS_ALLOWED})")
+    smaller = "the smaller of " if len(found) == 2 else ""
+    return f"{allowed:g} unverified stops per minute for all daemons together: {smaller}{' and '.join(found)}"

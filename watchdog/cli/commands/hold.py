@@ -19,13 +19,15 @@ from watchdog.wiring.from_config import rules
 
 def hold_task(path: Path | None, task_id: str, *, length: str | None, until: str | None, as_json: bool) -> None:
     """Set the hold, or end it if both ``length`` and ``until`` are None. Raises Refused, Busy, typer.BadParameter."""
-    seconds = None if length is None else words.parse_length(length).total_seconds()
-    end = None if until is None else words.parse_moment(until)
+    seconds = None if length is None else words.parse_length(length, "'--for'").total_seconds()
+    end = None if until is None else words.parse_moment(until, "'--until'")
     with opened(path) as (config, database):
         story = find_biography(database, task_id)
         active_task(story, task_id)
         if end is not None and end <= story.now:
-            raise typer.BadParameter(f"--until {words.stamp(end)} is in the past: it is {words.stamp(story.now)}")
+            raise typer.BadParameter(
+                f"{words.stamp(end)} is in the past: it is {words.stamp(story.now)}", param_hint="'--until'"
+            )
         changed = hold(database, task_id, seconds=seconds, until=end)
         if changed is None:
             raise Busy(f"task {task_id}: its row changed in the meantime; try again")

@@ -1,6 +1,7 @@
 """``status``, ``tasks`` and ``history``: they only read, and import nothing that only a daemon needs."""
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import typer
@@ -8,13 +9,15 @@ import typer
 from watchdog import SCHEMA_VERSION
 from watchdog.cli.commands.lookup import opened
 from watchdog.cli.view import words
-from watchdog.cli.view.output import show_json
+from watchdog.cli.view.output import note, show_json
 from watchdog.cli.view.status import daemon_row, print_status
-from watchdog.cli.view.tasks import print_history, print_tasks, task_row
+from watchdog.cli.view.tasks import no_history, no_tasks, print_history, print_tasks, task_row
+from watchdog.clock import SystemClock
 from watchdog.core.model import Outcome, Status
-from watchdog.store.reports.history import history
+from watchdog.store.engine import Engine
+from watchdog.store.reports.history import Row, history
 from watchdog.store.reports.situation import situation
-from watchdog.store.reports.tasks import find_tasks
+from watchdog.store.reports.tasks import biography, find_tasks
 
 
 def show_status(path: Path | None, *, as_json: bool) -> None:
@@ -59,8 +62,10 @@ def show_tasks(path: Path | None, *, status: str, room: str | None, due: bool, l
         listing = find_tasks(database, limit=limit, status=chosen, room_id=room, due=due)
     if as_json:
         show_json([task_row(task) for task in listing.tasks])
-    else:
+    elif listing.tasks:
         print_tasks(listing, active_only=status == "active")
+    else:
+        note(no_tasks(chosen, room, due=due))
 
 
 def show_history(
@@ -74,10 +79,22 @@ def show_history(
     as_json: bool,
 ) -> None:
     """Print what became of each task, newest first. Raises typer.BadParameter, ConfigError, DatabaseError."""
-    began = words.parse_length_or_moment(since)
+    began = words.parse_past(since, "'--since'", SystemClock())
     with opened(path) as (_, database):
         _, rows = history(database, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
+        times = [] if as_json else [_last_attempt_at(database, row) for row in rows]
     if as_json:
         show_json(rows)
+    elif rows:
+        print_history(rows, times)
     else:
-        print_history(rows)
+        note(no_history(filtered=not outcome is task is room is since is None))
+
+
+def _last_attempt_at(database: Engine, row: Row) -> datetime | None:
+    """When the task's last attempt was recorded; the view knows it only of successful stops."""
+    if row["stopped_at"] is not None:
+        stopped_at: datetime = row["stopped_at"]
+        return stopped_at
+    story = biography(database, row["task_id"])
+    return story.attempts[-1]["recorded_at"] if story is not None and story.attempts else None

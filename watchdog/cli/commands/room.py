@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import typer
+
 from watchdog.cli.commands.lookup import opened
 from watchdog.cli.view import words
 from watchdog.cli.view.output import show_json
@@ -20,6 +22,9 @@ from watchdog.store.reports.tasks import find_tasks
 from watchdog.wiring.from_config import zego_client
 from watchdog.zego.client import ZegoClient
 
+_INPUT_INVALID: Final = "2"
+"""The room API's code for a RoomId that it does not accept."""
+
 _USERS_AT_MOST: Final = 1000
 _PAGE: Final = 100
 _ROOM_SECONDS: Final = 1.05
@@ -27,7 +32,11 @@ _ROOM_SECONDS: Final = 1.05
 
 
 def show_room(path: Path | None, room_id: str, *, app_id: int | None, as_json: bool) -> None:
-    """Ask ZEGO and print the room. Raises NotSent, NoAnswer, ConfigError for an AppId that is not configured."""
+    """Ask ZEGO and print the room.
+
+    Raises NotSent, NoAnswer, typer.BadParameter for a RoomId that ZEGO refuses, ConfigError for an AppId that is not
+    configured.
+    """
     with opened(path) as (config, database):
         room = _look(config, database, room_id, app_id, SystemClock())
     if as_json:
@@ -95,8 +104,10 @@ async def _ask(
 
 
 def _unusable(action: str, reply: Reply) -> Exception:
-    """ConfigError if the answer blames the configuration, otherwise NoAnswer."""
+    """ConfigError if the answer blames the configuration, BadParameter if the RoomId, otherwise NoAnswer."""
     said = f"ZEGO answers {action} with code {reply.code or '-'} ({reply.message or f'HTTP {reply.http_status}'})"
-    if classify(reply) in {ReplyClass.CREDENTIALS, ReplyClass.CONFIGURATION, ReplyClass.REJECTED}:
-        return ConfigError(f"{said}. Is the RoomId right? Next step: zego-watchdog check")
+    if classify(reply) in {ReplyClass.CREDENTIALS, ReplyClass.CONFIGURATION}:
+        return ConfigError(f"{said}. Next step: zego-watchdog check")
+    if reply.code == _INPUT_INVALID or classify(reply) is ReplyClass.REJECTED:
+        return typer.BadParameter(f"{said}: is the RoomId right?", param_hint="'ROOM'")
     return NoAnswer(f"{said}: try again later")

@@ -12,11 +12,11 @@ from watchdog.cli.view.output import note, show_json, show_pairs
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Reason, Source, Task
-from watchdog.core.policy import RULE_TEXT, Rule
+from watchdog.core.policy import Rule
 from watchdog.errors import Busy, ConfigError, Refused, WatchdogError
 from watchdog.services.claims import DETAIL_UNSERVED, Claimed, Finished
 from watchdog.store.engine import Engine
-from watchdog.store.records import SetAside
+from watchdog.store.records import DETAIL_ROOM_REFUSED, SetAside
 from watchdog.store.reports.tasks import Biography
 from watchdog.wiring.parts import Parts
 
@@ -48,6 +48,7 @@ def stop_task(path: Path | None, task_id: str, *, as_json: bool) -> int:
     if as_json:
         show_json(result)
     else:
+        result["detail"] = words.detail(finished.detail) if finished.detail else None
         show_pairs([(name, str(value)) for name, value in result.items() if value is not None])
     note(f"{words.OUTCOME_TEXT[outcome]}. {_next_step(outcome, story)}".rstrip())
     return _EXIT_CODES.get(outcome, 1)
@@ -128,13 +129,17 @@ def _refusal(config: Config, story: Biography, task_id: str, finished: Finished)
         )
     if finished.outcome is None:
         return Busy(f"task {task_id}: its row changed in the meantime, and nothing was sent; try again")
-    rule = RULE_TEXT.get(Rule(finished.detail), "") if finished.detail in set(Rule) else finished.detail
+    if finished.detail == DETAIL_ROOM_REFUSED:
+        return Refused(
+            f"task {task_id}: ZEGO refuses the RoomId {task.room_id}, so it does not say who is there; nothing was "
+            "sent; write the RoomId that was given to StartRealtimeASRTask into zego_tasks.room_id"
+        )
+    rule = words.detail(finished.detail or "")
     return Refused(f"task {task_id}: {rule}; nothing was sent. Next step: zego-watchdog check")
 
 
 def _people_report(task: Task, now: datetime) -> str:
     verb = "is" if task.user_count == 1 else "are"
-    reporter = {Source.API: "ZEGO", Source.APP: "the application", Source.CALLBACK: "ZEGO's callback"}
-    by = reporter[Source(task.user_count_source or Source.APP)]
+    by = words.REPORTER[Source(task.user_count_source or Source.APP)]
     when = "" if task.user_count_at is None else f" {words.since(task.user_count_at, now)}"
     return f"there {verb} {words.people(task.user_count or 0)} in room {task.room_id}, reported by {by}{when}"

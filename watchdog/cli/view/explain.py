@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from watchdog.cli.view import words
-from watchdog.cli.view.output import Column, heading, legible, say, show_pairs, show_table
+from watchdog.cli.view.legible import legible
+from watchdog.cli.view.output import Column, heading, say, show_pairs, show_table
 from watchdog.cli.view.tasks import styled
-from watchdog.core.model import Status, Task
+from watchdog.core.model import Outcome, Reason, Status, Task
 from watchdog.core.policy import Decision, Plan, Policy
 from watchdog.store.reports.history import Row
 from watchdog.store.reports.tasks import Biography
@@ -33,21 +35,64 @@ def print_explanation(found: Explanation) -> None:
     if task is None or decision is None:
         gone = "its row was deleted by the application or by retention; its attempts are still recorded."
         say(f"Task {found.task_id}: {gone}", "bold")
+        _print_end(None, found)
     else:
         app = f"AppId {task.app_id}" if task.app_id else "the default AppId"
         say(f"Task {task.task_id} in room {task.room_id}, {app}: {task.status}", "bold")
         heading("Evidence")
         _print_evidence(task, now)
-        heading("Decision")
-        say(f"{decision.verdict}: {words.ruling(decision, now)}")
-        say(words.outlook(task, decision, found.policy, now))
-        if task.status is Status.ACTIVE:
+        if task.status is not Status.ACTIVE:
+            _print_end(task, found)
+        else:
+            heading("Decision")
+            say(f"{decision.verdict}: {words.ruling(decision, now)}")
+            say(words.outlook(task, decision, found.policy, now))
             _print_warnings(found)
             heading("Schedule")
             _print_schedule(task, found.plan, found.policy, now)
     heading("Attempts" if attempts else "No attempt yet")
     if attempts:
         _print_attempts(attempts)
+
+
+_FINAL: Final = {
+    *(Outcome.STOPPED, Outcome.STOPPED_EARLIER, Outcome.GONE, Outcome.AUTO_STOPPED, Outcome.REJECTED),
+}
+"""The outcomes that end a task."""
+
+
+def _print_end(task: Task | None, found: Explanation) -> None:
+    """Why and when the task ended, and by which evidence."""
+    now = found.story.now
+    heading("End")
+    if task is not None and task.status is Status.RELEASED:
+        say(f"The application released the task{_when(task.ended_at, now)}. The watchdog did not stop it.")
+        return
+    last = next((row for row in reversed(found.story.attempts) if row["outcome"] in _FINAL), None)
+    if last is None:
+        ended = "" if task is None else f"It ended{_when(task.ended_at, now)}. "
+        say(f"{ended}The attempt that ended it is not recorded, or retention has removed it.")
+        return
+    outcome = Outcome(last["outcome"])
+    source = last["evidence_source"]
+    reporter = f"reported by {words.REPORTER.get(source, source)}" if source else "nobody reported who is in the room"
+    empty = last["empty_since"]
+    if outcome is Outcome.AUTO_STOPPED:
+        why = "the room stayed empty for ZEGO's MaxIdleTime, and the watchdog had not stopped the task before"
+    else:
+        why = words.REASON_TEXT[Reason(last["reason"])]
+    show_pairs(
+        [
+            ("what", f"{words.OUTCOME_TEXT[outcome]}{_when(last['replied_at'] or last['recorded_at'], now)}"),
+            ("why", why + (f"; empty since {words.stamp(empty)}" if empty else "")),
+            ("evidence", reporter + (f" at {words.stamp(last['evidence_at'])}" if last["evidence_at"] else "")),
+            ("by", last["instance"]),
+        ]
+    )
+
+
+def _when(moment: datetime | None, now: datetime) -> str:
+    return "" if moment is None else f" {words.since(moment, now)} ({words.stamp(moment)})"
 
 
 def _print_warnings(found: Explanation) -> None:
@@ -121,5 +166,5 @@ def _print_attempts(rows: Sequence[Row]) -> None:
             Column("REASON", [row["reason"] for row in rows], spare=1),
             Column("BY", [row["instance"] for row in rows], spare=3),
         ],
-        below=[[legible(row[name]) for name in ("message", "detail") if row[name]] for row in rows],
+        below=[[legible(words.detail(row[name])) for name in ("message", "detail") if row[name]] for row in rows],
     )

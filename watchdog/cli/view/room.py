@@ -52,15 +52,15 @@ def room_row(room: Room) -> Mapping[str, Any]:
 def print_room(room: Room) -> None:
     say(f"Room {room.room_id}, AppId {room.app_id}: {words.people(room.people)}", "bold")
     say(
-        f"ZEGO counts {words.number(room.count.users, 'user')}, including {room.count.admins:,} admins; "
-        f"{room.count.users - room.people:,} do not count as people."
+        f"ZEGO counts {words.number(room.count.users, 'user')}, including {words.number(room.count.admins, 'admin')}; "
+        f"{_uncounted(room.count.users - room.people)}."
     )
     heading("Users")
     if room.users:
         show_table(
             [
-                Column("USER", [one.user.user_id for one in room.users]),
-                Column("NAME", [one.user.name for one in room.users], spare=2),
+                Column("USER", [one.user.user_id for one in room.users], least=20),
+                Column("NAME", [one.user.name for one in room.users], spare=2, least=12),
                 Column("ROLE", ["?" if one.user.role is None else str(one.user.role) for one in room.users], spare=1),
                 Column("COUNTED AS", [_kind(one) for one in room.users]),
                 Column("WHY", [_why(one) for one in room.users], spare=3),
@@ -69,13 +69,17 @@ def print_room(room: Room) -> None:
     else:
         say("None. ZEGO also reports a room that does not exist as empty: is the RoomId right?")
     if not room.complete:
-        note(f"There are more than these {len(room.users)}.")
+        note(f"There are more users than these {len(room.users)}.")
     heading("Tasks")
     if room.tasks:
         _print_tasks(room)
     else:
         say("No active task is stored for this room.")
     note(_advice(room))
+
+
+def _uncounted(number: int) -> str:
+    return "all count as people" if number == 0 else f"{number:,} {'does' if number == 1 else 'do'} not count as people"
 
 
 def _print_tasks(room: Room) -> None:

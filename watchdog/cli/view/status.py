@@ -32,13 +32,13 @@ def print_status(config: Config, schema_version: str, found: Situation) -> None:
             *guard_lines(found.daemons, now),
             ("tasks", active + (f"; ended: {words.listed(ended)}" if ended else "")),
             ("rooms", f"{found.occupied:,} occupied, {found.empty:,} empty, {found.unknown:,} unknown"),
-            ("evidence", f"the oldest is from {words.since(oldest, now)}" if oldest else "none"),
+            ("reports", _oldest_report(oldest, now)),
             ("next due", _next_due(found)),
             ("longest empty", f"since {words.since(longest, now)}" if longest else "-"),
             ("last 24 hours", words.listed(latest) if latest else "no attempt"),
             ("", Text(f"{misses:,} missed: ZEGO stopped first", "bold yellow") if misses else "none missed"),
-            ("came back", _returned(found.returns)),
-            ("ZEGO's window", _windows(found.windows, config)),
+            ("returns", _returned(found.returns)),
+            ("auto-stop", _windows(found.windows, config)),
             ("in flight", words.number(found.in_flight, "request")),
             ("blocked apps", _blocked(found.blocked_apps)),
         ]
@@ -80,7 +80,11 @@ def _daemon_lines(daemons: Sequence[DaemonRow], now: datetime) -> Lines:
 
 
 def _daemon_line(daemon: DaemonRow, now: datetime) -> str:
-    work = "" if daemon.in_flight is None else f" {daemon.in_flight} tasks in work, {daemon.requests} requests so far;"
+    work = (
+        ""
+        if daemon.in_flight is None
+        else f" {words.number(daemon.in_flight, 'task')} in work, {daemon.requests or 0:,} requests so far;"
+    )
     return (
         f"{daemon.instance}: {daemon.mode}, seen {words.since(daemon.seen_at, now)},"
         f" watching for {words.length((now - daemon.watching_since).total_seconds())};{work}"
@@ -88,19 +92,28 @@ def _daemon_line(daemon: DaemonRow, now: datetime) -> str:
     )
 
 
+def _oldest_report(oldest: datetime | None, now: datetime) -> str:
+    if oldest is None:
+        return "nobody has reported yet how many people are in the room of an active task"
+    return f"the oldest number of people of an active task is from {words.since(oldest, now)}"
+
+
 def _returned(returns: Returns) -> str | Text:
     if not returns.watched:
-        return "no stops to measure"
-    share = f"{returns.returned / returns.watched:.1%} of {words.number(returns.watched, 'stop')}"
+        return "no task was stopped in the last 24 hours"
+    share = (
+        f"people returned to the room after {returns.returned / returns.watched:.1%} of "
+        f"{words.number(returns.watched, 'stop')}"
+    )
     return Text(share, "bold yellow") if returns.returned else share
 
 
 def _windows(windows: Windows | None, config: Config) -> str | Text:
-    configured = f"configured {words.length(config.policy.max_idle_seconds)}"
+    configured = f"ZEGO ends a task {words.length(config.policy.max_idle_seconds)} after its room is empty, by policy"
     if windows is None:
-        return f"{configured}; none measured: ZEGO has auto-stopped no task with a known empty time"
+        return f"{configured}; not measured, because ZEGO ended no task lately whose empty time is known"
     line = (
-        f"{configured}; measured {windows.count:,} times: minimum {words.length(windows.minimum)},"
+        f"{configured}; measured on {words.number(windows.count, 'task')}: minimum {words.length(windows.minimum)},"
         f" median {words.length(windows.median)}"
     )
     if windows.is_faster_than_configured:

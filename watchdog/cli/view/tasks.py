@@ -8,17 +8,25 @@ from typing import Final
 from rich.text import Text
 
 from watchdog.cli.view import words
-from watchdog.cli.view.output import Column, note, show_table
+from watchdog.cli.view.output import Column, is_piped, note, show_table
 from watchdog.core.model import Status, Task
 from watchdog.store.reports.history import Row
 from watchdog.store.reports.tasks import Listing
 
 _BY_WORTH: Final = (
-    *("task_id", "outcome", "code", "request_id", "room_id", "reaction_seconds", "stopped_at"),
-    *("seconds_before_auto_stop", "rejoined_after_seconds", "reason", "attempts", "due_at", "message"),
+    *("room_id", "reason", "outcome", "task_id", "code", "request_id", "attempts", "reaction_seconds"),
+    *("seconds_before_auto_stop", "rejoined_after_seconds", "message", "due_at", "stopped_at"),
     *("empty_since", "auto_stop_at", "app_id", "kind"),
 )
 """The columns of ``zego_stop_history``, most important first."""
+
+_TITLES: Final = {"room_id": "ROOM", "task_id": "TASK", "app_id": "APP"}
+_ROOM_LEAST: Final = 12
+_TASK_LEAST: Final = 20
+"""ZEGO's own TaskIds have 19 or 20 digits."""
+_NARROW: Final = {"room_id": _ROOM_LEAST, "task_id": _TASK_LEAST, "message": 20}
+_ALWAYS: Final = 3
+"""How many columns of ``_BY_WORTH`` are shown even in the narrowest terminal."""
 
 
 def task_row(task: Task) -> Row:
@@ -27,14 +35,12 @@ def task_row(task: Task) -> Row:
 
 
 def print_tasks(listing: Listing, *, active_only: bool) -> None:
+    """Print the tasks; ``active_only``: their status says nothing, so a terminal does without it."""
     now, rows = listing.now, listing.tasks
-    if not rows:
-        note("No such task.")
-        return
     columns = [
-        Column("TASK", [task.task_id for task in rows]),
-        Column("ROOM", [task.room_id for task in rows], spare=1),
-        Column("STATUS", [] if active_only else [styled(task.status) for task in rows]),
+        Column("TASK", [task.task_id for task in rows], least=_TASK_LEAST),
+        Column("ROOM", [task.room_id for task in rows], spare=1, least=_ROOM_LEAST),
+        Column("STATUS", [] if active_only and not is_piped() else [styled(task.status) for task in rows]),
         Column("PEOPLE", [people(task) for task in rows], right=True),
         Column("SOURCE", [source(task, now) for task in rows], spare=4),
         Column("EMPTY", [_empty_for(task, now) for task in rows], spare=2),
@@ -50,12 +56,43 @@ def print_tasks(listing: Listing, *, active_only: bool) -> None:
         note(f"There are more than these {len(rows)}: show more with --limit, filter with --room and --due.")
 
 
-def print_history(rows: Sequence[Row]) -> None:
-    """Print the columns of ``zego_stop_history``; a narrow terminal gets the most important ones."""
-    if rows:
-        show_table([Column(name, [_cell(name, row[name]) for row in rows], _BY_WORTH.index(name)) for name in rows[0]])
-    else:
-        note("No such attempt.")
+def print_history(rows: Sequence[Row], times: Sequence[datetime | None]) -> None:
+    """Print ``times``, when each task's last attempt was recorded, and the columns of ``zego_stop_history``.
+
+    The most important ones come first; a narrow terminal lacks the last ones.
+    """
+    when = Column("WHEN", [words.stamp(time) if time else "-" for time in times])
+    columns = [
+        Column(
+            _TITLES.get(name, name.upper().replace("_", " ")),
+            [_cell(name, row[name]) for row in rows],
+            spare=max(0, worth - _ALWAYS + 1),
+            least=_NARROW.get(name),
+        )
+        for worth, name in enumerate(_BY_WORTH)
+    ]
+    show_table([when, *columns])
+
+
+def no_tasks(status: Status | None, room: str | None, *, due: bool) -> str:
+    """What an empty list of tasks means."""
+    there = "" if room is None else f" in room {room}"
+    if due:
+        return f"No task{there} is due: no room has been empty for its grace period."
+    kind = "task" if status is None else f"{status} task"
+    if room is not None or status not in {None, Status.ACTIVE}:
+        return f"No {kind}{there}. See all tasks: zego-watchdog tasks --status all"
+    return f"No {kind}: the application registers each task with an INSERT into zego_tasks."
+
+
+def no_history(*, filtered: bool) -> str:
+    """What an empty history means."""
+    if filtered:
+        return "No task whose last attempt fits these options. Leave out an option, or start earlier with --since."
+    return (
+        "No attempt is recorded yet: a task appears here once the watchdog has tried or declined to stop it, or ZEGO "
+        "has ended it."
+    )
 
 
 def styled(word: str) -> Text:

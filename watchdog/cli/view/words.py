@@ -7,41 +7,60 @@ from typing import Final, assert_never
 
 import typer
 
-from watchdog.core.model import Mode, Outcome, Status, Task, Verify
+from watchdog.clock import Clock
+from watchdog.core.model import Mode, Outcome, Reason, Source, Status, Task, Verify
 from watchdog.core.policy import RULE_TEXT, Decision, Policy, Rule
+from watchdog.store.records import DETAIL_ROOM_REFUSED
 
 _UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _LENGTH: Final = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+")
+_DAYS_AGO: Final = {"today": 0, "yesterday": 1}
 _LONGEST: Final = timedelta(days=366)
 
 
-def parse_length(text: str) -> timedelta:
-    """Read ``10m``, ``2h``, ``1h30m`` or ``90s``. At most 366 days. Raises typer.BadParameter."""
+def parse_length(text: str, option: str | None = None) -> timedelta:
+    """Read ``10m``, ``2h``, ``1h30m`` or ``90s``. At most 366 days. Raises typer.BadParameter, naming ``option``."""
     if not _LENGTH.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is not a duration: write it like 90s, 10m, 2h, 1h30m or 1d")
+        told = f"{text!r} is not a duration: write it like 90s, 10m, 2h, 1h30m or 1d"
+        raise typer.BadParameter(told, param_hint=option)
     parts = re.findall(r"([\d.]+)([dhms])", text)
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if not 0 < seconds <= _LONGEST.total_seconds():
-        raise typer.BadParameter(f"{text!r} is out of range: more than 0s, at most {_LONGEST.days}d")
+        told = f"{text!r} is out of range: more than 0s, at most {_LONGEST.days}d"
+        raise typer.BadParameter(told, param_hint=option)
     return timedelta(seconds=seconds)
 
 
-def parse_moment(text: str) -> datetime:
-    """Read an ISO 8601 time, UTC if it has no zone. Raises typer.BadParameter."""
+def parse_moment(text: str, option: str | None = None) -> datetime:
+    """Read an ISO 8601 time, UTC if it has no zone. Raises typer.BadParameter, naming ``option``."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a time: write it like 2026-08-21T12:30 (UTC) or with a zone, +02:00"
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        told = f"{text!r} is not a time: write it like 2026-08-21T12:30 (UTC) or with a zone, +02:00"
+        raise typer.BadParameter(told, param_hint=option) from None
 
 
-def parse_length_or_moment(text: str | None) -> timedelta | datetime | None:
-    """Read ``2h``, which means that long ago, or an ISO time. Raises typer.BadParameter."""
+def parse_past(text: str | None, option: str, clock: Clock) -> timedelta | datetime | None:
+    """Read ``2h``, which means that long ago, ``today`` or ``yesterday`` (UTC), or an ISO time.
+
+    Raises typer.BadParameter, naming ``option``.
+    """
     if text is None:
         return None
-    return parse_moment(text) if "-" in text else parse_length(text)
+    if text in _DAYS_AGO:
+        today = datetime.fromtimestamp(clock.time(), UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return today - timedelta(days=_DAYS_AGO[text])
+    if _LENGTH.fullmatch(text):
+        return parse_length(text, option)
+    try:
+        return parse_moment(text, option)
+    except typer.BadParameter:
+        told = (
+            f"{text!r} is not understood: write a time ago like 90s, 2h or 7d; today or yesterday (UTC); or a time "
+            "like 2026-08-21T12:30, UTC unless it has a zone"
+        )
+        raise typer.BadParameter(told, param_hint=option) from None
 
 
 def length(seconds: float) -> str:
@@ -147,6 +166,32 @@ OUTCOME_TEXT: Final[dict[Outcome, str]] = {
     Outcome.WITHHELD: "nothing was sent",
     Outcome.WOULD_STOP: "observe mode: nothing was sent; enforce mode would stop the task",
 }
+
+REASON_TEXT: Final[dict[Reason, str]] = {
+    Reason.EMPTY_ROOM: "everybody had left the room",
+    Reason.NEVER_JOINED: "nobody had joined the room",
+    Reason.BOTS_ONLY: "only bots or admins were left in the room",
+    Reason.MANUAL: "an operator ran zego-watchdog stop",
+}
+
+REPORTER: Final[dict[Source, str]] = {
+    Source.API: "ZEGO",
+    Source.APP: "the application",
+    Source.CALLBACK: "ZEGO's callback",
+}
+"""Who reported how many people are in a room."""
+
+_DETAIL_TEXT: Final[dict[str, str]] = {
+    **{rule.value: text for rule, text in RULE_TEXT.items()},
+    DETAIL_ROOM_REFUSED: "ZEGO refuses the RoomId, so it does not say who is in the room",
+    "app_not_configured": "the AppId is not in zego.apps",
+}
+
+
+def detail(text: str) -> str:
+    """The ``detail`` of an attempt in words; most are stored as such."""
+    return _DETAIL_TEXT.get(text, text)
+
 
 STYLE: Final[dict[str, str]] = {
     **dict.fromkeys((Outcome.STOPPED, Outcome.GONE, Outcome.STOPPED_EARLIER), "green"),
