@@ -47,4 +47,4 @@ done
 '
 systemd-nspawn --quiet --directory="$root" --volatile=overlay --register=no --keep-unit --resolv-conf=copy-host \
     --timezone=off --console=pipe --bind-ro="$work/clone:/source" "${from_here[@]}" \
-    bash -euc "$inside" bash "$user" "$@"
+    bash -euc "$inside" bash "$user" "$@" 2> >(grep -v '^Attempted to remove disk file system' >&2)
