@@ -14,7 +14,7 @@ MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 400, 200, 60
 
 TESTED_WITH_OTHERS = {
     "tests/cli/test_checks.py": [
-        *("cli/checks/database", "cli/checks/findings", "cli/checks/installation"),
+        *("cli/checks/database", "cli/checks/findings", "cli/checks/http", "cli/checks/installation"),
         *("cli/checks/vendor", "cli/commands/check", "cli/view/findings"),
     ],
     "tests/cli/test_commands.py": [
