@@ -1,6 +1,7 @@
 """The findings of ``check``, with real databases and the sandbox as ZEGO."""
 
 import asyncio
+import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -10,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 from tests.support.operator import Operator
-from tests.support.running import APP_ID, SECRET, Application
+from tests.support.running import APP_ID, SECRET, Application, DaemonProcess
 from watchdog.cli.checks import vendor
 from watchdog.cli.checks.database import judge_sqlite
 from watchdog.cli.checks.findings import Blame, Finding, Level, exit_code
@@ -99,14 +100,14 @@ async def test_a_secret_that_everybody_may_read_is_a_matter_of_configuration(sql
     sqlite_setup.secret.chmod(0o644)
     found = await sqlite_setup.examine()
     (failure,) = about(found, "configuration", Level.FAIL)
-    assert "chmod 600" in failure.found
+    assert "chmod 600" in failure.todo
     assert exit_code(found) == 78
 
 
 async def test_a_database_that_is_not_there_names_the_command_that_makes_it(sqlite_url: str, tmp_path: Path) -> None:
     found = await Setup(tmp_path, sqlite_url).examine(offline=True)
     (failure,) = about(found, "database", Level.FAIL)
-    assert "zego-watchdog migrate" in failure.found
+    assert failure.todo == "create it with: zego-watchdog migrate"
     assert not (tmp_path / "watchdog.db").exists()
     assert exit_code(found) == 78
 
@@ -114,7 +115,9 @@ async def test_a_database_that_is_not_there_names_the_command_that_makes_it(sqli
 async def test_a_database_of_another_version_is_refused(setup: Setup, database_url: str) -> None:
     Application(database_url).execute("UPDATE zego_schema_version SET version_num = '9999'")
     found = await setup.examine(offline=True)
-    assert "9999" in about(found, "database", Level.FAIL)[0].found
+    (failure,) = about(found, "database", Level.FAIL)
+    assert "9999" in failure.found
+    assert failure.todo == "install a newer zego-watchdog"
     assert exit_code(found) == 78
 
 
@@ -230,7 +233,7 @@ async def test_a_file_that_is_no_database_is_a_failure(sqlite_setup: Setup, tmp_
     file.write_bytes(b"this is not a database, whatever its name may be " * 100)
     found = await sqlite_setup.examine(offline=True)
     assert about(found, "database", Level.FAIL)
-    assert exit_code(found) == 1
+    assert exit_code(found) == 78
 
 
 async def test_a_daemon_that_is_alive_is_named(setup: Setup, database_url: str) -> None:
@@ -353,3 +356,54 @@ def test_it_says_where_answers_wait_for_the_database(tmp_path: Path) -> None:
     assert found("")[0] == "ok"
     assert "in memory only" in found("")[1]
     assert found(str(tmp_path / "nowhere"))[0] == "warn"
+
+
+async def test_each_error_of_the_configuration_is_a_failure_with_its_own_step(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, "mysql://h/d")
+    setup.sections["policy"] = {"grace_secnds": 3, "max_idle_seconds": "x"}
+    found = about(await setup.examine(offline=True), "configuration", Level.FAIL)
+    assert sorted(one.todo for one in found) == [
+        "did you mean grace_seconds?",
+        "write a number (default: 150)",
+        "write sqlite:///FILE (three slashes, then a path) or postgresql://user@host/database",
+    ]
+    assert all("\n" not in one.found and "\ufffd" not in one.found for one in found)
+    shown = (await setup.does("check", "--offline")).stdout
+    assert shown.count("fail  configuration") == 3
+    assert "3 failures" in shown
+
+
+def http_setup(setup: Setup, port: int) -> Setup:
+    setup.sections["http"] = {"listen": f"127.0.0.1:{port}"}
+    return setup
+
+
+async def test_a_port_that_another_process_holds_fails(sqlite_setup: Setup) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        setup = http_setup(sqlite_setup, other.getsockname()[1])
+        found = await setup.examine(offline=True)
+        (failure,) = about(found, "http", Level.FAIL)
+        assert "another process listens" in failure.found
+        assert exit_code(found) == 78
+    assert about(await setup.examine(offline=True), "http", Level.OK)
+
+
+async def test_an_address_of_another_machine_fails(sqlite_setup: Setup) -> None:
+    sqlite_setup.sections["http"] = {"listen": "192.0.2.1:8765"}
+    (failure,) = about(await sqlite_setup.examine(offline=True), "http", Level.FAIL)
+    assert "an address of this machine" in failure.todo
+
+
+async def test_a_port_that_a_daemon_of_ours_holds_passes(
+    sqlite_setup: Setup, sqlite_url: str, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    daemon = DaemonProcess(tmp_path, sqlite_url, sandbox)
+    daemon.config.write_text(daemon.config.read_text() + "http: {listen: '127.0.0.1:0'}\n")
+    await daemon.start()
+    try:
+        port = int(daemon.events("started")[-1]["http"].rpartition(":")[2])
+        (finding,) = about(await http_setup(sqlite_setup, port).examine(offline=True), "http")
+        assert finding.level is Level.OK
+        assert finding.found.endswith("listens there")
+    finally:
+        assert await daemon.end() == 0

@@ -1,6 +1,9 @@
 """``zego-watchdog systemd``: install into another root, repeat, keep edited files, uninstall."""
 
 import hashlib
+import os
+import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from watchdog.errors import InstallationError
 PROGRAM = "/usr/lib/zego/bin/zego-watchdog"
 SERVICE = Path("etc/systemd/system/zego-watchdog.service")
 CONFIG = Path("etc/zego-watchdog/config.yaml")
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to a group")
 
 pytestmark = needs("systemctl")
 
@@ -130,6 +135,91 @@ def test_a_sqlite_file_shared_with_the_application(machine: Machine) -> None:
     assert machine.install("--sqlite-dir", "data").exit_code == 2
 
 
+def mode_of(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):o}"
+
+
+@as_root
+def test_the_shared_directory_and_its_file_are_created_for_the_group(machine: Machine) -> None:
+    said = machine.install("--sqlite-dir", "/srv/shop/data", "--yes")
+    assert said.exit_code == 0, said.output
+    folder = machine.root / "srv/shop/data"
+    file = folder / "zego-watchdog.db"
+    uid, gid = map(int, re.findall(r"^zego-watchdog:x:(\d+):(\d+):", machine.text("etc/passwd"), re.MULTILINE)[0])
+    assert (mode_of(folder), folder.stat().st_gid) == ("2770", gid)
+    assert (mode_of(file), file.stat().st_uid, file.stat().st_gid) == ("660", uid, gid)
+    assert "usermod --append --groups zego-watchdog USER" in said.stderr
+    assert machine.install("--sqlite-dir", "/srv/shop/data", "--yes").stdout == "Nothing to do.\n"
+
+
+@as_root
+def test_a_file_of_the_application_is_shared_and_stays_its_own(machine: Machine) -> None:
+    folder = machine.root / "srv/app"
+    folder.mkdir(parents=True)
+    for name in ("zego-watchdog.db", "zego-watchdog.db-wal", "other.db"):
+        (folder / name).write_text("data")
+        (folder / name).chmod(0o600)
+        os.chown(folder / name, 4321, 4321)
+    assert machine.install("--sqlite-dir", "/srv/app", "--yes").exit_code == 0
+    for name in ("zego-watchdog.db", "zego-watchdog.db-wal"):
+        assert (mode_of(folder / name), (folder / name).stat().st_uid) == ("660", 4321)
+        assert (folder / name).stat().st_gid == folder.stat().st_gid != 4321
+        assert (folder / name).read_text() == "data"
+    assert (mode_of(folder / "other.db"), (folder / "other.db").stat().st_gid) == ("600", 4321)
+    (folder / "zego-watchdog.db").chmod(0o640)
+    again = machine.install("--sqlite-dir", "/srv/app", "--yes")
+    assert again.stdout == f"give {folder}/zego-watchdog.db to the group zego-watchdog, mode g+rw\n"
+
+
+@as_root
+def test_the_file_that_the_configuration_names_is_shared(machine: Machine) -> None:
+    machine.install("--sqlite-dir", "/srv/app", "--yes")
+    (machine.root / CONFIG).write_text("{database: {url: sqlite:////srv/app/shop.db}, policy: {mode: observe}}\n")
+    assert "create" in machine.install("--sqlite-dir", "/srv/app", "--yes").stdout
+    assert mode_of(machine.root / "srv/app/shop.db") == "660"
+    (machine.root / CONFIG).write_text("{database: {url: sqlite:////var/lib/x.db}, policy: {mode: observe}}\n")
+    refused = machine.install("--sqlite-dir", "/srv/app", "--yes")
+    assert (refused.exit_code, "leave out --sqlite-dir" in refused.stderr) == (78, True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("/tmp/app", "is under /tmp, which the unit cannot see"),  # noqa: S108 - refused
+        ("/home/me/app", "is under /home"),
+        ("/srv", "a directory of the system"),
+        ("/srv/a b", "without blanks"),
+        ("/srv/app.db", "give the directory of the file: /srv"),
+        ("/opt/closed/app", "cannot pass through /opt/closed, which has mode 700; run: chmod o+x /opt/closed"),
+    ],
+)
+def test_a_directory_that_cannot_be_shared_is_refused_before_anything_is_done(
+    machine: Machine, folder: str, said: str
+) -> None:
+    (machine.root / "opt/closed").mkdir(parents=True)
+    (machine.root / "opt/closed").chmod(0o700)
+    (machine.root / "srv").mkdir()
+    (machine.root / "srv/app.db").touch()
+    before = machine.holds()
+    refused = machine.install("--sqlite-dir", folder, "--yes")
+    assert (refused.exit_code, said in refused.stderr) == (1, True), refused.output
+    assert machine.holds() == before
+
+
+@as_root
+def test_a_step_that_failed_is_named_and_done_the_next_time(machine: Machine) -> None:
+    # A file where systemd-sysusers would write.
+    (machine.root / "etc").mkdir()
+    (machine.root / "etc/passwd").mkdir()
+    failed = machine.install("--sqlite-dir", "/srv/app", "--yes")
+    assert failed.exit_code == 1
+    assert "could not run systemd-sysusers" in failed.stderr
+    assert "exit code" in failed.stderr
+    (machine.root / "etc/passwd").rmdir()
+    assert machine.install("--sqlite-dir", "/srv/app", "--yes").exit_code == 0
+    assert (machine.root / "srv/app/zego-watchdog.db").is_file()
+
+
 @pytest.mark.parametrize(("version", "has_it"), [(252, False), (253, True), (257, True), (None, False)])
 def test_systemd_253_and_later_use_notify_reload(machine: Machine, version: int | None, *, has_it: bool) -> None:
     wanted = Wanted(Path(PROGRAM), shared=None, with_socket=False, systemd=version)
@@ -181,7 +271,7 @@ def test_a_program_that_the_unit_cannot_see_is_refused(machine: Machine, program
     refused = machine.systemd("install", f"--program={program}")
     assert refused.exit_code == 1
     assert f"{program} is under /" in refused.stderr
-    assert "python3 -m venv /opt/zego-watchdog" in refused.stderr
+    assert "/usr/bin/python3 -m venv --clear /opt/zego-watchdog" in refused.stderr
 
 
 @pytest.mark.parametrize("program", ["/opt/my programs/zego-watchdog", "/opt/50%/zego-watchdog", "bin/zego-watchdog"])

@@ -18,6 +18,7 @@ from pydantic_core import to_jsonable_python
 from watchdog import config
 from watchdog.config import loader
 from watchdog.config.loader import Config, find, load
+from watchdog.config.secret_files import _no_credential
 from watchdog.config.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
 from watchdog.core.model import Mode, Verify
 from watchdog.core.policy import Policy
@@ -125,8 +126,8 @@ def test_empty_files_and_sections_mean_the_defaults() -> None:
 def test_off_is_a_word_and_yes_is_not_a_number() -> None:
     assert observed("policy: {verify: off}").policy.verify is Verify.OFF
     (line,) = problems("policy: {mode: observe, grace_seconds: yes}")
-    assert line.startswith("config.yaml: policy.grace_seconds: 'yes' is refused: it should be a valid number")
-    assert line.endswith("the default is 45")
+    assert line.startswith("config.yaml: policy.grace_seconds: 'yes' is refused; write a number")
+    assert line.endswith(" (default: 45)")
 
 
 @pytest.mark.usefixtures("here")
@@ -140,24 +141,15 @@ def test_all_problems_are_reported_at_once() -> None:
     environ = {"ZEGO_WATCHDOG_LOG__LEVEL": "loud", "ZEGO_WATCHDOG_LOG__FROMAT": "json"}
     assert sorted(problems(text, environ)) == [
         "ZEGO_WATCHDOG_LOG__FROMAT: unknown variable; did you mean ZEGO_WATCHDOG_LOG__FORMAT?",
+        ("ZEGO_WATCHDOG_LOG__LEVEL: 'loud' is refused; write 'debug', 'info', 'warning' or 'error' (default: info)"),
         (
-            "ZEGO_WATCHDOG_LOG__LEVEL: 'loud' is refused: it should be 'debug', 'info', 'warning' or 'error'; "
-            "the default is info"
-        ),
-        (
-            "config.yaml: database.url: must begin with sqlite:/// (three slashes, then a path) "
-            "or postgresql://user@host/database"
+            "config.yaml: database.url: is no address of SQLite or PostgreSQL; write sqlite:///FILE (three slashes, "
+            "then a path) or postgresql://user@host/database"
         ),
         "config.yaml: loging: unknown key; did you mean log?",
         "config.yaml: policy.grace_secnds: unknown key; did you mean grace_seconds?",
-        (
-            "config.yaml: policy.max_idle_seconds: '10' is refused: it should be greater than or equal to 30; "
-            "the default is 150"
-        ),
-        (
-            "config.yaml: policy.mode: 'enforced' is refused: it should be 'enforce' or 'observe'; "
-            "the default is enforce"
-        ),
+        "config.yaml: policy.max_idle_seconds: '10' is refused; write 30 or more (default: 150)",
+        "config.yaml: policy.mode: 'enforced' is refused; write 'enforce' or 'observe' (default: enforce)",
         (
             "config.yaml: stop: lease_seconds 5 must exceed request_timeout_seconds 8 by more than 2, "
             "or another daemon could repeat a request in flight; raise lease_seconds above 10"
@@ -174,14 +166,26 @@ def test_all_problems_are_reported_at_once() -> None:
         ("policy: [5]", "config.yaml: policy: must have keys and values, indented below it"),
         ("- 5", "config.yaml: must have sections such as policy: and database:; see the commented example"),
         ("zego: {apps: [{server_secret_file: x}]}", "config.yaml: zego.apps[0].app_id: is missing; add it"),
-        ("zego: {apps: 7}", "config.yaml: zego.apps: it should be a valid tuple"),
+        ("zego: {apps: 7}", "config.yaml: zego.apps: is refused; write a list"),
         ("policy: {\n  mode: observe,\n  a: b: c}", "config.yaml:3:7: "),
         ("policy:\n  mode: observe\n  mode: enforce", "config.yaml:3:3: mode is given twice; correct this line"),
         ("log: {}\nlog: {}", "config.yaml:2:1: log is given twice; correct this line"),
-        ("policy: {gap_seconds: .inf}", "config.yaml: policy.gap_seconds: '.inf' is refused: "),
-        ("policy: {gap_seconds: inf}", "config.yaml: policy.gap_seconds: 'inf' is refused: "),
-        ("policy: {gap_seconds: nan}", "config.yaml: policy.gap_seconds: 'nan' is refused: "),
-        ("stop: {concurrency: 1.5}", "config.yaml: stop.concurrency: '1.5' is refused: "),
+        (
+            "policy: {gap_seconds: .inf}",
+            "config.yaml: policy.gap_seconds: '.inf' is refused; write a number (default: 60)",
+        ),
+        (
+            "policy: {gap_seconds: inf}",
+            "config.yaml: policy.gap_seconds: 'inf' is refused; write a finite number (default: 60)",
+        ),
+        (
+            "policy: {gap_seconds: nan}",
+            "config.yaml: policy.gap_seconds: 'nan' is refused; write a finite number (default: 60)",
+        ),
+        (
+            "stop: {concurrency: 1.5}",
+            "config.yaml: stop.concurrency: '1.5' is refused; write a whole number (default: 32)",
+        ),
         ("a\x00b: 1", "config.yaml: contains characters that YAML does not allow; remove them"),
     ],
 )
@@ -293,8 +297,38 @@ def test_a_secret_is_read_from_systemds_credentials(tmp_path: Path) -> None:
     path = write(tmp_path / "config.yaml", text)
     loaded = load(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert loaded.zego.apps[0].secret.get_secret_value() == SECRET
-    with pytest.raises(ConfigError, match=r"server_secret_file: .* needs \$CREDENTIALS_DIRECTORY.*LoadCredential"):
+    with pytest.raises(
+        ConfigError, match=r"server_secret_file: .*: there is no file .*/secrets/zego, .*LoadCredential"
+    ):
         load(path, {})
+
+
+def test_a_user_who_may_not_look_into_the_secrets_is_told_to_be_root(tmp_path: Path) -> None:
+    class Closed(type(tmp_path)):  # type: ignore[misc]  # the class of paths on this system
+        def exists(self, **_: object) -> bool:
+            raise PermissionError
+
+    said = _no_credential("${CREDENTIALS_DIRECTORY}/zego_db_password", Closed("/etc/zego-watchdog/secrets/db_password"))
+    assert "may not read /etc/zego-watchdog/secrets/db_password" in said
+    assert said.endswith("; run the command as root")
+
+
+def test_a_command_of_the_database_reads_no_other_secret(tmp_path: Path) -> None:
+    write(tmp_path / "open", SECRET, mode=0o644)
+    write(tmp_path / "password", "hunter22")
+    text = """
+    database: {url: "postgresql://me@h/db", password_file: password}
+    zego: {apps: [{app_id: 1, server_secret_file: open, callback_secret_file: nowhere}]}
+    http: {token_file: "${CREDENTIALS_DIRECTORY}/zego_token"}
+    """
+    path = write(tmp_path / "config.yaml", text)
+    assert "hunter22" in load(path, {}, database_only=True).database.sqlalchemy_url.get_secret_value()
+    with pytest.raises(ConfigError) as refused:
+        load(path, {})
+    assert len(str(refused.value).splitlines()) == 3
+    (tmp_path / "password").unlink()
+    with pytest.raises(ConfigError, match=r"password_file: .*password cannot be read"):
+        load(path, {}, database_only=True)
 
 
 @pytest.mark.parametrize(("config", "folder"), [("config.yaml", "secrets"), ("north.yaml", "north.secrets")])
@@ -386,7 +420,7 @@ def test_a_secret_in_the_file_itself_is_refused_and_not_repeated() -> None:
 def test_an_app_has_exactly_one_secret_and_one_entry() -> None:
     write(Path("secret"), SECRET)
     assert problems("zego: {apps: [{app_id: 7}]}") == [
-        "config.yaml: zego.apps[0]: app 7 needs exactly one secret: set server_secret_file to its path"
+        "config.yaml: zego.apps[0]: app 7 needs exactly one secret; set server_secret_file to its path"
     ]
     one = "{app_id: 7, server_secret_file: secret}"
     assert problems(f"zego: {{apps: [{one}, {one}]}}") == [
@@ -394,7 +428,7 @@ def test_an_app_has_exactly_one_secret_and_one_entry() -> None:
     ]
     for app_id in ("0", "-1", "4294967296", "x"):
         (line,) = problems(f"zego: {{apps: [{{app_id: {app_id}, server_secret_file: secret}}]}}")
-        assert line.startswith(f"config.yaml: zego.apps[0].app_id: '{app_id}' is refused: ")
+        assert line.startswith(f"config.yaml: zego.apps[0].app_id: '{app_id}' is refused; write ")
 
 
 def test_secrets_appear_nowhere(tmp_path: Path) -> None:
@@ -450,10 +484,10 @@ def test_database_urls_get_their_driver(url: str, result: str) -> None:
         ("sqlite:///per%cent.db", "may not contain"),
         ("sqlite:///", "in memory"),
         ("sqlite:///:memory:", "in memory"),
-        ("watch.db", "must begin with sqlite"),
-        ("", "must begin with sqlite"),
-        ("mysql://u:hunter22@h/d", "must begin with sqlite"),
-        ("postgresql+asyncpg://u:hunter22@h/d", "must begin with sqlite"),
+        ("watch.db", "is no address of SQLite or PostgreSQL; write"),
+        ("", "is no address of SQLite or PostgreSQL; write"),
+        ("mysql://u:hunter22@h/d", "is no address of SQLite or PostgreSQL; write"),
+        ("postgresql+asyncpg://u:hunter22@h/d", "is no address of SQLite or PostgreSQL; write"),
         ("postgresql://u:hunter22/x@h/d", "percent-encode"),
         ("postgresql://u:hunter22@[h/d", "percent-encode"),
     ],
@@ -492,9 +526,7 @@ def test_a_password_file_needs_a_user_and_no_other_password(url: str) -> None:
 def test_a_file_with_a_password_in_it_is_a_secret_file(url: str) -> None:
     text = f"policy: {{mode: observe}}\ndatabase: {{url: '{url}'}}"
     path = write(Path("config.yaml"), text, mode=0o600)
-    assert load(None, {}).database.safe_url == "postgresql+psycopg://" + url.removeprefix("postgresql://").replace(
-        "hunter22", "***"
-    )
+    assert load(None, {}).database.safe_url == url.replace("hunter22", "***")
     path.chmod(0o644)
     with pytest.raises(ConfigError, match=r"database\.url: contains a password, and the file has mode 644.*chmod 600"):
         load(None, {})

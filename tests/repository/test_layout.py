@@ -14,7 +14,7 @@ MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 400, 200, 60
 
 TESTED_WITH_OTHERS = {
     "tests/cli/test_checks.py": [
-        *("cli/checks/database", "cli/checks/findings", "cli/checks/installation"),
+        *("cli/checks/database", "cli/checks/findings", "cli/checks/http", "cli/checks/installation"),
         *("cli/checks/vendor", "cli/commands/check", "cli/view/findings"),
     ],
     "tests/cli/test_commands.py": [
@@ -24,6 +24,7 @@ TESTED_WITH_OTHERS = {
         *("cli/view/status", "cli/view/tasks"),
     ],
     "tests/cli/test_screens.py": ["cli/view/legible"],
+    "tests/cli/test_systemd.py": ["cli/commands/shared_sqlite", "cli/commands/steps"],
     "tests/config/test_loader.py": [
         *("config/addresses", "config/rules_between", "config/secret_files", "config/settings"),
     ],

@@ -10,10 +10,11 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.clock import SettableClock
+from watchdog.config import load
 from watchdog.errors import ConfigError
 from watchdog.sandbox import CallbackBehaviour, Join, Leave, Misbehaviour, Operation, Sandbox, Start
 from watchdog.sandbox.callbacks import EXAMPLE_CALLBACK_SECRET
-from watchdog.sandbox.command import EXAMPLE_SERVER_SECRET, read_secret, run_sandbox
+from watchdog.sandbox.command import EXAMPLE_SERVER_SECRET, how_to_use, read_secret, run_sandbox
 from watchdog.sandbox.script import Script, play
 
 SCRIPT = """
@@ -161,3 +162,14 @@ async def test_the_program_sends_callbacks_as_it_is_told(tmp_path: Path) -> None
 def test_an_invalid_callback_url_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^send_callbacks\.url: "):
         Sandbox(APPS, callback_url="127.0.0.1:8765")
+
+
+def test_the_configuration_it_prints_is_valid_and_shows_no_secret_of_the_user(tmp_path: Path) -> None:
+    for secret, is_shown in ((EXAMPLE_SERVER_SECRET, True), ("0123456789abcdef0123456789abcdef", False)):
+        _, *lines, last = how_to_use("http://127.0.0.1:8766/", 12345, secret)
+        (tmp_path / "config.yaml").write_text("\n".join(lines))
+        (tmp_path / "sandbox-secret").write_text(secret)
+        (tmp_path / "sandbox-secret").chmod(0o600)
+        zego = load(tmp_path / "config.yaml", {}).zego
+        assert (zego.asr_url, zego.apps[0].secret.get_secret_value()) == ("http://127.0.0.1:8766/", secret)
+        assert (secret in last) is is_shown

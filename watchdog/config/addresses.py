@@ -16,7 +16,7 @@ def database_url(value: SecretStr) -> SecretStr:
     match scheme if separator else "":
         case "sqlite":
             if not rest.startswith("/"):
-                raise ValueError("a SQLite URL has three slashes before the path: sqlite:///zego-watchdog.db")
+                raise ValueError("a SQLite URL has three slashes before the path; write sqlite:///zego-watchdog.db")
             if rest.partition("?")[0] in {"/", "/:memory:"}:
                 raise ValueError("a database in memory ends with its process; name a file: sqlite:///zego-watchdog.db")
             if not {"?", "%"}.isdisjoint(rest):
@@ -35,7 +35,8 @@ def database_url(value: SecretStr) -> SecretStr:
             return SecretStr(f"postgresql+psycopg://{url.partition('://')[2]}")
         case _:
             raise ValueError(
-                "must begin with sqlite:/// (three slashes, then a path) or postgresql://user@host/database"
+                "is no address of SQLite or PostgreSQL; write sqlite:///FILE (three slashes, then a path) or "
+                "postgresql://user@host/database"
             )
 
 
@@ -60,7 +61,7 @@ def vendor_url(value: str) -> str:
         return value
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in value:
-        raise ValueError(f"{scrub(value)!r} is not a plain address such as https://rtc-api.zego.im/")
+        raise ValueError(f"{scrub(value)!r} is not a plain address; write for example https://rtc-api.zego.im/")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError(f"{value!r} would send signatures unencrypted; write https:// (http is for 127.0.0.1 only)")
     return value if value.endswith("/") else value + "/"

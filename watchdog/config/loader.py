@@ -71,15 +71,16 @@ def _unreadable(file: Path, error: OSError) -> str:
     return f"{file}: cannot be read: {error.strerror}; correct its path or its permissions"
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ, *, database_only: bool = False) -> Config:
     """Read the configuration; values of the environment override those of the file.
 
-    Raises ConfigError with every problem found, one line each.
+    ``database_only``: read no secret but the database's password; the others are empty. Raises ConfigError with every
+    problem found, one line each.
     """
     file = find(path, environ)
     values = _read(file)
     variables, problems = _variables(environ)
-    origin = Origin(file, environ, variables)
+    origin = Origin(file, environ, variables, database_only)
     for (section, key), variable in variables.items():
         if isinstance(inside := values.get(section) or {}, dict):
             value: object = environ[variable]
@@ -194,11 +195,34 @@ def _explain(details: ErrorDetails, origin: Origin) -> list[str]:
         return [f"{label}: is missing; add it"]
     if details["type"] in {"model_type", "model_attributes_type"}:
         return [f"{label}: must have keys and values, indented below it"]
-    reason = details["msg"].removeprefix("Input ")
     value = details["input"]
     if isinstance(value, str | int | float) and isinstance(location[-1], str) and location[-1] not in _UNSHOWN:
-        return [f"{label}: {scrub(str(value))!r} is refused: it {reason}{_default(location)}"]
-    return [f"{label}: it {reason}"]
+        return [f"{label}: {scrub(str(value))!r} is refused; {_wanted(details)}{_default(location)}"]
+    return [f"{label}: is refused; {_wanted(details)}"]
+
+
+_WANTED: Final[Mapping[str, str]] = {
+    "greater_than_equal": "write {ge} or more",
+    "greater_than": "write more than {gt}",
+    "less_than_equal": "write {le} or less",
+    "less_than": "write less than {lt}",
+    "enum": "write {expected}",
+    "literal_error": "write {expected}",
+    "string_too_short": "write at least {min_length} characters",
+    "string_too_long": "write at most {max_length} characters",
+    "finite_number": "write a finite number",
+    **dict.fromkeys(("float_parsing", "float_type"), "write a number"),
+    **dict.fromkeys(("int_parsing", "int_parsing_size", "int_type", "int_from_float"), "write a whole number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "write true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "write a list"),
+    "string_type": "write a text",
+}
+"""What to write instead, by pydantic's type of an error."""
+
+
+def _wanted(details: ErrorDetails) -> str:
+    numbers = {name: f"{n:g}" if isinstance(n, float) else n for name, n in details.get("ctx", {}).items()}
+    return _WANTED.get(details["type"], "write what the commented config.yaml explains").format(**numbers)
 
 
 def _label(location: tuple[str | int, ...], origin: Origin) -> str:
@@ -229,7 +253,7 @@ def _nearest(location: tuple[str | int, ...]) -> str:
 def _default(location: tuple[str | int, ...]) -> str:
     match location:
         case (str(section), str(key)):
-            return f"; the default is {getattr(Config.model_fields[section].default, key)}"
+            return f" (default: {getattr(Config.model_fields[section].default, key)})"
         case _:
             return ""
 

@@ -26,12 +26,14 @@ class SecretFile:
 class Origin:
     """Where the values come from; the context of the validation.
 
-    ``variables`` maps each (section, key) that did not come from ``file`` to its environment variable.
+    ``variables`` maps each (section, key) that did not come from ``file`` to its environment variable. With
+    ``database_only`` no secret file is read but the database's.
     """
 
     file: Path
     environ: Mapping[str, str]
     variables: Mapping[tuple[str, str], str]
+    database_only: bool = False
 
 
 def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
@@ -43,6 +45,8 @@ def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
     origin = info.context
     environ = origin.environ if isinstance(origin, Origin) else os.environ
     config = origin.file if isinstance(origin, Origin) else Path("config.yaml")
+    if isinstance(origin, Origin) and origin.database_only and info.field_name != "password_file":
+        return SecretFile(config.parent / str(value), SecretStr(""))
     path = _secret_path(str(value), config, environ)
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -55,7 +59,11 @@ def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
                 raise ValueError(f"{path} has mode {mode:o}, open to all users of this machine; {todo}")
             raw = file.read(_SECRET_FILE_LIMIT + 1)
     except OSError as error:
-        todo = "let this user read it" if isinstance(error, PermissionError) else "create it, or correct the path"
+        todo = (
+            "run this as root or as the daemon's user, or let this user read it"
+            if isinstance(error, PermissionError)
+            else "create it, or correct the path"
+        )
         raise ValueError(f"{path} cannot be read: {error.strerror}; {todo}") from error
     return SecretFile(path, SecretStr(_decode_secret(raw, path)))
 
@@ -81,12 +89,26 @@ def _secret_path(value: str, config: Path, environ: Mapping[str, str]) -> Path:
         if not directory:
             # A command has no credentials, but its user may be allowed to read the files that the unit loads them from.
             folder = config.parent / "secrets" if config.name == "config.yaml" else config.with_suffix(".secrets")
-            source = folder / value.removeprefix(credentials).removeprefix("/zego_")
+            source = folder / value.removeprefix(credentials).removeprefix("/").removeprefix("zego_")
             if os.access(source, os.R_OK):
                 return source
-            raise ValueError(f"{value} needs $CREDENTIALS_DIRECTORY, which systemd sets for units with LoadCredential=")
+            raise ValueError(_no_credential(value, source))
         return Path(directory + value.removeprefix(credentials))
     return config.parent / value
+
+
+def _no_credential(value: str, source: Path) -> str:
+    """Say why a command cannot read what the service gets as a credential."""
+    try:
+        is_missing = not source.exists()
+    except PermissionError:
+        is_missing = False
+    if is_missing:
+        return (
+            f"{value}: there is no file {source}, from which systemd would take it (LoadCredential=); create it with "
+            "mode 600, or correct the name"
+        )
+    return f"{value}: this user may not read {source}, from which systemd takes it; run the command as root"
 
 
 def _decode_secret(raw: bytes, path: Path) -> str:

@@ -45,7 +45,7 @@ class DatabaseConfig(Section):
         parts = urlsplit(self.url.get_secret_value())
         if parts.scheme == "sqlite" or not parts.username or parts.password:
             raise ValueError(
-                "password_file needs a url with a user and without a password: postgresql://user@host/database"
+                "password_file needs a url with a user and without a password; write postgresql://user@host/database"
             )
         return self
 
@@ -61,7 +61,8 @@ class DatabaseConfig(Section):
 
     @property
     def safe_url(self) -> str:
-        return scrub(self.url.get_secret_value())
+        """``url`` for people: without a password, and without the driver."""
+        return scrub(self.url.get_secret_value()).replace("postgresql+psycopg://", "postgresql://", 1)
 
     @property
     def is_sqlite(self) -> bool:
@@ -87,9 +88,9 @@ class AppConfig(Section):
     @model_validator(mode="after")
     def _has_one_secret(self) -> Self:
         if (self.server_secret is None) == (self.server_secret_file is None):
-            raise ValueError(f"app {self.app_id} needs exactly one secret: set server_secret_file to its path")
+            raise ValueError(f"app {self.app_id} needs exactly one secret; set server_secret_file to its path")
         if self.callback_secret is not None and self.callback_secret_file is not None:
-            raise ValueError(f"app {self.app_id} has two callback secrets: keep callback_secret_file only")
+            raise ValueError(f"app {self.app_id} has two callback secrets; keep callback_secret_file only")
         return self
 
     @property
@@ -224,7 +225,7 @@ class HttpConfig(Section):
     @model_validator(mode="after")
     def _has_one_token(self) -> Self:
         if self.token is not None and self.token_file is not None:
-            raise ValueError("the token is given twice: keep token_file only")
+            raise ValueError("the token is given twice; keep token_file only")
         return self
 
     @property

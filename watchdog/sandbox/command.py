@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,17 +40,45 @@ def read_secret(name: str, file: Path | None, environment: Mapping[str, str]) ->
     return secret
 
 
-def serve(sandbox: Sandbox, script: Path | None, announce: Callable[[str], None]) -> None:
-    """Run the sandbox until SIGINT or SIGTERM; ``announce`` gets messages for the user. Raises ConfigError."""
+def how_to_use(url: str, app_id: int, server_secret: str) -> Iterator[str]:
+    """The lines of a configuration to paste. The vendor's public example is shown, a secret of the user is not."""
+    yield "Paste this into config.yaml:"
+    yield "zego:"
+    yield f"  asr_url: {url}"
+    yield f"  rtc_url: {url}"
+    yield "  apps:"
+    yield f"    - app_id: {app_id}"
+    yield "      server_secret_file: sandbox-secret"
+    if server_secret == EXAMPLE_SERVER_SECRET:
+        yield f"and make the file with its ServerSecret: (umask 077; printf %s {server_secret} > sandbox-secret)"
+    else:
+        yield "and put the ServerSecret that you gave into the file sandbox-secret, mode 600."
+
+
+def serve(
+    sandbox: Sandbox,
+    script: Path | None,
+    announce: Callable[[str], None],
+    instruct: Callable[[str], Iterable[str]] = lambda _url: (),
+) -> None:
+    """Run the sandbox until SIGINT or SIGTERM. Raises ConfigError.
+
+    ``announce`` gets messages for the user; ``instruct`` returns more of them, about the sandbox at this URL.
+    """
     steps = Script(()) if script is None else Script.load(script)
     # The log keeps growing, so a full collection would delay replies, and delayed stops would look like a burst.
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_EVERY)
-    asyncio.run(run_sandbox(sandbox, steps, announce))
+    asyncio.run(run_sandbox(sandbox, steps, announce, instruct=instruct))
 
 
 async def run_sandbox(
-    sandbox: Sandbox, script: Script, announce: Callable[[str], None], *, clock: Clock | None = None
+    sandbox: Sandbox,
+    script: Script,
+    announce: Callable[[str], None],
+    *,
+    clock: Clock | None = None,
+    instruct: Callable[[str], Iterable[str]] = lambda _url: (),
 ) -> None:
     """Serve until SIGINT or SIGTERM, and play the script.
 
@@ -58,7 +86,7 @@ async def run_sandbox(
     handles signals.
     """
     loop = asyncio.get_running_loop()
-    playing = asyncio.create_task(_play(script, sandbox, announce, clock or SystemClock()))
+    playing = asyncio.create_task(_play(script, sandbox, announce, clock or SystemClock(), instruct))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, playing.cancel)
     try:
@@ -69,11 +97,19 @@ async def run_sandbox(
             loop.remove_signal_handler(number)
 
 
-async def _play(script: Script, sandbox: Sandbox, announce: Callable[[str], None], clock: Clock) -> None:
+async def _play(
+    script: Script,
+    sandbox: Sandbox,
+    announce: Callable[[str], None],
+    clock: Clock,
+    instruct: Callable[[str], Iterable[str]],
+) -> None:
     """Serve and play the script until cancelled."""
     async with sandbox:
         apps = ", ".join(map(str, sandbox.app_ids))
         announce(f"A fake ZEGO listens on {sandbox.url} for AppId {apps}; seed {sandbox.seed}.")
+        for line in instruct(sandbox.url):
+            announce(line)
         if sandbox.callback_url is not None:
             announce(f"Callbacks go to {sandbox.callback_url}.")
         announce(f"Control it under {sandbox.url}_sandbox/ (see docs/sandbox.md); stop it with Ctrl-C.")

@@ -55,14 +55,15 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
       zego-watchdog sandbox --port 0 --seed 1 --script rooms.yaml
       zego-watchdog sandbox --app-id 1234567890 --server-secret-file secret --stop-rate 2
 
-    It checks signatures and rate limits, keeps rooms, ends idle tasks, and injects faults on request. Set zego.asr_url
-    and zego.rtc_url to the address it prints.
+    It checks signatures and rate limits, keeps rooms, ends idle tasks, and injects faults on request. It
+    prints the configuration to paste.
     """
     from watchdog.sandbox import Limits, Sandbox
-    from watchdog.sandbox.command import read_secret, serve
+    from watchdog.sandbox.command import how_to_use, read_secret, serve
 
+    secret = read_secret("ServerSecret", server_secret_file, os.environ)
     sandbox = Sandbox(
-        {app_id: read_secret("ServerSecret", server_secret_file, os.environ)},
+        {app_id: secret},
         host=host,
         port=port,
         seed=seed,
@@ -74,4 +75,4 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
         callback_url=callback_url,
         callback_secrets={app_id: read_secret("callback secret", callback_secret_file, os.environ)},
     )
-    serve(sandbox, script, typer.echo)
+    serve(sandbox, script, typer.echo, lambda url: how_to_use(url, app_id, secret))

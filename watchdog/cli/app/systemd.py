@@ -60,16 +60,22 @@ def install(
     The service runs the zego-watchdog that you call. An existing configuration is kept; a new one observes and stops
     nothing. Units that were edited are not overwritten. Repeat it after an upgrade.
     """
-    from watchdog.cli.commands import systemd
+    from watchdog.cli.commands import steps, systemd
 
     if shared is not None and not shared.is_absolute():
-        raise typer.BadParameter("--sqlite-dir must be an absolute path")
+        raise typer.BadParameter("write an absolute path", param_hint="'--sqlite-dir'")
     if program is not None:
         systemd.check_program(program)
     wanted = systemd.Wanted(
-        command=program or systemd.this_program(), shared=shared, with_socket=socket, systemd=systemd.systemd_version()
+        program=program or systemd.this_program(), shared=shared, with_socket=socket, systemd=systemd.systemd_version()
     )
-    systemd.carry_out(list(systemd.install_steps(root.absolute(), wanted)), yes=yes)
+    steps.carry_out(list(systemd.install_steps(root.absolute(), wanted)), yes=yes)
+    if shared is not None:
+        typer.echo(
+            "The application's user must be in the group zego-watchdog: usermod --append --groups zego-watchdog USER; "
+            "then restart the application.",
+            err=True,
+        )
 
 
 @app.command(cls=PlainCommand)
@@ -91,7 +97,8 @@ def uninstall(
 
     Configuration and database stay unless --purge is given. A database outside /var/lib/zego-watchdog always stays.
     """
-    from watchdog.cli.commands.systemd import carry_out, edited_files, uninstall_steps
+    from watchdog.cli.commands.steps import carry_out
+    from watchdog.cli.commands.systemd import edited_files, uninstall_steps
 
     folder = root.absolute()
     for path in edited_files(folder):

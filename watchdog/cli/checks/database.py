@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from watchdog import SCHEMA_VERSION
+from watchdog.cli.checks.advice import advised
 from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
@@ -25,7 +26,7 @@ _WAL_RESET: Final = ((3, 7, 0), (3, 51, 2))
 
 def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
     try:
-        with opened(config) as database:
+        with advised(config.database), opened(config) as database:
             yield from _role(privileges(database))
             before = clock.time()
             found = vitals(database)
@@ -40,10 +41,17 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             yield _hints(hints(database))
             yield from _refused_rooms(refused_rooms(database))
             yield from _learned(*learned(database), config)
-    except ConfigError as error:
-        yield failed("database", error, "see: zego-watchdog migrate --help")
-    except DatabaseError as error:
-        yield failed("database", error, f"check that {config.database.safe_url} is correct, running and writable")
+    except (ConfigError, DatabaseError) as error:
+        yield from failed("database", error, f"check that {config.database.safe_url} is correct, running and writable")
+
+
+def daemons_alive(config: Config) -> Sequence[DaemonRow]:
+    """The daemons that are alive; none if the database cannot say."""
+    try:
+        with opened(config) as database:
+            return [daemon for daemon in all_daemons(database)[1] if daemon.alive]
+    except (ConfigError, DatabaseError):
+        return []
 
 
 def _role(found: Privileges | None) -> Iterator[Finding]:

@@ -54,7 +54,18 @@ def fail(subject: str, found: str, todo: str, blame: Blame = Blame.OTHER) -> Fin
     return Finding(Level.FAIL, subject, found, todo, blame)
 
 
-def failed(subject: str, error: WatchdogError, todo: str) -> Finding:
-    """A failure by an exception, whose exit code decides the blame."""
+def split(message: str) -> tuple[str, str]:
+    """A message as what was found and the next step; our messages have the step after the last semicolon."""
+    found, _, todo = message.rpartition("; ")
+    return (found, todo) if found else (message, "")
+
+
+def failed(subject: str, error: WatchdogError, todo: str) -> list[Finding]:
+    """The failures that an exception lists, one a line; its exit code decides the blame.
+
+    ``todo`` is the next step of those that name none.
+    """
     blames = {ConfigError.exit_code: Blame.CONFIGURATION, RequestError.exit_code: Blame.REACHABILITY}
-    return fail(subject, str(error), todo, blames.get(error.exit_code, Blame.OTHER))
+    blame = blames.get(error.exit_code, Blame.OTHER)
+    lines = [split(line) for line in str(error).split("\n")]
+    return [fail(subject, found, step or todo, blame) for found, step in lines]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import watchdog
-from watchdog.cli.checks.findings import Finding, fail, ok, warn
+from watchdog.cli.checks.findings import Finding, fail, ok, split, warn
 from watchdog.config.settings import AppConfig, Config
 from watchdog.core.model import Mode
 
@@ -55,12 +55,9 @@ def check_configuration(file: Path, config: Config, environ: Mapping[str, str]) 
             "set policy.mode to enforce when the recorded stops look right",
         )
     for warning in config.warnings:
-        found, _, todo = warning.rpartition("; ")
-        yield warn(warning.partition(".")[0], found or warning, todo)
+        yield warn(warning.partition(".")[0], *split(warning))
     if not any(warning.startswith("policy.") for warning in config.warnings) and config.policy.mode is Mode.ENFORCE:
         yield ok("policy", f"mode enforce, verify {config.policy.verify}; fits ZEGO's windows of 120 and 150 seconds")
-    if config.http.listen:
-        yield ok("http", _served(config))
     yield _journal(config.journal(environ))
 
 
@@ -77,18 +74,6 @@ def _journal(folder: Path | None) -> Finding:
         f"this user cannot write to {folder}: while the database is unavailable, answers are in memory only",
         "create it for the daemon's user, or set stop.journal_directory to another one",
     )
-
-
-def _served(config: Config) -> str:
-    """What the daemon's HTTP server serves; metrics alone are a valid use."""
-    callbacks = [str(app.app_id) for app in config.zego.apps if app.callback_secrets]
-    taken = (
-        f"callbacks of AppId {', '.join(callbacks)}"
-        if callbacks
-        else "no callbacks, because no app has a callback secret"
-    )
-    token = "" if config.http.bearer_token is None else " with the token"
-    return f"{config.http.listen}: /metrics{token}; {taken}"
 
 
 def _origin(app: AppConfig) -> str:

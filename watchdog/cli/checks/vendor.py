@@ -42,7 +42,7 @@ async def _ask_about_a_room(client: ZegoClient, app_id: int) -> list[Finding]:
             # The client has now learned the clock offset; only the second answer tells whether the secret is right.
             reply = (await client.user_counts(app_id, [_NO_SUCH_ROOM])).reply
     except RequestError as error:
-        return [failed("rooms", error, "allow this machine to connect to zego.rtc_url: check DNS, firewall, proxy")]
+        return failed("rooms", error, "allow this machine to connect to zego.rtc_url: check DNS, firewall, proxy")
     answer = f"AppId {app_id}: ZEGO answers code {reply.code or '-'} ({reply.message or f'HTTP {reply.http_status}'})"
     if reply.request_id:
         answer += f", RequestId {reply.request_id}"

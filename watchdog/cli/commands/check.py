@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from watchdog.cli.checks.database import check_database
+from watchdog.cli.checks.database import check_database, daemons_alive
 from watchdog.cli.checks.findings import Finding, exit_code, failed
+from watchdog.cli.checks.http import check_http
 from watchdog.cli.checks.installation import check_configuration, check_installation
 from watchdog.cli.checks.vendor import check_vendor
 from watchdog.cli.view.findings import print_findings
@@ -33,7 +34,8 @@ async def examine(path: Path | None, environ: Mapping[str, str], clock: Clock, *
         file = find(path, environ)
         config = load(path, environ)
     except ConfigError as error:
-        return [*findings, failed("configuration", error, "correct this, then check again")]
+        return [*findings, *failed("configuration", error, "correct this value; the commented config.yaml explains it")]
     findings += check_configuration(file, config, environ)
+    findings += await asyncio.to_thread(lambda: check_http(config, daemons_alive(config)))
     findings += await asyncio.to_thread(lambda: list(check_database(config, clock)))
     return findings if offline else findings + await check_vendor(config, clock)

@@ -10,10 +10,10 @@ import structlog
 import typer
 
 from watchdog import SCHEMA_VERSION, config, daemon, logs
+from watchdog.cli.checks.advice import advised, no_directory
 from watchdog.config.settings import Config
 from watchdog.daemon import event_loop
 from watchdog.daemon.sd_notify import ServiceManager
-from watchdog.errors import ConfigError
 from watchdog.store import schema
 from watchdog.store.engine import place
 from watchdog.wiring.database import engine
@@ -33,25 +33,28 @@ def run_daemon(path: Path | None, *, first_migrate: bool) -> None:
     # Imported objects stay alive: without this, each full garbage collection would traverse them for 45 ms.
     gc.freeze()
     try:
-        if first_migrate:
-            _migrate_if_needed(settings, manager)
-        # Always the same file: if another one appears in the search path later, it is not ours.
-        event_loop.run(daemon.run(settings, reload=lambda: config.load(file), manager=manager))
+        with advised(settings.database):
+            if first_migrate:
+                _migrate_if_needed(settings, manager)
+            # Always the same file: if another one appears in the search path later, it is not ours.
+            event_loop.run(daemon.run(settings, reload=lambda: config.load(file), manager=manager))
     finally:
         logs.close()
 
 
 def migrate_database(path: Path | None) -> None:
     """Migrate, and print what was done. Raises ConfigError, DatabaseError."""
-    settings = config.load(path)
-    if (file := settings.database.sqlite_file) is not None and not (folder := file.absolute().parent).is_dir():
-        raise ConfigError(f"database.url: there is no directory {folder}; create it, or correct the path")
-    database = engine(settings.database, must_exist=False)
-    try:
-        before, after = schema.migrate(database)
-        where = place(database)
-    finally:
-        database.dispose()
+    settings = config.load(path, database_only=True)
+    file = settings.database.sqlite_file
+    if file is not None and (missing := no_directory(file)) is not None:
+        raise missing
+    with advised(settings.database):
+        database = engine(settings.database, must_exist=False)
+        try:
+            before, after = schema.migrate(database)
+        finally:
+            database.dispose()
+    where = f"SQLite {file.absolute()}" if file is not None else f"PostgreSQL {settings.database.safe_url}"
     done = f"schema {after} already, nothing to do" if before == after else f"schema {before or 'none'} -> {after}"
     typer.echo(f"{where}: {done}")
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from watchdog import config
+from watchdog.cli.checks.advice import advised
 from watchdog.cli.view import words
 from watchdog.config.settings import Config
 from watchdog.core.model import Status, Task
@@ -15,10 +16,13 @@ from watchdog.wiring.database import opened as open_database
 
 
 @contextmanager
-def opened(path: Path | None) -> Iterator[tuple[Config, Engine]]:
-    """Load the configuration and open its database. Raises ConfigError, DatabaseError."""
-    settings = config.load(path)
-    with open_database(settings) as database:
+def opened(path: Path | None, *, with_secrets: bool = False) -> Iterator[tuple[Config, Engine]]:
+    """Load the configuration and open its database. Raises ConfigError, DatabaseError.
+
+    Without ``with_secrets`` only the database's password is read: then ZEGO cannot be asked.
+    """
+    settings = config.load(path, database_only=not with_secrets)
+    with advised(settings.database), open_database(settings) as database:
         yield settings, database
 
 

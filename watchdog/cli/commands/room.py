@@ -37,7 +37,7 @@ def show_room(path: Path | None, room_id: str, *, app_id: int | None, as_json: b
     Raises NotSent, NoAnswer, typer.BadParameter for a RoomId that ZEGO refuses, ConfigError for an AppId that is not
     configured.
     """
-    with opened(path) as (config, database):
+    with opened(path, with_secrets=True) as (config, database):
         room = _look(config, database, room_id, app_id, SystemClock())
     if as_json:
         show_json(room_row(room))

@@ -30,7 +30,7 @@ _EXIT_CODES: Final = {
 
 def stop_task(path: Path | None, task_id: str, *, as_json: bool) -> int:
     """Stop the task and print the result; return the exit code. Raises Refused, Busy, ConfigError, DatabaseError."""
-    with opened(path) as (config, database):
+    with opened(path, with_secrets=True) as (config, database):
         # This command's log is for the terminal, not for the journal.
         logs.configure("auto" if config.log.format == "journal" else config.log.format, "warning")
         try:

@@ -10,15 +10,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import typer
-
 import watchdog
+from watchdog.cli.commands.shared_sqlite import check_directory, has_user, sharing_steps
+from watchdog.cli.commands.steps import Step, command
 from watchdog.errors import ConfigError, InstallationError
 from watchdog.shipped import shipped
 
@@ -43,12 +43,6 @@ _SPECIAL_CHARACTER: Final = re.compile(r"[^\w./+@:=,-]")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    description: str
-    do: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
 class Wanted:
     """The service to install.
 
@@ -56,7 +50,7 @@ class Wanted:
     None without systemd.
     """
 
-    command: Path
+    program: Path
     shared: Path | None
     with_socket: bool
     systemd: int | None
@@ -76,16 +70,30 @@ def check_program(command: Path, *parts: Path) -> None:
     for path in (command, *parts):
         if hidden := next((folder for folder in _HIDDEN if path.is_relative_to(folder)), None):
             raise InstallationError(
-                f"{path} is under {hidden}, which the unit cannot see (ProtectHome=, PrivateTmp=); install with a "
-                "Python outside of it: python3 -m venv /opt/zego-watchdog, then /opt/zego-watchdog/bin/pip install, as "
-                "you did here, then /opt/zego-watchdog/bin/zego-watchdog systemd install"
+                f"{path} is under {hidden}, which the unit cannot see (ProtectHome=, PrivateTmp=); install with the "
+                "system's Python: /usr/bin/python3 -m venv --clear /opt/zego-watchdog, then /opt/zego-watchdog/bin/pip "
+                "install, as you did here, then /opt/zego-watchdog/bin/zego-watchdog systemd install"
             )
     if _SPECIAL_CHARACTER.search(str(command)) or not command.is_absolute():
         raise InstallationError(f"{command}: a unit needs an absolute path without special characters")
 
 
+def check_shared(root: Path, folder: Path) -> None:
+    """Raise InstallationError or ConfigError if the service cannot share a SQLite file in ``folder``."""
+    if hidden := next((top for top in _HIDDEN if folder.is_relative_to(top)), None):
+        raise InstallationError(
+            f"{folder} is under {hidden}, which the unit cannot see (ProtectHome=, PrivateTmp=); choose a directory "
+            "elsewhere, such as /srv/zego-watchdog"
+        )
+    if _SPECIAL_CHARACTER.search(str(folder)) or ".." in folder.parts:
+        raise InstallationError(f"{folder}: a unit needs a path without blanks, .. and special characters")
+    check_directory(root, folder, root / CONFIGURATION / "config.yaml")
+
+
 def install_steps(root: Path, wanted: Wanted) -> Iterator[Step]:
-    """The steps that install the service in ``root``; none if it is installed. Raises InstallationError."""
+    """The steps that install the service in ``root``; none if it runs. Raises InstallationError, ConfigError."""
+    if wanted.shared is not None:
+        check_shared(root, wanted.shared)
     files = dict(_files(wanted))
     _refuse_foreign_files(root, files)
     to_write = [path for path, text in files.items() if _read(root / path) != text]
@@ -96,11 +104,13 @@ def install_steps(root: Path, wanted: Wanted) -> Iterator[Step]:
         yield Step(f"write {config} with mode observe, which stops nothing", partial(_write, config, _example(wanted)))
     if not secrets.is_dir():
         yield Step(f"create {secrets}, mode 700, for the files with secrets", partial(_make_private, secrets))
-    if SYSUSERS in to_write:
+    if SYSUSERS in to_write or (wanted.shared is not None and not has_user(root)):
         if _is_running_system(root) and (root / UNITS / UNIT).exists():
             # A running service has a dynamic user of the same name; it disappears when the service stops.
-            yield _command("systemctl", "stop", SOCKET, UNIT)
-        yield _command("systemd-sysusers", *_rooted(root), str(root / SYSUSERS))
+            yield command("systemctl", "stop", SOCKET, UNIT)
+        yield command("systemd-sysusers", *_rooted(root), str(root / SYSUSERS))
+    if wanted.shared is not None:
+        yield from sharing_steps(root, wanted.shared, config)
     yield from _enable(root, wanted, units_changed=any(path.is_relative_to(UNITS) for path in to_write))
 
 
@@ -127,15 +137,16 @@ def _enable(root: Path, wanted: Wanted, *, units_changed: bool) -> Iterator[Step
     to_enable = [unit for unit in units if not _is_enabled(root, unit)]
     running = _is_running_system(root)
     if units_changed and running:
-        yield _command("systemctl", "daemon-reload")
+        yield command("systemctl", "daemon-reload")
     if to_enable:
-        yield _command("systemctl", *_rooted(root), "enable", *to_enable)
-    if running and (units_changed or to_enable):
+        yield command("systemctl", *_rooted(root), "enable", *to_enable)
+    # Also if an earlier installation failed to start it.
+    if running and (units_changed or to_enable or not _is_active()):
         if wanted.with_socket:
             # The running service holds the port, so the socket cannot start before it stops.
-            yield _command("systemctl", "stop", UNIT)
-            yield _command("systemctl", "restart", SOCKET)
-        yield _command("systemctl", "restart", UNIT)
+            yield command("systemctl", "stop", UNIT)
+            yield command("systemctl", "restart", SOCKET)
+        yield command("systemctl", "restart", UNIT)
 
 
 def uninstall_steps(root: Path, *, purge: bool) -> Iterator[Step]:
@@ -144,13 +155,13 @@ def uninstall_steps(root: Path, *, purge: bool) -> Iterator[Step]:
     files = [path for path in _existing(root) if _is_unedited(path)]
     units = [unit for unit in (SOCKET, UNIT) if root / UNITS / unit in files]
     if units and running:
-        yield _command("systemctl", "disable", "--now", *units)
+        yield command("systemctl", "disable", "--now", *units)
     elif enabled := [unit for unit in units if _is_enabled(root, unit)]:
-        yield _command("systemctl", *_rooted(root), "disable", *enabled)
+        yield command("systemctl", *_rooted(root), "disable", *enabled)
     for path in files:
         yield Step(f"remove {path}", partial(_remove, path))
     if files and running:
-        yield _command("systemctl", "daemon-reload")
+        yield command("systemctl", "daemon-reload")
     for folder in (CONFIGURATION, *STATE) if purge else ():
         if (root / folder).is_symlink() or (root / folder).exists():
             yield Step(f"remove {root / folder} and its contents", partial(_remove, root / folder))
@@ -175,27 +186,11 @@ def systemd_version() -> int | None:
     return int(found[1]) if found else None
 
 
-def carry_out(steps: Sequence[Step], *, yes: bool) -> None:
-    """Print the steps; run them if ``yes``. Raises InstallationError."""
-    if not steps:
-        typer.echo("Nothing to do.")
-        return
-    for step in steps:
-        typer.echo(step.description if yes else f"would {step.description}")
-        if yes:
-            try:
-                step.do()
-            except OSError as error:
-                raise InstallationError(f"{error.filename}: {error.strerror}; are you root?") from error
-    if not yes:
-        typer.echo("Nothing was done. Repeat the command with --yes to do it.", err=True)
-
-
 def _files(wanted: Wanted) -> Iterator[tuple[Path, str]]:
     folder = shipped("systemd")
     for name in (UNIT, TEMPLATE, SOCKET):
         text = (folder / name).read_text(encoding="utf-8")
-        yield UNITS / name, _with_checksum(text.replace(_PROGRAM, str(wanted.command)))
+        yield UNITS / name, _with_checksum(text.replace(_PROGRAM, str(wanted.program)))
     drop_ins = folder / f"{UNIT}.d"
     if wanted.systemd is not None and wanted.systemd >= _NOTIFY_RELOAD_SINCE:
         text = (drop_ins / "notify-reload.conf").read_text(encoding="utf-8")
@@ -271,17 +266,6 @@ def _remove(path: Path) -> None:
         drop_ins.rmdir()
 
 
-def _command(*words: str) -> Step:
-    return Step(f"run {' '.join(words)}", partial(_run, words))
-
-
-def _run(words: Sequence[str]) -> None:
-    try:
-        subprocess.run(words, check=True)  # noqa: S603 - system commands with our own arguments
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise InstallationError(f"{' '.join(words)}: {error}; fix this, and repeat the command") from error
-
-
 def _rooted(root: Path) -> tuple[str, ...]:
     return () if root == Path("/") else (f"--root={root}",)
 
@@ -289,6 +273,11 @@ def _rooted(root: Path) -> tuple[str, ...]:
 def _is_running_system(root: Path) -> bool:
     """Whether ``root`` is this machine, booted with systemd."""
     return root == Path("/") and Path("/run/systemd/system").is_dir()
+
+
+def _is_active() -> bool:
+    command = ["systemctl", "is-active", "--quiet", UNIT]
+    return subprocess.run(command, check=False).returncode == 0  # noqa: S603 - our own words
 
 
 def _is_enabled(root: Path, unit: str) -> bool:
