@@ -50,6 +50,12 @@ bare-test: ## run `make demo` and `make test` on a minimal Debian, as root and n
 	@tests/bare_machine.sh $(SUITE) somebody "make demo" "make test"
 	@tests/bare_machine.sh $(SUITE) root "make demo" "make test"
 
+.PHONY: pythons
+pythons: ## run `make test-quick` with Python 3.12, 3.13 and 3.14, the last two on a minimal Debian; needs root
+	@tests/other_python.sh 3.12
+	@tests/bare_machine.sh trixie somebody "make test-quick"
+	@tests/bare_machine.sh sid somebody "make test-quick"
+
 .PHONY: check
 check: $(DEV) ## check lint, formatting, types, layers
 	$(BIN)/ruff check
