@@ -62,8 +62,8 @@ class Use:
 class Presence:
     """What one callback says of a room. ``use`` None skips the check for replays.
 
-    ``ahead``: how far ZEGO's clock is ahead of the database's. The facts keep ZEGO's times, so that they can be merged
-    in any order; what is concluded from them is in the database's.
+    ``ahead``: how far ZEGO's clock is ahead of the database's. The facts and the hints keep ZEGO's times, so that they
+    can be merged and compared in any order; whether somebody came after a stop is judged by the database's clock.
     """
 
     facts: Facts
@@ -227,7 +227,7 @@ class _Group:
         people = [user for user in users if is_person(user.user_id, told.bot_user_ids, role=user.role)]
         seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
         for task in self._tasks.of(*told.room):
-            self._tasks.hint(task, hints(task, count, present.as_of - told.ahead, seen and seen - told.ahead))
+            self._tasks.hint(task, hints(task, count, present.as_of, seen))
         came = max((user.login_at for user in people if user.login_at is not None), default=None)
         if came is not None:
             self._returns.append((told.room, came - told.ahead))
