@@ -36,19 +36,23 @@ _MISCONFIGURED: Final = (
     ("no such table", "zego-watchdog check lists what is missing; restore it from a backup"),
     ("no such column", "zego-watchdog check lists what is missing; restore it from a backup"),
 )
-"""The same, for what no repetition mends: ConfigError."""
+"""The same, for what no repetition of a command mends: ConfigError."""
 
 
 @contextmanager
-def advised(config: DatabaseConfig) -> Iterator[None]:
-    """Say what to do about each ConfigError and DatabaseError of the block that does not say it itself."""
+def advised(config: DatabaseConfig, *, for_daemon: bool = False) -> Iterator[None]:
+    """Say what to do about each ConfigError and DatabaseError of the block that does not say it itself.
+
+    ``for_daemon``: the exit codes stay. After a ConfigError systemd does not start the daemon again, but a file that is
+    just being restored is a database again in a minute.
+    """
     try:
         yield
     except (ConfigError, DatabaseError) as error:
-        raise _advised(error, config) from error
+        raise _advised(error, config, for_daemon=for_daemon) from error
 
 
-def _advised(error: WatchdogError, config: DatabaseConfig) -> WatchdogError:
+def _advised(error: WatchdogError, config: DatabaseConfig, *, for_daemon: bool) -> WatchdogError:
     said = str(error).replace("postgresql+psycopg://", "postgresql://")
     kind, todo = type(error), ""
     lowered = said.lower()
@@ -57,7 +61,7 @@ def _advised(error: WatchdogError, config: DatabaseConfig) -> WatchdogError:
     if "unable to open database file" in lowered and config.sqlite_file is not None:
         todo = _unopened(config.sqlite_file)
     elif any(pattern in lowered for pattern, _ in _MISCONFIGURED):
-        kind, todo = ConfigError, _step(_MISCONFIGURED, lowered)
+        kind, todo = type(error) if for_daemon else ConfigError, _step(_MISCONFIGURED, lowered)
     elif isinstance(error, DatabaseError):
         todo = _step(_STEPS, lowered) or _postgresql_name(lowered)
     return kind(f"{said}; {todo}" if todo else said)

@@ -33,7 +33,7 @@ def run_daemon(path: Path | None, *, first_migrate: bool) -> None:
     # Imported objects stay alive: without this, each full garbage collection would traverse them for 45 ms.
     gc.freeze()
     try:
-        with advised(settings.database):
+        with advised(settings.database, for_daemon=True):
             if first_migrate:
                 _migrate_if_needed(settings, manager)
             # Always the same file: if another one appears in the search path later, it is not ours.

@@ -38,8 +38,8 @@ def check_directory(root: Path, folder: Path, configuration: Path) -> None:
         if parent != Path("/") and closed.is_dir() and not closed.stat().st_mode & stat.S_IXOTH:
             mode = stat.S_IMODE(closed.stat().st_mode)
             raise InstallationError(
-                f"the service's user cannot pass through {parent}, which has mode {mode:o}; run: chmod o+x {parent}, or "
-                "choose another directory"
+                f"the service's user cannot pass through {parent}, which has mode {mode:o}; run: chmod o+x {parent}, "
+                "or choose another directory"
             )
     if configuration.exists():
         _database_in(folder, configuration)
