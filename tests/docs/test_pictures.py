@@ -122,7 +122,7 @@ def compare(name: str, svg: str) -> None:
     file = FOLDER / f"{name}.svg"
     if os.environ.get("PICTURES") == "write":
         file.write_text(svg, encoding="utf-8")
-    assert words_of(file.read_text(encoding="utf-8")) == words_of(svg)
+    assert words_of(file.read_text(encoding="utf-8")) == words_of(svg), "draw it again, as said above"
     assert f"docs/images/{name}.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
