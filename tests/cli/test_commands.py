@@ -300,7 +300,7 @@ def test_tasks_as_a_table_and_as_json(operator: Operator, application: Applicati
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", quiet["empty_since"])
     assert operator.sees("tasks", "--room", "lecture") == [lecture]
     assert operator.sees("tasks", "--limit", "1") == [quiet]
-    assert "more than these 1" in operator.types("tasks", "--limit", "1").stderr
+    assert "Shown: 1 task; there are more" in operator.types("tasks", "--limit", "1").stderr
 
 
 def test_no_task_is_a_message_on_stderr_and_an_empty_json_list(operator: Operator) -> None:

@@ -53,7 +53,9 @@ def print_tasks(listing: Listing, *, active_only: bool) -> None:
     ]
     show_table([column for column in columns if column.cells])
     if listing.more:
-        note(f"There are more than these {len(rows)}: show more with --limit, filter with --room and --due.")
+        note(
+            f"Shown: {words.number(len(rows), 'task')}; there are more: raise --limit, or filter with --room and --due."
+        )
 
 
 def print_history(rows: Sequence[Row], times: Sequence[datetime | None]) -> None:
