@@ -37,8 +37,11 @@ BACKGROUND_SHARE: Final = 0.8
 BACKGROUND_CALLS: Final = 16
 """Background calls in flight at once: if the vendor hangs, stop requests still get connections."""
 
-REFUSED_SECONDS: Final = 600.0
-"""How long a room that ZEGO refuses is not asked about again."""
+REFUSED_SECONDS: Final = (15.0, 600.0)
+"""How long a room that ZEGO refuses is not asked about again: at first, and twice as long each time, up to the second.
+
+A single refusal may be ZEGO's mistake, and must not cost the room the time until its auto-stop.
+"""
 
 _REFUSED_ROOMS: Final = 10_000
 _INPUT_INVALID: Final = "2"
@@ -71,22 +74,27 @@ class _App:
 
 
 class _RefusedRooms:
-    """The rooms that ZEGO has refused alone, each for ten minutes."""
+    """The rooms that ZEGO has refused alone."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._until: dict[tuple[int, str], float] = {}
+        self._until: dict[tuple[int, str], tuple[float, float]] = {}
+        """Until when (monotonic) not to ask again, and how many seconds that was."""
 
     def has(self, app_id: int, room_id: str) -> bool:
-        return self._until.get((app_id, room_id), 0.0) > self._clock.monotonic()
+        until, _ = self._until.get((app_id, room_id), (0.0, 0.0))
+        return until > self._clock.monotonic()
 
     def note(self, app_id: int, room_id: str, reply: Reply) -> None:
         """Remember that ``reply`` refused the room; log it the first time."""
+        first, most = REFUSED_SECONDS
         now = self._clock.monotonic()
         if len(self._until) >= _REFUSED_ROOMS:
-            self._until = {room: until for room, until in self._until.items() if until > now}
-        is_news = (app_id, room_id) not in self._until
-        self._until[app_id, room_id] = now + REFUSED_SECONDS
+            self._until = {room: (until, last) for room, (until, last) in self._until.items() if until > now - most}
+        _, last = self._until.get((app_id, room_id), (0.0, 0.0))
+        is_news = not last
+        seconds = min(2 * last, most) if last else first
+        self._until[app_id, room_id] = now + seconds, seconds
         if is_news:
             log.warning(
                 "room_refused",
@@ -142,7 +150,7 @@ class Occupancy:
         return self._apps[app_id].refusal
 
     def is_refused(self, app_id: int, room_id: str) -> bool:
-        """Whether ZEGO has refused this room alone, so that it is not asked about for ten minutes."""
+        """Whether ZEGO has refused this room alone, so that it is not asked about for a while."""
         return self._refused_rooms.has(app_id, room_id)
 
     async def verify(self, app_id: int, room_id: str, urgency: float) -> Evidence | None:
