@@ -6,6 +6,7 @@ KILLS ?= 40
 # Tests mostly wait, so more of them than cores run at once.
 AT_ONCE ?= 4
 SECONDS ?= 60
+SUITE ?= bookworm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,6 +20,10 @@ POSTGRESQL := .venv/.installed-postgresql
 BENCH := .venv/.installed-bench
 DEV := .venv/.installed-dev
 PINS := pyproject.toml constraints.txt
+PYTEST := $(BIN)/python -m pytest --quiet --numprocesses $(AT_ONCE) --dist worksteal
+# What `make test-quick` leaves out.
+SLOW := daemon demo docs faults invariants whole services/test_guard.py services/test_poller.py store/reports \
+	repository/test_benchmarks.py
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: help
@@ -30,8 +35,26 @@ demo: $(if $(filter postgresql,$(DB)),$(POSTGRESQL),$(RUNTIME)) ## watch it work
 	@$(BIN)/zego-watchdog demo --db $(DB)
 
 .PHONY: test
-test: $(DEV) ## run all tests, on SQLite and on a PostgreSQL of their own
-	@$(BIN)/python -m pytest --quiet --numprocesses $(AT_ONCE) --dist worksteal
+test: $(DEV) ## run all tests, on SQLite and on a PostgreSQL of their own: 10 minutes on two cores
+	@$(BIN)/python -m tests.support.tools
+	@echo "All tests take about 10 minutes on two cores, those of make test-quick 90 seconds."
+	@$(PYTEST)
+
+.PHONY: test-quick
+test-quick: $(DEV) ## the same in 90 seconds: on SQLite only, without whole daemons, faults, documents, reports and benchmarks
+	@$(BIN)/python -m tests.support.tools
+	@$(PYTEST) $(SLOW:%=--ignore=tests/%) -k "not postgresql"
+
+.PHONY: bare-test
+bare-test: ## run `make demo` and `make test` on a minimal Debian, as root and not; SUITE=sid for Python 3.14; needs root
+	@tests/bare_machine.sh $(SUITE) somebody "make demo" "make test"
+	@tests/bare_machine.sh $(SUITE) root "make demo" "make test"
+
+.PHONY: pythons
+pythons: ## run `make test-quick` with Python 3.12, 3.13 and 3.14, the last two on a minimal Debian; needs root
+	@tests/other_python.sh 3.12
+	@tests/bare_machine.sh trixie somebody "make test-quick"
+	@tests/bare_machine.sh sid somebody "make test-quick"
 
 .PHONY: check
 check: $(DEV) ## check lint, formatting, types, layers

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--size",
         choices=_SIZES,
         default="full",
-        help="half: lateness and exodus in half of the time; small: only to see that it works (%(default)s)",
+        help="half: lateness, exodus, interference in half of the time; small: only to see that it works (%(default)s)",
     )
     parser.add_argument("--databases", default=",".join(KINDS), help="which databases (%(default)s)")
     parser.add_argument("--contenders", default=",".join(contenders.ENTRIES), help="who competes (%(default)s)")

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Final
 
@@ -16,6 +17,7 @@ from benchmarks import (
     databases,
     exodus,
     idle,
+    interference,
     lateness,
     pace,
     sweep,
@@ -26,7 +28,7 @@ from benchmarks.lateness import Setting as LatenessSetting
 from benchmarks.report import Section, duration, megabytes, row, table
 
 KINDS: Final = {"sqlite": databases.sqlite, "postgresql": databases.postgresql}
-_CONNECTIONS: Final = 8
+_CONNECTIONS: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Size:
     daemons: Sequence[int]
     daemons_setting: ExodusSetting
     command_repeats: int
+    interference: interference.Setting
 
 
 SMALL: Final = Size(
@@ -64,6 +67,7 @@ SMALL: Final = Size(
     daemons=(1, 2),
     daemons_setting=ExodusSetting(rooms=40, grace_seconds=1),
     command_repeats=1,
+    interference=interference.Setting(tasks=100, attempts=200, seconds=1, rates=(50,)),
 )
 FULL: Final = Size(
     tasks=(1_000, 100_000, 1_000_000),
@@ -84,6 +88,7 @@ FULL: Final = Size(
     daemons=(1, 2, 4),
     daemons_setting=ExodusSetting(rooms=10_000, grace_seconds=5),
     command_repeats=7,
+    interference=interference.Setting(tasks=100_000, attempts=1_000_000, seconds=22),
 )
 
 
@@ -95,6 +100,7 @@ HALF: Final = replace(
         ExodusSetting(rooms=5_000, grace_seconds=45),
         ExodusSetting(rooms=1_000, grace_seconds=12, distance_seconds=0.02),
     ),
+    interference=interference.Setting(tasks=100_000, attempts=200_000, seconds=11),
 )
 
 
@@ -165,13 +171,17 @@ def flood(size: Size, chosen: Chosen) -> Section:
         _tell(f"callbacks: {kind}")
         with KINDS[kind]([size.tasks[0]]) as (described, found):
             measured = callbacks.measure(found[0], seconds=size.callback_seconds, connections=_CONNECTIONS)
-        lines += ["", f"### {described.partition(':')[0]}", "", *_callbacks(measured)]
+        lines += ["", f"### {described.partition(':')[0]}", "", *callbacks_table(measured)]
     return Section(lines)
 
 
-def _callbacks(measured: callbacks.Measured) -> Iterator[str]:
+def callbacks_table(measured: callbacks.Measured) -> Iterator[str]:
     rate = len(measured.answered) / measured.load_seconds
-    yield f"Callbacks: {rate:.0f} a second over {_CONNECTIONS} connections, {measured.refused} refused."
+    yield (
+        f"Callbacks over {_CONNECTIONS} connections: {rate:,.0f} a second, {measured.refused:,} refused. Committed one"
+        f" by one: {measured.one_by_one:,.0f} a second, so **{rate / measured.one_by_one:.1f} times** as many. The bare"
+        f" endpoint: {measured.bare:,.0f} a second, of which the daemon reaches **{rate / measured.bare:.0%}**."
+    )
     yield ""
     yield row(["", "median", "p99", "worst"])
     yield row(["---", *["---:"] * 3])
@@ -180,9 +190,45 @@ def _callbacks(measured: callbacks.Measured) -> Iterator[str]:
         ("stop, due to arrived, in silence", measured.lateness_quiet),
         ("stop, due to arrived, meanwhile", measured.lateness_loaded),
     ):
-        late = sorted(seconds)
-        p99 = late[int(len(late) * 0.99)]
-        yield row([f"{name} ({len(late)})", duration(median(late)), duration(p99), duration(late[-1])])
+        yield row([f"{name} ({len(seconds)})", *map(_duration, percentiles(seconds))])
+
+
+def percentiles(seconds: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """The median, the 99th percentile and the worst; three times None where nothing was measured."""
+    if not seconds:
+        return None, None, None
+    found = sorted(seconds)
+    return median(found), found[int(len(found) * 0.99)], found[-1]
+
+
+def _duration(seconds: float | None) -> str:
+    return "–" if seconds is None else duration(seconds)
+
+
+def disturbed(size: Size, chosen: Chosen) -> Section:
+    """How late stops are while something else is busy."""
+    setting = size.interference
+    lines = [
+        f"{setting.tasks:,} active tasks, {setting.attempts:,} attempts in the ledger; p99 of at most 20 ms wanted."
+    ]
+    for kind in chosen.databases:
+        _tell(f"interference: {kind}: loading")
+        with KINDS[kind]([setting.tasks]) as (described, (database,)):
+            found = interference.measure(database, setting, partial(_tell_of, f"interference: {kind}"))
+        header = ["due to arrived", "p50", "p99", "worst", "stops", "not stopped", "p99 within 20 ms", "meanwhile"]
+        lines += ["", f"### {described.partition(':')[0]}", "", *table(header, [disturbed_row(one) for one in found])]
+    return Section(lines)
+
+
+def _tell_of(what: str, row: str) -> None:
+    _tell(f"{what}: {row}")
+
+
+def disturbed_row(one: interference.Measured) -> list[str]:
+    middle, p99, worst = percentiles(one.late)
+    reached = p99 is not None and p99 <= interference.TARGET_SECONDS and not one.missing
+    numbers = [str(len(one.late)), str(one.missing), "reached" if reached else "**missed**"]
+    return [one.name, *map(_duration, (middle, p99, worst)), *numbers, one.came_to]
 
 
 def late(size: Size, chosen: Chosen) -> Section:
@@ -305,4 +351,5 @@ PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
     "callbacks": flood,
     "daemons": together,
     "commands": start,
+    "interference": disturbed,
 }

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +130,17 @@ async def sandbox(**limits: int) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def daemon(database_url: str, vendor: str, sections: Mapping[str, Mapping[str, Any]]) -> AsyncIterator[Running]:
-    """A daemon that is ready. ``sections`` are merged into a configuration without a pace, grace 1 s."""
+async def daemon(
+    database_url: str,
+    vendor: str,
+    sections: Mapping[str, Mapping[str, Any]],
+    *,
+    program: Sequence[str] = ("-m", "watchdog"),
+) -> AsyncIterator[Running]:
+    """A daemon that is ready. ``sections`` are merged into a configuration without a pace, grace 1 s.
+
+    ``program`` is what Python runs.
+    """
     with tempfile.TemporaryDirectory(prefix="zego-bench-") as name:
         folder = Path(name)
         for secret, content in (("server", EXAMPLE_SERVER_SECRET), ("callback", CALLBACK_SECRET)):
@@ -151,7 +160,7 @@ async def daemon(database_url: str, vendor: str, sections: Mapping[str, Mapping[
         for section, keys in sections.items():
             config.setdefault(section, {}).update(keys)
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        async with process("-m", "watchdog", "--config", str(folder / "config.yaml"), "run") as running:
+        async with process(*program, "--config", str(folder / "config.yaml"), "run") as running:
             url = f"http://127.0.0.1:{port}/"
             await _answers(f"{url}readyz")
             yield Running(running, url)

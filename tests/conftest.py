@@ -1,4 +1,4 @@
-"""The databases that tests run on: a SQLite file and a real PostgreSQL."""
+"""The tests' databases, a SQLite file and a real PostgreSQL; and what is said where a program is missing."""
 
 import os
 from collections.abc import Generator
@@ -7,6 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support import tools
+
 # Examples have no deadline, because test machines are shared.
 hypothesis.settings.register_profile("watchdog", deadline=None)
 hypothesis.settings.load_profile("watchdog")
@@ -14,16 +16,32 @@ hypothesis.settings.load_profile("watchdog")
 pytest_plugins = ["tests.support.notify_socket", "tests.support.postgresql", "tests.support.time_travel"]
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Under .ci/run, which installs everything, nothing may be missing."""
+    del session
+    if os.environ.get("CI") == "true" and (absent := tools.missing()):
+        pytest.exit(
+            f"CI lacks {', '.join(absent)}: {tools.apt_install(absent)}", returncode=pytest.ExitCode.USAGE_ERROR
+        )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Under .ci/run, which installs everything, a skipped test has failed."""
+    """Under .ci/run a skipped test has failed."""
     del item, call
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
         report.outcome, report.longrepr = "failed", f"skipped, where nothing may be: {report.longreprtext}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.stats.get("skipped", ())
+    line = tools.skipped(report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple))
+    if line is not None:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -8,19 +8,22 @@ trap 'rm -rf "$work"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 unset PYTHONPATH PYTHONHOME
 
-# The README's own words, in another place than /opt.
-sed -n '/^```bash$/,/^```$/p' README.md | sed -n '2,/^```$/p' | sed "/^\`\`\`/d; s#/opt/zego-watchdog#$work/venv#g" >"$work/install.sh"
+# The README's own words, below another root, and on its own PATH.
+sed -n '/^```bash$/,/^```$/p' README.md | sed -n '2,/^```$/p' |
+    sed "/^\`\`\`/d; s#/opt/zego-watchdog#$work/venv#g; s#/usr/local/bin#$work/bin#g; s#/etc/zego#$work/etc/zego#g" >"$work/install.sh"
 grep -q "pip install" "$work/install.sh"
-PIP_QUIET=1 bash -euxo pipefail "$work/install.sh"
-
-mkdir "$work/elsewhere"
-cd "$work/elsewhere"
+mkdir "$work/bin"
+export PATH=$work/bin:/usr/bin:/bin PIP_QUIET=1
+set -x
+# shellcheck source=/dev/null
+. "$work/install.sh"
+set +x
 package=$("$work/venv/bin/python" -c 'import pathlib, watchdog; print(pathlib.Path(watchdog.__file__).parent)')
 case $package in "$work"/venv/*) ;; *) echo "imported $package, not the wheel" >&2; exit 1 ;; esac
-cp "$package/config.yaml" .
-"$work/venv/bin/zego-watchdog" version
-"$work/venv/bin/zego-watchdog" systemd install --root "$work/root" --program /opt/zego-watchdog/bin/zego-watchdog
-"$work/venv/bin/zego-watchdog" migrate
+cmp "$package/config.yaml" config.yaml
+zego-watchdog version
+zego-watchdog systemd install --root "$work/root" --program /opt/zego-watchdog/bin/zego-watchdog
+zego-watchdog migrate
 "$work/venv/bin/python" - <<'PYTHON'
 import sqlite3
 

@@ -4,6 +4,7 @@
     ├── ConfigError               exit 78   the configuration: a key, a file, a secret
     │   └── SchemaMismatch        exit 78   the database has another schema version than this program
     ├── DatabaseError             exit 1    a statement failed
+    │   ├── RowReferenced         exit 1    a foreign key of the application's keeps a row
     │   ├── StatementRefused      exit 1    a right is missing: a grant, or permission to write to the file
     │   └── DatabaseUnavailable   exit 75   locked, restarting, unreachable: the same call may succeed later
     │       └── RowLocked                   a row is locked; other rows may be free
@@ -44,6 +45,14 @@ class DatabaseError(WatchdogError):
 
 class StatementRefused(DatabaseError):
     """The database does not allow the statement: it succeeds after somebody has given the right."""
+
+
+class RowReferenced(DatabaseError):
+    """A row cannot be deleted, because a foreign key of another table refers to it. ``constraint`` names the key."""
+
+    def __init__(self, message: str, constraint: str) -> None:
+        super().__init__(message)
+        self.constraint = constraint
 
 
 class DatabaseUnavailable(DatabaseError):

@@ -215,7 +215,9 @@ def test_every_error_has_a_message_and_its_exit_code(words: list[str], sqlite_ur
     operator.sections["policy"] = {}
     if words != ["migrate"]:
         fails(78, "zego-watchdog migrate")
-        open_engine(sqlite_url, must_exist=False).connect().close()
+        engine = open_engine(sqlite_url, must_exist=False)
+        engine.connect().close()
+        engine.dispose()
         fails(78, "zego-watchdog migrate")
     Application(sqlite_url).execute("UPDATE zego_schema_version SET version_num = '9999'")
     fails(78, "9999", "newer")

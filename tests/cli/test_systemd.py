@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.support.tools import needs
 from watchdog.cli.app.root import app
 from watchdog.cli.commands.systemd import Wanted, check_program, install_steps
 from watchdog.config import load
@@ -23,7 +23,7 @@ CONFIG = Path("etc/zego-watchdog/config.yaml")
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to a group")
 
-pytestmark = pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed here")
+pytestmark = needs("systemctl")
 
 
 class Machine:

@@ -37,6 +37,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> Path:
+    # Its owner may not be allowed to write what is there.
+    path.unlink(missing_ok=True)
     path.write_text(text, encoding="utf-8")
     path.chmod(mode)
     return path

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from tests.support.clock import SettableClock
 from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
 from tests.support.time_travel import World
+from tests.support.tools import program
 from watchdog.cli.checks.http import check_http
 from watchdog.cli.checks.installation import check_configuration
 from watchdog.clock import SystemClock
@@ -574,10 +574,7 @@ def test_nothing_of_a_room_or_a_task_is_a_label() -> None:
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed; it is part of the package prometheus")
-    return found
+    return program("promtool")
 
 
 def promtool_says(promtool: str, page: bytes) -> tuple[int, str, str]:

@@ -3,22 +3,19 @@
 import asyncio
 import json
 import re
-import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.running import eventually, free_port
+from tests.support.tools import needs, program
 from watchdog.daemon.http_server import CALLBACK_PATH
 from watchdog.sandbox import Join, Sandbox, SendCallbacks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text(encoding="utf-8")
 APPS = {12345: "not-a-real-secret"}
-NGINX = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")
 
 
 def block(language: str) -> str:
@@ -60,8 +57,7 @@ async def nginx(folder: Path, site: str, port: int) -> AsyncIterator[None]:
         f"daemon off; master_process off; pid {folder / 'pid'}; error_log {folder / 'error.log'};"
         f"events {{}} http {{ access_log off; {folders}\n{site}\n}}"
     )
-    assert NGINX is not None
-    process = await asyncio.create_subprocess_exec(NGINX, "-p", str(folder), "-c", str(file), "-e", "stderr")
+    process = await asyncio.create_subprocess_exec(program("nginx"), "-p", str(folder), "-c", str(file), "-e", "stderr")
 
     def listens() -> bool:
         with socket.socket() as probe:
@@ -77,7 +73,7 @@ async def nginx(folder: Path, site: str, port: int) -> AsyncIterator[None]:
         await process.wait()
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; .ci/run installs it")
+@needs("nginx")
 async def test_nginx_sends_a_copy_of_every_callback(tmp_path: Path) -> None:
     port = free_port()
     async with Receiver().running() as application, Receiver().running() as watchdog, Sandbox(APPS) as sandbox:
@@ -106,7 +102,7 @@ def delivered(sandbox: Sandbox) -> list[Any]:
     return [event["status"] for event in sandbox.events() if event["event"] == "callback_sent"]
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; .ci/run installs it")
+@needs("nginx")
 async def test_the_application_does_not_notice_that_the_copy_goes_nowhere(tmp_path: Path) -> None:
     port = free_port()
     async with Receiver().running() as application, Sandbox(APPS) as sandbox:

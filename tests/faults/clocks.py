@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.tools import program
+
 _SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -81,7 +83,7 @@ class WallClock:
         source.write_text(_SOURCE)
         self._library = folder / "wall_clock.so"
         subprocess.run(
-            ["cc", "-shared", "-fPIC", "-O2", "-o", str(self._library), str(source), "-ldl"],
+            [program("cc"), "-shared", "-fPIC", "-O2", "-o", str(self._library), str(source), "-ldl"],
             check=True,
         )
         self._ahead = folder / "seconds"

@@ -1,14 +1,9 @@
-"""Small disks that can be filled, and mounted read-only: a tmpfs each. Needs to be root; see ``needs_root``."""
+"""Small disks that can be filled, and mounted read-only: a tmpfs each. Only root can mount one."""
 
-import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-import pytest
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system is root's")
 
 
 class SmallDisk:

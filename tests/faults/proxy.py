@@ -38,6 +38,10 @@ class Mode(StrEnum):
     """Half-open: connections are accepted and stay open; data is lost in both directions."""
     DRIP = "drip"
     """The replies come at one byte a second."""
+    RESET_REUSE = "reset_reuse"
+    """The second request on each connection is lost, and the connection reset."""
+    FLOOD = "flood"
+    """Instead of a reply comes an endless series of informational responses (1xx)."""
 
 
 class Proxy:
@@ -135,8 +139,8 @@ class Proxy:
                 replies, upstream = await asyncio.open_unix_connection(self._target)
             else:
                 replies, upstream = await asyncio.open_connection(*self._target)
-            there = asyncio.create_task(self._pump(reader, upstream))
-            back = asyncio.create_task(self._pump(replies, writer, is_reply=True))
+            there = asyncio.create_task(self._pump(reader, upstream, writer))
+            back = asyncio.create_task(self._pump(replies, writer, writer, is_reply=True))
             try:
                 await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -152,15 +156,28 @@ class Proxy:
                     end.close()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool = False
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+        *,
+        is_reply: bool = False,
     ) -> None:
+        requests = 0
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(_CHUNK_BYTES):
+                requests += data.startswith((b"GET ", b"POST "))
                 if self._mode in {Mode.SILENT, Mode.BLACK_HOLE}:
                     continue
                 if is_reply and self._mode is Mode.RESET_REPLY:
                     _reset(writer)
                     return
+                if self._mode is Mode.RESET_REUSE and requests > 1:
+                    _reset(client)
+                    return
+                while is_reply and self._mode is Mode.FLOOD:
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+                    await writer.drain()
                 if is_reply and self._mode is Mode.DRIP:
                     await self._drip(data, writer)
                 else:

@@ -16,6 +16,7 @@ from tests.faults.far_host import FarHost, can_make_networks
 from tests.faults.harness import Stage, Supervisor, fault
 from tests.faults.proxy import Mode
 from tests.support.postgresql import Server
+from tests.support.tools import needs
 from watchdog.sandbox import Action, Misbehaviour
 
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -107,7 +108,8 @@ async def far(stage: Stage, postgresql_server: str) -> AsyncIterator[FarHost]:
         await stage.close()
 
 
-@pytest.mark.skipif(not can_make_networks(), reason="making network namespaces is root's")
+@needs("ip")
+@pytest.mark.skipif(not can_make_networks(), reason="needs the right to make networks")
 @on_postgresql
 @fault(24, "PostgreSQL half-open: the host falls silent", halts=math.inf)
 async def test_the_host_falls_silent(stage: Stage, far: FarHost) -> None:

@@ -122,7 +122,11 @@ async def test_told_twice_to_end(stage: Stage) -> None:
     daemon = await stage.begin()
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(1.8, 1.8), requests=3))
     rooms = await stage.abandon(3)
-    await stage.until("the requests are in flight", lambda: len(stage.attempts("sent")) == 3)
+
+    def taken() -> int:
+        return sum(event["event"] == "task_stopped" for event in stage.sandbox.events())
+
+    await stage.until("the requests are with ZEGO", lambda: taken() == 3)
     daemon.send(signal.SIGTERM)
     await stage.until("it says that it is ending", lambda: bool(daemon.events("stopping")))
     stage.struck()

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.client import LISTEN, Pulse, address, metric
-from tests.faults.disks import SmallDisk, needs_root
+from tests.faults.disks import SmallDisk
 from tests.faults.harness import Daemon, Stage, fault
+from tests.support.tools import needs_root
 from watchdog.sandbox import Action, Misbehaviour
 
 BUSY_SECONDS = 2

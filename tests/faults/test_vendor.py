@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import signal
 import sys
 from itertools import pairwise
@@ -13,6 +12,7 @@ import pytest
 from tests.faults.harness import REQUEST_SECONDS, ROOT, Daemon, Stage, fault
 from tests.faults.proxy import Mode
 from tests.support.running import APP_ID, SECRET, secret_file
+from tests.support.tools import needs_root
 from watchdog.sandbox import Action, Behave, Body, Drop, Misbehaviour, RequestIdStyle
 from watchdog.sandbox.world import Event
 
@@ -75,7 +75,7 @@ async def test_vendor_unreachable(stage: Stage, mode: Mode) -> None:
     assert len(stage.attempts("withheld")) == 5, "said once of each"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
+@needs_root
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @fault(9, "the way a black hole while a request is sent: it must not arrive later", halts=math.inf)
 async def test_what_was_given_up_does_not_arrive_later(stage: Stage) -> None:

@@ -20,6 +20,19 @@ USERS: Final = {"ann": 1, "bob": 1, "bot-1": 1, "recorder": ADMIN_ROLE}
 MOST_DAEMONS: Final = 3
 MOST_TASKS: Final = 6
 
+SLOW_PACES: Final = tuple(
+    {
+        "requests_per_second": 100.0,
+        "occupancy_requests_per_second": calls,
+        "request_timeout_seconds": timeout,
+        "lease_seconds": lease,
+    }
+    for calls, timeout, lease in [(0.2, 4.0, 12.0), (0.5, 2.0, 5.0)]
+)
+"""``stop`` where a crowd waits for its verification longer than a lease lasts."""
+
+CROWD: Final = 40
+
 Point = tuple[str, int]
 
 rooms = st.sampled_from(ROOMS)
@@ -109,6 +122,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._town: Town | None = None
+        self._most_tasks = MOST_TASKS
         self.failed = False
         self.steps = 0
 
@@ -121,12 +135,25 @@ class Machine(RuleBasedStateMachine):
         poll=st.sampled_from([0, 0, 0, 15]),
         callbacks=st.sampled_from([False, False, True]),
         daemons=st.sampled_from([1, 2, 2, 3]),
+        stop=st.sampled_from([None, None, None, None, *SLOW_PACES]),
     )
-    def begin(self, poll: int, callbacks: bool, daemons: int) -> None:  # noqa: FBT001 - drawn by name
-        self._town = Town(self.driver, occupancy_poll_seconds=poll, callbacks=callbacks)
+    def begin(
+        self,
+        poll: int,
+        callbacks: bool,  # noqa: FBT001 - drawn by name
+        daemons: int,
+        stop: dict[str, float] | None,
+    ) -> None:
+        self._town = Town(self.driver, occupancy_poll_seconds=poll, callbacks=callbacks, stop=stop)
+        if stop is not None:
+            self._most_tasks += CROWD
+            self._town.abandon_crowd(CROWD)
         for _ in range(daemons - 1):
             self._town.start_daemon()
         self._abandon(ROOMS[0])
+
+    def _has_room_for_tasks(self) -> bool:
+        return len(self.town.database.record.tasks) < self._most_tasks
 
     def _abandon(self, room: str) -> None:
         self.town.start_task(room)
@@ -147,7 +174,7 @@ class Machine(RuleBasedStateMachine):
 
     # The application.
 
-    @precondition(lambda self: len(self.town.database.record.tasks) < MOST_TASKS)
+    @precondition(lambda self: self._has_room_for_tasks())
     @rule(
         then=lengths,
         room=rooms,
@@ -162,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         columns = {"grace_seconds": grace, "user_count": people, "app_id": app_id}
         self._play(lambda: self.town.start_task(room, max_idle_seconds=max_idle, **columns), then)
 
-    @precondition(lambda self: len(self.town.database.record.tasks) < MOST_TASKS)
+    @precondition(lambda self: self._has_room_for_tasks())
     @rule(then=lengths, room=rooms, seconds=st.sampled_from([0.0, 40.0, 44.0, 46.0]))
     def a_room_is_abandoned(self, then: float, room: str, seconds: float) -> None:
         """The most common case as one rule, so that examples always have work."""
@@ -235,7 +262,7 @@ class Machine(RuleBasedStateMachine):
             self.town.freeze(process, seconds)
             self.town.vendor_misbehaves(TROUBLES[trouble], None, 2)
 
-        if len(self.town.database.record.tasks) < MOST_TASKS:
+        if self._has_room_for_tasks():
             self._play(story)
             self._arm(point, lose, 9.0)
         self._play(lambda: self.town.advance(21.0), then)

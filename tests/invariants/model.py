@@ -19,6 +19,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import httpx2 as httpx
 
+from simulation import liveness
 from simulation.jobs import Jobs, silent_logs
 from simulation.virtual import START, VirtualClock
 from tests.invariants.database import ACTIVE, SENT, Database, Driver, Row, Violation, moment
@@ -50,6 +51,9 @@ UNSERVED_APP: Final = 99
 _CALL_SECONDS: Final = 0.002
 _SETTLE_SECONDS: Final = 1200.0
 _SETTLE_STEP_SECONDS: Final = 10.0
+_RECOVERED_SECONDS: Final = 60.0
+"""After the last fault a lease may have to end, and an AppId may still be blocked."""
+
 _SHUTDOWN_SECONDS: Final = 10.0
 
 
@@ -245,11 +249,19 @@ class Process:
 class Town:
     """One example: the daemons, the database, the vendor and the application."""
 
-    def __init__(self, driver: Driver, *, occupancy_poll_seconds: float = 0, callbacks: bool = False) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        occupancy_poll_seconds: float = 0,
+        callbacks: bool = False,
+        stop: Mapping[str, float] | None = None,
+    ) -> None:
+        """``stop`` is that section of the configuration."""
         self.timeline = Timeline()
         self.database = Database(driver, self.timeline)
-        self.vendor = ModelVendor(self.timeline, self.database, self.violated)
-        self.config = _config(occupancy_poll_seconds)
+        self.config = _config(occupancy_poll_seconds, stop or {})
+        self.vendor = ModelVendor(self.timeline, self.database, self.config.stop, self.violated)
         self.processes: list[Process] = []
         self.story: list[str] = []
         self.faults = 0
@@ -401,6 +413,16 @@ class Town:
         self._changed_at[task_id] = self.timeline.now
         return task_id
 
+    def abandon_crowd(self, tasks: int) -> None:
+        """Start so many tasks, each in a room of its own; then all rooms empty at once."""
+        rooms = [f"crowd-{number:02}" for number in range(tasks)]
+        for room in rooms:
+            self.join(room, "ann")
+            self.start_task(room, user_count=1)
+        for room in rooms:
+            self.leave(room, "ann")
+        self.database.execute("UPDATE zego_tasks SET user_count = 0 WHERE room_id LIKE ?", "crowd-%")
+
     def hint(self, room: str, people: int | None, *, at: datetime | str | None = None) -> None:
         """Write the application's hint for a room; ``at``, if given, is its ``user_count_at``."""
         where = "WHERE room_id = ? AND status = 'active'"
@@ -475,7 +497,9 @@ class Town:
         self.vendor.outage_until = self.database.away_until = 0.0
         self.database.faults.clear()
         # After a clock that was ahead is corrected, nothing is due until the present has caught up.
-        patience = _SETTLE_SECONDS + abs(self.database.driver.offset_seconds)
+        ahead = abs(self.database.driver.offset_seconds)
+        patience = _SETTLE_SECONDS + ahead
+        lively_since = self.vendor.now + ahead + _RECOVERED_SECONDS
         self.database.driver.offset_seconds = 0.0
         for process in self.running:
             process.thaw()
@@ -494,6 +518,7 @@ class Town:
                 self.release(task_id, stopped=False)
         self.vendor.check_ledger(self.database.record.attempts)
         self._check_credit()
+        self._check_liveness(lively_since)
         if left:
             self.violated(Violation(f"not settled after {patience:g} s: {left}"))
         self._settle_all()
@@ -530,6 +555,24 @@ class Town:
             if stop.accepted and row is not None and row["status"] == "gone":
                 self.violated(Violation(f"stopped by {stop}, and recorded as gone: {dict(row)}"))
 
+    def _check_liveness(self, since: float) -> None:
+        """I9, once the last fault is over."""
+        stop = self.config.stop
+        for silence in liveness.judge(
+            self.database.record.tasks.values(),
+            self.database.record.attempts.values(),
+            [START.timestamp() + one.left_at for one in self.vendor.stops],
+            allowed_seconds=liveness.allowed_seconds(
+                stops_per_second=stop.requests_per_second,
+                calls_per_second=stop.occupancy_requests_per_second,
+                request_timeout_seconds=stop.request_timeout_seconds,
+                sweep_seconds=self.config.schedule.poll_seconds,
+            ),
+            since=since,
+            until=self.vendor.now,
+        ):
+            self.violated(Violation(str(silence)))
+
     def close(self) -> None:
         with silent_logs():
             for process in self.processes:
@@ -537,7 +580,7 @@ class Town:
         self.database.close()
 
 
-def _config(occupancy_poll_seconds: float) -> Config:
+def _config(occupancy_poll_seconds: float, stop: Mapping[str, float]) -> Config:
     sections: Mapping[str, Any] = {
         # Never opened; it only says that there is no folder for a journal, which would need threads.
         "database": {"url": "postgresql://nobody@localhost/nothing"},
@@ -547,5 +590,6 @@ def _config(occupancy_poll_seconds: float) -> Config:
         },
         "schedule": {"occupancy_poll_seconds": occupancy_poll_seconds},
         "policy": {"max_idle_seconds": WINDOW_SECONDS},
+        "stop": stop,
     }
     return Config.model_validate(sections)

@@ -14,7 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.invariants.database import Driver
 from tests.invariants.machine import Machine, Tally
 
-SQLITE_EXAMPLES = 36
+SQLITE_EXAMPLES = 30
 POSTGRESQL_EXAMPLES = 5
 STEPS = 30
 

@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 
 from tests.invariants.database import Driver, Trouble
+from tests.invariants.machine import CROWD, SLOW_PACES
 from tests.invariants.model import AFTER_CALL, Town
 from tests.invariants.vendor import IS_TOLD_OF_STOP, IS_TOLD_WHO, STOPS
 from watchdog.sandbox.misbehaviour import Body, Drop, Misbehaviour
@@ -66,6 +67,19 @@ def test_a_request_refused_as_one_too_many_is_no_reason_to_take_credit(town: Tow
     town.stop_quietly(task_id)
     town.advance(30)
     assert ended(town, task_id) == ("gone", ["retry", "gone"])
+
+
+@pytest.mark.parametrize("poll_seconds", [0, 15])
+@pytest.mark.parametrize("stop", SLOW_PACES, ids=["0.2 calls a second", "0.5 calls a second"])
+def test_found_each_verification_came_too_late_for_its_lease(
+    driver: Driver, stop: dict[str, float], poll_seconds: float
+) -> None:
+    """Two daemons share the pace, and polling took every other slot: all was given back, and claimed again."""
+    with closing(Town(driver, occupancy_poll_seconds=poll_seconds, stop=stop)) as town:
+        town.abandon_crowd(CROWD)
+        town.start_daemon()
+        town.settle()
+        assert {row["status"] for row in town.database.record.tasks.values()} == {"stopped"}
 
 
 def test_a_lost_reply(town: Town) -> None:

@@ -21,6 +21,7 @@ from simulation.gateway import is_person
 from simulation.virtual import START
 from tests.invariants.database import SENT, Database, Violation
 from tests.invariants.timeline import ProcessLoop, Timeline
+from watchdog.config.settings import StopConfig
 from watchdog.sandbox.misbehaviour import Body, Misbehaviour, Misbehaviours
 from watchdog.sandbox.vendor import Action, Answer, Limits, Request, Vendor
 from watchdog.sandbox.world import World, stream
@@ -28,13 +29,9 @@ from watchdog.sandbox.world import World, stream
 APP_ID: Final = 12345
 SECRET: Final = "made-up-secret"
 BOTS: Final = ("bot-*",)
-REQUEST_SECONDS: Final = 8.0
-"""``stop.request_timeout_seconds``: after it the sender has given up."""
-
 FRESH_SECONDS: Final = 5.0
 """``policy.verification_max_age_seconds``."""
 
-LEASE_SECONDS: Final = 20.0
 _WAY_SECONDS: Final = 0.25
 _MOMENT_SECONDS: Final = 0.2
 """What a few statements and turns of the loop may take."""
@@ -87,13 +84,16 @@ class Said:
 class ModelVendor:
     """Takes requests, treats them as told, and records them."""
 
-    def __init__(self, timeline: Timeline, database: Database, violated: Callable[[Violation], None]) -> None:
+    def __init__(
+        self, timeline: Timeline, database: Database, stop: StopConfig, violated: Callable[[Violation], None]
+    ) -> None:
+        self._stop = stop
         self._timeline = timeline
         self._database = database
         self._violated = violated
         self.world = World(seed=1, concurrent_tasks=0, max_idle_seconds=150)
         self.world.advance(self.now)
-        self._vendor = Vendor(self.world, {APP_ID: SECRET}, Limits())
+        self._vendor = Vendor(self.world, {APP_ID: SECRET}, Limits(stop=int(stop.requests_per_second)))
         self.troubles = Misbehaviours(stream(1, "troubles"))
         self.outage_until = 0.0
         self.outage_is_silent = False
@@ -182,7 +182,7 @@ class ModelVendor:
         if (task := self._database.record.tasks.get(task_id)) is not None:
             self._check_evidence(caller, task_id, str(task["room_id"]))
         answered_by = now + 2 * _WAY_SECONDS + how.latency_seconds[0] + how.reply_latency_seconds[0]
-        over_at = min(answered_by, now + REQUEST_SECONDS)
+        over_at = min(answered_by, now + self._stop.request_timeout_seconds)
         stop = Stop(task_id, caller.instance, free[0] if free else -1, now, over_at)
         self.stops.append(stop)
         return stop
@@ -197,7 +197,7 @@ class ModelVendor:
         since = empty.asked_at
         undisturbed = caller.disturbed_at < since and not self._database.failed_since(caller.instance, since)
         # Frozen after it had decided, it may come back as late as its lease allows.
-        if now - since > (FRESH_SECONDS if undisturbed else LEASE_SECONDS) + _MOMENT_SECONDS:
+        if now - since > (FRESH_SECONDS if undisturbed else self._stop.lease_seconds) + _MOMENT_SECONDS:
             self._violated(Violation(f"I1: {caller.instance} stops {task_id} on an old answer: {empty}, now {now}"))
         # What arrived this very moment may still be on its way through the process.
         contrary = [one for one in said if one.asked_at > since and one.heard_at < now - _MOMENT_SECONDS]

@@ -1,17 +1,17 @@
 """The benchmark runs on both databases and with every installed peer; its document has a place for every part."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import charts, contenders, lateness, pace, report, rooms
+from benchmarks import callbacks, charts, contenders, interference, lateness, pace, parts, report, rooms
 from benchmarks.exodus import LIMITS
 from benchmarks.parts import FULL, PARTS, SMALL
 from benchmarks.rooms import What
+from tests.support.tools import needs
 
 ROOT = Path(__file__).parents[2]
 SCALE = [
@@ -30,8 +30,9 @@ SCALE = [
     "a bare event loop, woken once a second",
     "idle daemon, resident memory",
 ]
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-COMPETITORS = [pytest.param(name, marks=needs_redis if name == "celery" else ()) for name in contenders.ENTRIES]
+COMPETITORS = [
+    pytest.param(name, marks=needs("redis-server") if name == "celery" else ()) for name in contenders.ENTRIES
+]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,6 +92,29 @@ def test_callbacks_stand_beside_stops(database: str) -> None:
     assert int(refused) == 0
     stops = [int(re.findall(r"\((\d+)\)", row[0])[0]) for row in rows(done.stdout)[1:]]
     assert stops == [10, 10], "a stop was lost under the load"
+
+
+def test_without_a_single_stop_the_callbacks_have_a_table() -> None:
+    lines = list(parts.callbacks_table(callbacks.Measured(1.0, 1.0, 1.0, [0.1], 0, [0.002, 0.004], [])))
+    assert lines[-2:] == [
+        "| stop, due to arrived, in silence (2) | 3.0 ms | 4.0 ms | 4.0 ms |",
+        "| stop, due to arrived, meanwhile (0) | – | – | – |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("late", "missing", "verdict"),
+    [([0.001] * 99 + [0.02], 0, "reached"), ([0.001] * 99 + [0.021], 0, "**missed**"), ([0.001], 1, "**missed**")],
+)
+def test_a_disturbance_reaches_its_target_or_misses_it(late: list[float], missing: int, verdict: str) -> None:
+    row = parts.disturbed_row(interference.Measured("scrapes", late, missing, "100 pages"))
+    assert row[0] == "scrapes"
+    assert row[4:] == [str(len(late)), str(missing), verdict, "100 pages"]
+
+
+def test_a_disturbance_that_lets_nothing_through_misses_its_target() -> None:
+    row = parts.disturbed_row(interference.Measured("flood", [], 20, "–"))
+    assert row == ["flood", "–", "–", "–", "0", "20", "**missed**", "–"]
 
 
 def test_pace_counts_what_the_vendor_refuses() -> None:

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.docs.test_sql_docs import Story
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess, eventually, free_port
 from tests.support.time_travel import World
+from tests.support.tools import program
 from watchdog.core.model import Outcome, Status
 from watchdog.core.outcomes import ReplyClass
 from watchdog.sandbox import Sandbox
@@ -82,10 +83,7 @@ QUERIES = list(queries())
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed; .ci/run installs it")
-    return found
+    return program("promtool")
 
 
 def run(*command: str | Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.support.tools import needs
 from watchdog import SCHEMA_VERSION, __version__
 from watchdog.cli.app.root import app
 
@@ -42,9 +42,8 @@ def test_the_manual_has_every_command_with_its_options(manual: str) -> None:
     assert said.startswith(f'.TH ZEGO-WATCHDOG 1 "1970-01-02" "zego-watchdog {__version__}"\n')
 
 
+@needs("groff")
 def test_the_manual_has_no_mistake_that_man_would_notice(manual: str, tmp_path: Path) -> None:
-    if shutil.which("groff") is None:
-        pytest.skip("there is no groff here")
     page = tmp_path / "zego-watchdog.1"
     page.write_text(manual)
     shown = subprocess.run(
@@ -88,6 +87,7 @@ QUESTIONS = {
 """What a package's preinst asks the program that is installed, before it replaces it with an older one."""
 
 
+@needs("dpkg-query")
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize(("schema", "code"), [(SCHEMA_VERSION, 0), ("0001", 1)])
 def test_an_older_package_may_come_back_unless_its_schema_is_older(question: str, schema: str, code: int) -> None:
@@ -108,7 +108,7 @@ def test_an_older_package_may_come_back_unless_its_schema_is_older(question: str
     assert (f"the database now has schema {SCHEMA_VERSION}," in done.stderr) is bool(code)
 
 
-@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="this is not Debian")
+@needs("dpkg-query", "kill")
 def test_the_package_depends_on_what_its_units_call() -> None:
     units = "".join(unit.read_text() for unit in (ROOT / "systemd").glob("*.service"))
     called = set(re.findall(r"^Exec\w+=(\S+)", units, flags=re.MULTILINE)) - {"/opt/zego-watchdog/bin/zego-watchdog"}

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tools import needs
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systemd"
 SERVICE, TEMPLATE, SOCKET = "zego-watchdog.service", "zego-watchdog@.service", "zego-watchdog.socket"
 DROP_INS = FOLDER / f"{SERVICE}.d"
 
-pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
+pytestmark = needs("systemd-analyze")
 
 
 def analyze(*words: str) -> subprocess.CompletedProcess[str]:

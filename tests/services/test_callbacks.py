@@ -155,7 +155,8 @@ async def test_what_happens_at_the_vendor_arrives_in_the_table(sqlite_url: str, 
             async with httpx.AsyncClient(trust_env=False) as http:
                 for path in ("/healthz", "/readyz"):
                     assert (await http.get(service.http.url + path)).status_code == 200
-            assert set(service.parts.callbacks.responses) == {"accepted"}
+            # A slow machine may have no time for one at once; the vendor repeats it.
+            assert set(service.parts.callbacks.responses) - {"overloaded"} == {"accepted"}
         finally:
             hurry = asyncio.Event()
             hurry.set()
@@ -405,8 +406,19 @@ def utterance(clock: SettableClock, vendor_ahead_seconds: float, nonce: str) -> 
     return body_of({"AppId": APP_ID, "Event": "ASRResult", "TaskId": "task", "RoomId": "task", "Data": data} | seal)
 
 
+def arrival(clock: SettableClock, vendor_ahead_seconds: float, nonce: str) -> bytes:
+    """Somebody comes now."""
+    now = clock.time() + vendor_ahead_seconds
+    seal = {"timestamp": str(int(now)), "signature": callback_signature(CALLBACK_SECRET, str(int(now)), nonce)}
+    times = {"login_time": str(int(now * 1000)), "session_id": nonce}
+    return body_of(login(nonce=nonce, room_id="task", user_account=f"user{nonce}") | seal | times)
+
+
 @pytest.mark.parametrize("ahead", [30.0, 0.0, -30.0])
-async def test_whatever_the_vendors_clock_says_only_words_after_a_stop_are_a_return(world: World, ahead: float) -> None:
+@pytest.mark.parametrize("sign_of_life", [utterance, arrival])
+async def test_whatever_the_vendors_clock_says_only_what_comes_after_a_stop_is_a_return(
+    world: World, ahead: float, sign_of_life: Callable[[SettableClock, float, str], bytes]
+) -> None:
     parts = Parts(configured("sqlite:///unused.db"), world.clock, world.engine, world.tasks.now())
 
     def returned() -> list[Any]:
@@ -416,19 +428,19 @@ async def test_whatever_the_vendors_clock_says_only_words_after_a_stop_are_a_ret
         assert (await parts.callbacks.receive(JSON, body)).kind == "accepted"
 
     due(world, app_id=APP_ID)
-    await receive(utterance(world.clock, ahead, "1"))
+    await receive(sign_of_life(world.clock, ahead, "1"))
     assert world.task("task")["user_count_at"] == world.now, "the first callback is taken for new"
     world.app.people("task", 0)
     plan(world, due=0)
     world.advance(10)
-    late = utterance(world.clock, ahead, "2")
+    late = sign_of_life(world.clock, ahead, "2")
     world.advance(1)
     attempt = send(world, take_one(world))
     parts.storage.ledger.store.record([answer(world, attempt, Outcome.STOPPED)])
     world.advance(1)
     await receive(late)
     assert returned() == [None], "sent before the stop, however late it arrives"
-    await receive(utterance(world.clock, ahead, "3"))
+    await receive(sign_of_life(world.clock, ahead, "3"))
     assert returned() != [None]
     await parts.zego.aclose()
     parts.storage.close()

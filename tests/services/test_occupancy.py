@@ -116,6 +116,28 @@ async def test_a_background_call_waits_while_a_verification_does() -> None:
         assert it.vendor.asked == [["due-0", "due-1", "due-2"], ["background"]]
 
 
+def test_a_slot_goes_to_a_verification_though_a_background_call_waited_for_it_first() -> None:
+    """With calls of both kinds in turn, verifications came too late for their leases, one after another."""
+
+    async def scenario() -> None:
+        it = Bench(())
+        occupancy = Occupancy(it.zego, Pace[int](0.2, clock=VirtualClock()), Now(it.clock), VirtualClock())  # type: ignore[arg-type] # its now()
+        await occupancy.ask(APP, ["first"])
+        polling = asyncio.create_task(occupancy.ask(APP, ["polled"]))
+        await asyncio.sleep(1)  # noqa: TID251 - virtual time
+        await occupancy.verify(APP, "due", 0.0)
+        assert loop_seconds() < 6
+        assert len(await polling) == 1
+        given_up = asyncio.create_task(occupancy.ask(APP, ["given up"]))
+        await asyncio.sleep(1)  # noqa: TID251 - the same
+        given_up.cancel()
+        await occupancy.verify(APP, "due", 0.0)
+        assert it.vendor.asked == [["first"], ["due"], ["polled"], ["due"]]
+        await it.zego.aclose()
+
+    run_virtual(scenario())
+
+
 async def test_a_room_that_is_refused_is_found_by_halves_and_left_alone_for_ten_minutes() -> None:
     async with room_bench() as it:
         it.vendor.refused = {"bad": reply(2)}

@@ -26,7 +26,7 @@ from watchdog.store.attempts import Ledger
 from watchdog.store.engine import open_engine, writing
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Claim, Instance, Intent, SetAside
-from watchdog.store.retention import RetentionStore
+from watchdog.store.retention import Kept, RetentionStore
 from watchdog.store.tasks import Tasks
 
 DAY = 86_400.0
@@ -121,6 +121,36 @@ async def test_what_ended_long_ago_goes_and_its_history_stays(world: World) -> N
     assert known(world, "zego_tasks") == ["young"]
     assert world.history("old")["outcome"] == "stopped"
     assert len(world.attempts("old")) == 1
+
+
+@pytest.mark.parametrize("action", ["", " ON DELETE RESTRICT"])
+async def test_what_other_tables_refer_to_stays_and_stops_nothing_else(world: World, action: str) -> None:
+    """Wherever the rows stand in the order, on tasks and on attempts."""
+    names = [f"t{number:02}" for number in range(40)]
+    for name in names:
+        stopped(world, name)
+    (last,) = world.app.rows("SELECT id FROM zego_stop_attempts WHERE task_id = 't20'")
+    world.app.execute(f"CREATE TABLE calls (task_id TEXT CONSTRAINT calls_task REFERENCES zego_tasks{action})")
+    world.app.execute(
+        f"CREATE TABLE bills (attempt BIGINT CONSTRAINT bills_attempt REFERENCES zego_stop_attempts{action})"
+    )
+    try:
+        world.app.execute("INSERT INTO calls VALUES ('t00'), ('t13'), ('t39')")
+        world.app.execute("INSERT INTO bills VALUES (?)", last["id"])
+        world.advance(ATTEMPTS_DAYS * DAY)
+        with capture_logs() as logs:
+            await whole(world)
+        assert known(world, "zego_tasks") == ["t00", "t13", "t39"]
+        assert known(world, "zego_stop_attempts") == ["t20"]
+    finally:
+        world.app.execute("DROP TABLE calls")
+        world.app.execute("DROP TABLE bills")
+    (warning,) = [event for event in logs if event["event"] == "rows_kept"]
+    assert warning["tasks"] == 4
+    keys = {"sqlite": ["a foreign key"], "postgresql": ["bills_attempt", "calls_task"]}
+    assert warning["foreign_keys"] == keys[world.dialect]
+    (event,) = [event for event in logs if event["event"] == "pruned"]
+    assert (event["tasks"], event["attempts"]) == (37, 39)
 
 
 async def test_the_moment_is_the_end_of_the_task_and_not_its_start(world: World) -> None:
@@ -271,7 +301,7 @@ async def test_batches_of_any_size_come_to_the_same(world: World, limit: int) ->
     after: int | None = 0
     total = rounds = 0
     while after is not None:
-        batch = store.prune_attempts(after, limit, before)
+        batch = store.prune_attempts(after, limit, before, Kept())
         after, total, rounds = batch.after, total + batch.attempts, rounds + 1
         assert batch.attempts <= limit
         assert rounds < 50
@@ -280,7 +310,7 @@ async def test_batches_of_any_size_come_to_the_same(world: World, limit: int) ->
     task_id: str | None = ""
     ended = 0
     while task_id is not None:
-        tasks = store.prune_tasks(task_id, limit, before)
+        tasks = store.prune_tasks(task_id, limit, before, Kept())
         task_id, ended = tasks.after, ended + tasks.tasks
         assert tasks.tasks <= limit
     assert ended == 5
@@ -330,11 +360,11 @@ async def test_two_at_once_do_no_harm(postgresql_world: World) -> None:
         tasks = attempts = 0
         task_id: str | None = ""
         while task_id is not None:
-            one = store.prune_tasks(task_id, 5, before)
+            one = store.prune_tasks(task_id, 5, before, Kept())
             task_id, tasks = one.after, tasks + one.tasks
         attempt_id: int | None = 0
         while attempt_id is not None:
-            batch = store.prune_attempts(attempt_id, 5, before)
+            batch = store.prune_attempts(attempt_id, 5, before, Kept())
             attempt_id, attempts = batch.after, attempts + batch.attempts
         return tasks, attempts
 
@@ -514,13 +544,13 @@ async def test_a_crowded_database_is_pruned_in_short_batches(crowded: tuple[sa.E
     task_id: str | None = ""
     while task_id is not None:
         began = clock.monotonic()
-        batch = store.prune_tasks(task_id, retention.MOST_ROWS, before)
+        batch = store.prune_tasks(task_id, retention.MOST_ROWS, before, Kept())
         took.append(clock.monotonic() - began)
         task_id, tasks = batch.after, tasks + batch.tasks
     attempt_id: int | None = 0
     while attempt_id is not None:
         began = clock.monotonic()
-        ledger = store.prune_attempts(attempt_id, retention.MOST_ROWS, before)
+        ledger = store.prune_attempts(attempt_id, retention.MOST_ROWS, before, Kept())
         took.append(clock.monotonic() - began)
         attempt_id, attempts = ledger.after, attempts + ledger.attempts
     assert (tasks, attempts) == (number // 2, number)

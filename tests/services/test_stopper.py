@@ -82,19 +82,36 @@ async def test_what_the_application_writes_while_we_ask_wins(world: World, what:
         assert it.outcomes() == []
 
 
-async def test_nothing_is_sent_on_a_lease_that_is_nearly_over(world: World) -> None:
+@pytest.mark.parametrize("seconds", [13, 25])
+async def test_a_lease_that_ran_short_during_the_verification_is_renewed(world: World, seconds: float) -> None:
+    """Given back, the task would be claimed again, and the next answer would come as late."""
     async with bench(world, policy={"verification_max_age_seconds": 30}) as it:
         await empty_room(it)
-        it.vendor.before_count = lambda: world.advance(13)
+        it.vendor.before_count = lambda: world.advance(seconds)
+        world.advance(45)
+        await it.parts.sweeper.run_once()
+        leases: list[datetime] = []
+        it.vendor.before_stop = lambda: leases.append(world.task("t")["wake_at"])
+        await it.parts.stopper.drain()
+        assert it.vendor.asked == [["room"]]
+        assert leases == [world.ahead(20)]
+        assert it.outcomes() == ["stopped"]
+
+
+async def test_nothing_is_sent_when_another_process_has_taken_over_the_lease(world: World) -> None:
+    def another_takes_it() -> None:
+        world.advance(25)
+        assert world.tasks.claim_one("t", "another", lease_seconds=20) is not None
+
+    async with bench(world, policy={"verification_max_age_seconds": 30}) as it:
+        await empty_room(it)
+        it.vendor.before_count = another_takes_it
         world.advance(45)
         await it.parts.sweeper.run_once()
         await it.parts.stopper.drain()
-        assert it.vendor.asked == [["room"]]
         assert it.vendor.stops == []
-        assert world.task("t")["claimed_by"] is None
-        it.vendor.before_count = lambda: None
-        await it.sweep()
-        assert it.outcomes() == ["stopped"]
+        assert it.outcomes() == []
+        assert world.task("t")["claimed_by"] == "another"
 
 
 class TestReadyInTime:

@@ -22,7 +22,7 @@ from watchdog.errors import RowLocked
 from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence, Received, Speech, Use, turn, use_of
 from watchdog.store.engine import reading, writing
 from watchdog.store.retention import RetentionStore
-from watchdog.store.tables import attempts, callbacks_seen, metadata, rejoins, room_sessions, room_users
+from watchdog.store.tables import attempts, callbacks_seen, deleted_tasks, metadata, rejoins, room_sessions, room_users
 
 APP, OTHER_APP, ROOM = 1, 2, "room"
 SEAL = Seal(APP, START.timestamp(), "1772366400", "123456", "signature")
@@ -99,7 +99,8 @@ def rows(world: World, table: sa.Table) -> list[tuple[Any, ...]]:
 
 def empty(world: World) -> None:
     with writing(world.engine) as connection:
-        for table in metadata.sorted_tables:
+        # Deleted tasks are noted.
+        for table in (*metadata.sorted_tables, deleted_tasks):
             connection.execute(sa.delete(table))
 
 
@@ -409,6 +410,39 @@ def test_an_ended_task_is_not_resurrected(world: World, store: CallbackStore) ->
     before = world.task("t")
     assert not heard(store, "t", at(9)).discovered
     assert world.task("t") == before
+
+
+def test_a_task_that_the_application_deleted_stays_deleted(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    assert heard(store, "found", at(0)).discovered
+    world.app.start("ended", ROOM)
+    world.app.release("ended")
+    world.advance(10)
+    for task in ("t", "found", "ended"):
+        world.app.execute("DELETE FROM zego_tasks WHERE task_id = ?", task)
+        assert heard(store, task, at(9)) == Received()
+    # The application may change its mind, and again.
+    world.app.start("t", ROOM)
+    assert heard(store, "t", at(9)) == Received()
+    assert hint(world)[0] == 1
+    world.app.execute("DELETE FROM zego_tasks")
+    assert not heard(store, "t", at(9)).discovered
+    world.advance(7 * 86_400)
+    RetentionStore(world.engine).prune_callbacks()
+    assert not heard(store, "t", at(9)).discovered
+    world.advance(1)
+    RetentionStore(world.engine).prune_callbacks()
+    assert rows(world, deleted_tasks) == []
+    assert heard(store, "t", at(9)).discovered
+
+
+def test_a_task_that_is_removed_because_of_its_age_is_not_remembered(world: World) -> None:
+    for task in ("old", "young"):
+        world.app.start(task, ROOM)
+        world.app.release(task)
+        world.advance(4 * 86_400)
+    world.app.execute("DELETE FROM zego_tasks")
+    assert [row[0] for row in rows(world, deleted_tasks)] == ["young"]
 
 
 def test_a_used_signature_discovers_nothing(world: World, store: CallbackStore) -> None:

@@ -108,6 +108,7 @@ class TestPlans:
         _, claims = store.tasks.claim("b", limit=30, lease_seconds=LEASE, default_app=1, only_app=1)
         one = store.tasks.claim_one("task-4000", "c", lease_seconds=LEASE)
         assert one is not None
+        assert store.tasks.renew(one, LEASE)
         evidence = Evidence(0, now, Source.API)
 
         def intent(claim: Claim) -> Intent:

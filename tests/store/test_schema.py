@@ -41,6 +41,7 @@ INDEXES = {
     "zego_pace": {},
     "zego_room_sessions": {"zego_room_sessions_seen_at": ["seen_at"]},
     "zego_room_users": {},
+    "zego_deleted_tasks": {"zego_deleted_tasks_at": ["deleted_at"]},
     "zego_callbacks_seen": {"zego_callbacks_seen_at": ["seen_at"]},
     "zego_rejoins": {
         "zego_rejoins_watched": ["watch_until"],

@@ -188,6 +188,20 @@ class TestClaim:
         world.advance(LEASE)
         assert world.tasks.claim_one("task", "another", lease_seconds=LEASE) is not None
 
+    def test_a_lease_is_renewed_as_long_as_nobody_else_has_the_task(self, world: World) -> None:
+        due(world)
+        claim = take_one(world)
+        world.advance(LEASE + 1)
+        assert world.tasks.renew(claim, LEASE) is True
+        assert world.task("task")["wake_at"] == world.ahead(LEASE)
+        assert take(world.tasks) == []
+        world.advance(LEASE)
+        other = take_one(world)
+        assert world.tasks.renew(claim, LEASE) is False
+        assert world.task("task")["claimed_by"] == other.token
+        world.app.release("task")
+        assert world.tasks.renew(other, LEASE) is False
+
     def test_one_that_is_not_there_or_over(self, world: World) -> None:
         world.app.start("ended", status="stopped")
         for task_id in ("ended", "absent"):

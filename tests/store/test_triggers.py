@@ -77,6 +77,7 @@ class TestInsert:
             "ended_at": None,
             "asked_at": LONG_AGO,
             "vendor_occupied_at": None,
+            "discovered_at": None,
         }
 
     @pytest.mark.parametrize(("number", "moved"), [(0, "empty_since"), (3, "last_occupied_at")])

@@ -67,7 +67,7 @@ class PostgresqlTime:
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         for table in metadata.sorted_tables:
-            self._connection.execute(f"DELETE FROM {table.name}")
+            self._connection.execute(f"TRUNCATE {table.name}")
 
     def close(self) -> None:
         self._connection.close()

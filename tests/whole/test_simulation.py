@@ -10,7 +10,7 @@ from simulation.run import Result, Scenario, simulate
 from watchdog.core.model import Verify
 from watchdog.sandbox.world import Event, World
 
-SMALL = Scenario(seed=1, rooms=150, hours=0.5)
+SMALL = Scenario(seed=3, rooms=150, hours=0.5)
 
 
 @lru_cache

@@ -108,6 +108,7 @@ class Task:
     ended_at: datetime | None
     asked_at: datetime
     vendor_occupied_at: datetime | None
+    discovered_at: datetime | None = None
 
     @property
     def evidence(self) -> Evidence:

@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchdog.core.callback_body import BODY_LIMIT_BYTES
 from watchdog.daemon.metrics import Exposition
@@ -165,25 +165,29 @@ class HttpServer:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, the ASGI way. Only a callback's body is used, but every other one must end in time too."""
-        if scope["method"] != "POST" or scope["path"] not in _CALLBACK_PATHS:
-            try:
-                body = await self._body_in_time(Request(scope, receive))
-            except TimeoutError:
-                await _cut_off("too_slow", 408)(scope, receive, send)
-                return
-            except ClientDisconnect:
-                return
-            if body is None:
-                await _cut_off("too_large", 413)(scope, receive, send)
-                return
-            if scope["method"] == "POST" and scope["path"] not in _OTHER_PATHS:
-                # ZEGO posts nothing else, so its console may have a wrong address. Anybody may post, so only a part.
-                path = ascii(scope["path"][:80])
-                reason = f"{path} is no path of this server; callbacks go to {CALLBACK_PATH}"
-                response = self._intake.refuse(404, "unknown_path", reason)
-                await _cut_off(response.kind, response.http_status)(scope, receive, send)
-                return
-        await self._routes(scope, receive, send)
+        if scope["method"] == "POST" and scope["path"] in _CALLBACK_PATHS:
+            # Without the router: there may be hundreds a second.
+            answer: ASGIApp = await self._callback(Request(scope, receive))
+        else:
+            answer = await self._of_another_path(scope, receive)
+        await answer(scope, receive, send)
+
+    async def _of_another_path(self, scope: Scope, receive: Receive) -> ASGIApp:
+        try:
+            body = await self._body_in_time(Request(scope, receive))
+        except TimeoutError:
+            return _cut_off("too_slow", 408)
+        except ClientDisconnect:
+            return _nobody
+        if body is None:
+            return _cut_off("too_large", 413)
+        if scope["method"] == "POST" and scope["path"] not in _OTHER_PATHS:
+            # ZEGO posts nothing else, so its console may have a wrong address. Anybody may post, so only a part.
+            path = ascii(scope["path"][:80])
+            reason = f"{path} is no path of this server; callbacks go to {CALLBACK_PATH}"
+            response = self._intake.refuse(404, "unknown_path", reason)
+            return _cut_off(response.kind, response.http_status)
+        return self._routes
 
     async def _body_in_time(self, request: Request) -> bytes | None:
         async with asyncio.timeout(self._read_seconds):
@@ -216,6 +220,10 @@ class HttpServer:
                 return await self._intake.receive(request.headers.get("Content-Type"), body)
         except TimeoutError:
             return self._intake.refuse(503, "database_slow", f"not committed after {ANSWER_SECONDS:g} s")
+
+
+async def _nobody(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Answers nothing: the client has left."""
 
 
 _Endpoint = Callable[[Request], Awaitable[Response]]

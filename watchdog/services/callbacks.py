@@ -10,7 +10,7 @@ Of HTTP this module only knows the status codes; ``http_server`` serves it.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
 
 import structlog
@@ -148,9 +148,10 @@ class CallbackIntake:
         match event:
             case RoomCreated() | RoomClosed() | UserJoined() | UserLeft():
                 facts = presence.facts_of(event)
+                ahead = datetime.fromtimestamp(event.timestamp, UTC) - sent_at
                 if facts is None:
                     raise AssertionError("every room event must have presence facts")
-                return _kind_of(await self._store.submit(Presence(facts, self._bot_user_ids, use)))
+                return _kind_of(await self._store.submit(Presence(facts, self._bot_user_ids, use, ahead)))
             case Utterance():
                 heard = await self._store.submit(
                     Speech(

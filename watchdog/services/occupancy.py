@@ -5,8 +5,8 @@
 The vendor counts admins itself; ``bots`` finds the bots.
 
 A verification, right before a stop, comes first. Its room waits until a slot of the pace comes; then one call takes the
-ten most urgent rooms that wait. A background call (``poller``) may use four fifths of the pace, one at a time,
-and only while no verification waits.
+ten most urgent rooms that wait. A background call (``poller``) may use four fifths of the pace, one at a time, and gets
+a slot only if no verification waits when the slot comes.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -62,13 +62,12 @@ class _App:
     """What waits and what is known for one AppId."""
 
     questions: list[_Question] = field(default_factory=list)
+    background: asyncio.Future[None] | None = None
+    """The background call that waits for a slot."""
+
     asking: asyncio.Task[None] | None = None
-    nothing_waits: asyncio.Event = field(default_factory=asyncio.Event)
     background_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     refusal: tuple[ReplyClass, Reply] | None = None
-
-    def __post_init__(self) -> None:
-        self.nothing_waits.set()
 
 
 class _RefusedRooms:
@@ -153,9 +152,7 @@ class Occupancy:
         app = self._apps[app_id]
         question = _Question(room_id, urgency, asyncio.get_running_loop().create_future())
         app.questions.append(question)
-        app.nothing_waits.clear()
-        if app.asking is None:
-            app.asking = asyncio.create_task(self._verify_all(app_id, app))
+        self._serve(app_id, app)
         return await question.answer
 
     async def ask(self, app_id: int, room_ids: Sequence[str]) -> Mapping[str, Evidence]:
@@ -170,29 +167,47 @@ class Occupancy:
         async with self._background_calls:
             return await self._call(app_id, rooms, in_background=True)
 
-    async def _verify_all(self, app_id: int, app: _App) -> None:
+    def _serve(self, app_id: int, app: _App) -> None:
+        if app.asking is None:
+            app.asking = asyncio.create_task(self._use_slots(app_id, app))
+
+    async def _use_slots(self, app_id: int, app: _App) -> None:
+        """Decide when a slot comes what it is used for: the most urgent verifications, or else a background call."""
         try:
-            while app.questions:
+            while app.questions or app.background is not None:
                 await self._pace.depart(app_id)
                 rooms = _most_urgent(app)
                 if rooms:
                     call = asyncio.create_task(self._answer(app_id, rooms))
                     self._calls.add(call)
                     call.add_done_callback(self._calls.discard)
+                elif app.background is not None:
+                    background, app.background = app.background, None
+                    if not background.done():
+                        background.set_result(None)
         except BaseException as error:
-            _fail(app.questions, error)
+            _fail([question.answer for question in app.questions], error)
+            if app.background is not None:
+                _fail([app.background], error)
             raise
         finally:
             app.asking = None
             app.questions.clear()
-            app.nothing_waits.set()
+
+    async def _background_slot(self, app_id: int, app: _App) -> None:
+        app.background = asyncio.get_running_loop().create_future()
+        self._serve(app_id, app)
+        try:
+            await app.background
+        finally:
+            app.background = None
 
     async def _answer(self, app_id: int, rooms: Mapping[str, Sequence[_Question]]) -> None:
         questions = [question for asked in rooms.values() for question in asked]
         try:
             answers = await self._request(app_id, sorted(rooms), in_background=False)
         except BaseException as error:
-            _fail(questions, error)
+            _fail([question.answer for question in questions], error)
             raise
         for question in questions:
             if not question.answer.done():
@@ -205,8 +220,7 @@ class Occupancy:
             async with app.background_turn:
                 if self._background is not None:
                     await self._background.depart(app_id)
-                await app.nothing_waits.wait()
-                await self._pace.depart(app_id)
+                await self._background_slot(app_id, app)
         else:
             await self._pace.depart(app_id)
         return await self._request(app_id, rooms, in_background=in_background)
@@ -289,7 +303,7 @@ def _most_urgent(app: _App) -> dict[str, list[_Question]]:
     return rooms
 
 
-def _fail(questions: Iterable[_Question], error: BaseException) -> None:
-    for question in questions:
-        if not question.answer.done():
-            question.answer.set_exception(error)
+def _fail(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_exception(error)

@@ -15,7 +15,7 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.errors import DatabaseError
 from watchdog.store.aio.calls import AsyncRetention
-from watchdog.store.retention import RetentionStore
+from watchdog.store.retention import Kept, RetentionStore
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +87,7 @@ class Retention:
         self._rows = MOST_ROWS
         self._pass: Iterator[None] | None = None
         self._pruned = Pruned()
+        self._kept = Kept(), Kept()
         self._tables_at = clock.monotonic() + FIRST_PASS_SECONDS
         """When to go through tasks and attempts next (monotonic)."""
         self._is_through_tables = False
@@ -153,17 +154,18 @@ class Retention:
         store.prune_gone()
         if not self._is_through_tables:
             return
+        self._kept = tasks_kept, attempts_kept = Kept(), Kept()
         if self._keep.tasks is not None:
             task_id: str | None = ""
             while task_id is not None:
-                tasks = store.prune_tasks(task_id, self._rows, now - self._keep.tasks)
+                tasks = store.prune_tasks(task_id, self._rows, now - self._keep.tasks, tasks_kept)
                 task_id = tasks.after
                 pruned.tasks += tasks.tasks
                 yield
         if self._keep.attempts is not None:
             attempt_id: int | None = 0
             while attempt_id is not None:
-                attempts = store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts)
+                attempts = store.prune_attempts(attempt_id, self._rows, now - self._keep.attempts, attempts_kept)
                 attempt_id = attempts.after
                 pruned.attempts += attempts.attempts
                 pruned.rejoins += attempts.rejoins
@@ -175,6 +177,14 @@ class Retention:
             return
         self._tables_at = self._clock.monotonic() + TABLES_SECONDS
         pruned, self._pruned = self._pruned, Pruned()
+        if kept := self._kept[0] | self._kept[1]:
+            log.warning(
+                "rows_kept",
+                tasks=len(kept),
+                example=next(iter(kept)),
+                foreign_keys=sorted(set(kept.values())),
+                next_step="delete the referring rows first, or give the foreign key ON DELETE CASCADE or SET NULL",
+            )
         if pruned.total:
             log.info(
                 "pruned",

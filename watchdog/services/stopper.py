@@ -9,7 +9,7 @@ No transaction is open while the vendor is asked. If anything fails, the lease r
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -142,6 +142,7 @@ class Stopper:
             vendor, decision = await self.verifier.confirm(claimed, app_id, vendor)
             if decision.verdict is not Verdict.STOP:
                 return await self._decline(claimed, vendor, decision)
+            claimed = await self._renewed(claimed)
             # The mode may have been reloaded during the wait.
             is_late = self.workload.is_closing or not claimed.lease_suffices(self.clock, self.settings)
             if self.verifier.only_observes() or is_late:
@@ -156,6 +157,17 @@ class Stopper:
             return await self._give_back(claimed, None, DETAIL_ROW_CHANGED, vendor)
         # Outside the slot: the next request need not wait for this commit.
         return await self.sender.conclude(claimed, *sent)
+
+    async def _renewed(self, claimed: Claimed) -> Claimed:
+        """Return the claim with a new lease if its own ran short during the wait; as it was if another process has it.
+
+        Where a verification waits for longer than a lease lasts, giving the claim back would stop nothing, ever.
+        """
+        if self.workload.is_closing or claimed.lease_suffices(self.clock, self.settings):
+            return claimed
+        until = self.clock.monotonic() + self.settings.lease_seconds
+        is_ours = await self.tasks.renew(claimed.claim, self.settings.lease_seconds)
+        return replace(claimed, until=until) if is_ours else claimed
 
     async def _until_nearly_due(self, claimed: Claimed) -> None:
         """Return when the attempt may be committed; at once if the task is due, or not due for long."""

@@ -19,7 +19,7 @@ event that is dropped this way is one more lost callback.
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, assert_never
 
@@ -34,13 +34,16 @@ from watchdog.core.presence import Facts
 from watchdog.store.engine import storable, writing
 from watchdog.store.presence import Room, Rooms
 from watchdog.store.room_tasks import RoomTasks
-from watchdog.store.tables import UtcTime, attempts, callbacks_seen, rejoins, tasks, utcnow
+from watchdog.store.tables import UtcTime, attempts, callbacks_seen, deleted_tasks, rejoins, tasks, utcnow
 
 DETAIL_CALLBACK: Final = "callback"
 """The ledger's ``detail`` of what a callback reported, as opposed to the result of a request."""
 
 ROW_WAIT_SECONDS: Final = 0.25
 """How long a group waits for a row on PostgreSQL: its neighbours wait, too, and the vendor repeats a callback."""
+
+_INSERTING: Final = 0x7A65676F
+"""The first number of the advisory locks of TaskIds that are being inserted, also in zego_tasks_taken_over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,16 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What one callback says of a room. ``use`` None skips the check for replays."""
+    """What one callback says of a room. ``use`` None skips the check for replays.
+
+    ``ahead``: how far ZEGO's clock is ahead of the database's. The facts and the hints keep ZEGO's times, so that they
+    can be merged and compared in any order; whether somebody came after a stop is judged by the database's clock.
+    """
 
     facts: Facts
     bot_user_ids: Sequence[str]
     use: Use | None = None
+    ahead: timedelta = timedelta(0)
 
     @property
     def room(self) -> Room:
@@ -222,7 +230,7 @@ class _Group:
             self._tasks.hint(task, hints(task, count, present.as_of, seen))
         came = max((user.login_at for user in people if user.login_at is not None), default=None)
         if came is not None:
-            self._returns.append((told.room, came))
+            self._returns.append((told.room, came - told.ahead))
 
     def _hear(self, heard: Speech, result: Received) -> Received:
         discovered = self._discovered.get(heard.task_id) is heard
@@ -342,17 +350,34 @@ def _take_turns(connection: sa.Connection, rooms: Iterable[Room]) -> None:
 
 
 def _discover(connection: sa.Connection, heard: Iterable[Speech]) -> dict[str, Speech]:
-    """Insert the tasks that are unknown; return them, each with the first that was heard of it."""
+    """Insert the tasks that are unknown; return them, each with the first that was heard of it.
+
+    A task that was deleted is not unknown: the application wants no more of it.
+    """
     first = {speech.task_id: speech for speech in reversed(list(heard))}
     if not first:
         return {}
-    known = set(connection.execute(sa.select(tasks.c.task_id).where(tasks.c.task_id.in_(first))).scalars())
+    # One statement: a task that is being deleted is seen in one of the two tables.
+    either = sa.union_all(*(sa.select(one.c.task_id).where(one.c.task_id.in_(first)) for one in (tasks, deleted_tasks)))
+    known = set(connection.execute(either).scalars())
     rows = [
         {"task_id": task_id, "room_id": first[task_id].room_id, "app_id": first[task_id].app_id}
-        for task_id in sorted(first)
-        if task_id not in known
+        for task_id in _not_being_inserted(connection, sorted(first.keys() - known))
     ]
     return {task_id: first[task_id] for task_id in _insert_new(connection, tasks, rows)}
+
+
+def _not_being_inserted(connection: sa.Connection, task_ids: Sequence[str]) -> Sequence[str]:
+    """Leave out tasks that the application may just be inserting: what is heard of them next will find them.
+
+    Until the end of the transaction, its INSERTs of the others wait for ours, and then take the row over.
+    """
+    if connection.dialect.name != "postgresql" or not task_ids:
+        return task_ids
+    one = sa.func.unnest(sa.cast(task_ids, postgresql.ARRAY(sa.Text))).column_valued("task_id")
+    lock = sa.func.pg_try_advisory_xact_lock(sa.literal(_INSERTING, sa.Integer), sa.func.hashtext(one).op("&")(63))
+    free = connection.execute(sa.select(one, lock)).all()
+    return [task_id for task_id, is_ours in free if is_ours]
 
 
 def _insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -365,6 +390,8 @@ def _insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[
 @cache
 def _insert(dialect: str, table: sa.Table) -> Any:
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    if table is tasks:
+        insert = insert.values(discovered_at=utcnow())
     if table is callbacks_seen:
         later = sa.func.greatest if dialect == "postgresql" else sa.func.max
         insert = insert.values(seen_at=later(utcnow(), sa.bindparam("until", type_=UtcTime)))

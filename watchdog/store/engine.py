@@ -18,7 +18,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked, StatementRefused
+from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked, RowReferenced, StatementRefused
 
 SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_MINIMUM = (3, 35)
@@ -30,6 +30,9 @@ _SQLITE_REFUSALS = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_READONLY_DIRECTORY,
 }
+
+# The second is a foreign key with ON DELETE RESTRICT.
+_SQLITE_KEPT = {sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY, sqlite3.SQLITE_CONSTRAINT_TRIGGER}
 
 Engine = sa.Engine
 """For callers outside the store, which pass it on without SQL of their own."""
@@ -83,6 +86,8 @@ def _sqlite(url: sa.URL, busy_seconds: float, *, must_exist: bool) -> sa.Engine:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            # The application's tables may refer to ours.
+            connection.execute("PRAGMA foreign_keys=ON")
         except sqlite3.Error:
             connection.close()
             raise
@@ -287,6 +292,8 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         kind = DatabaseUnavailable if _may_pass(error) else DatabaseError
         if isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
             kind = RowLocked
+        if (key := _foreign_key(error.orig)) is not None:
+            raise RowReferenced(f"{place(engine)}: {_first_line(error.orig)}", key) from error
         todo = _right_to_give(error.orig)
         if todo is not None:
             raise StatementRefused(f"{place(engine)}: {_first_line(error.orig)}; {todo}") from error
@@ -315,6 +322,15 @@ def identify(engine: sa.Engine) -> str:
 def _first_line(error: Any) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _foreign_key(error: Any) -> str | None:
+    """Return the name of the foreign key that kept a row, None if it was another error. SQLite does not say which."""
+    if isinstance(error, psycopg.errors.ForeignKeyViolation | psycopg.errors.RestrictViolation):
+        return error.diag.constraint_name or "a foreign key"
+    if getattr(error, "sqlite_errorcode", None) in _SQLITE_KEPT and "FOREIGN KEY" in str(error):
+        return "a foreign key"
+    return None
 
 
 def _next_step(error: Any) -> str:

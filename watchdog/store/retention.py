@@ -6,15 +6,17 @@ is read without locks. Then the old rows found in it are deleted; every DELETE r
 old. Locked rows are skipped (SKIP LOCKED), so nothing waits and nothing can deadlock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
 from watchdog.core.model import Outcome
 from watchdog.core.presence import RoomFact
+from watchdog.errors import RowReferenced
 from watchdog.store.engine import reading, writing
 from watchdog.store.heartbeats import ELDEST
 from watchdog.store.tables import (
@@ -23,12 +25,15 @@ from watchdog.store.tables import (
     attempts,
     callbacks_seen,
     daemons,
+    deleted_tasks,
     rejoins,
     room_sessions,
     room_users,
     tasks,
     utcnow,
 )
+
+R = TypeVar("R")
 
 REPLAY_SECONDS: Final = 900.0
 """How long a callback's signature is stored. It is valid for less: for twice the window in which it may be sent."""
@@ -42,7 +47,27 @@ KEEP_WATCHES_SECONDS: Final = 86_400.0
 FORGET_DAEMON_SECONDS: Final = 7 * 24 * 3600.0
 """How long the row of a daemon is stored after it was last seen, for ``status`` to show it."""
 
+DELETED_SECONDS: Final = 7 * 24 * 3600.0
+"""How long the TaskId of a deleted task is stored: longer than ZEGO reports what is said in a task that was stopped."""
+
 _CALLBACK_ROWS: Final = 500
+
+
+class Kept(dict[str, str]):
+    """The TaskIds with rows that foreign keys of other tables refer to, and the names of those keys."""
+
+    def allowed(self, task_ids: Sequence[str], delete: Callable[[Sequence[str]], R], nothing: R) -> list[R]:
+        """Call ``delete`` with all TaskIds, or where a key refuses that, with halves, down to the one that is kept."""
+        if not task_ids:
+            return [nothing]
+        try:
+            return [delete(task_ids)]
+        except RowReferenced as error:
+            if len(task_ids) == 1:
+                self[task_ids[0]] = error.constraint
+                return [nothing]
+        half = len(task_ids) // 2
+        return self.allowed(task_ids[:half], delete, nothing) + self.allowed(task_ids[half:], delete, nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +98,57 @@ class RetentionStore:
             eldest = connection.execute(ELDEST).scalar_one_or_none()
         return now, eldest == instance
 
-    def prune_tasks(self, after: str, limit: int, before: datetime) -> TaskBatch:
-        """Delete, among the next ``limit`` tasks after the TaskId ``after``, those that ended before ``before``."""
+    def prune_tasks(self, after: str, limit: int, before: datetime, kept: Kept) -> TaskBatch:
+        """Delete, among the next ``limit`` tasks after the TaskId ``after``, those that ended before ``before``.
+
+        Those that other tables refer to stay, and are put into ``kept``.
+        """
         with reading(self.engine) as connection:
             rows = connection.execute(_SLICE_OF_TASKS, {"after": after, "limit": limit, "before": before}).all()
         last = rows[-1].task_id if len(rows) == limit else None
         if not (old := [row.task_id for row in rows if row.is_old]):
             return TaskBatch(last)
-        with writing(self.engine) as connection:
-            return TaskBatch(last, len(connection.execute(_DELETE_TASKS, {"task_ids": old, "before": before}).all()))
+        return TaskBatch(last, sum(kept.allowed(old, partial(self._delete_tasks, before), 0)))
 
-    def prune_attempts(self, after: int, limit: int, before: datetime) -> AttemptBatch:
+    def _delete_tasks(self, before: datetime, task_ids: Sequence[str]) -> int:
+        with writing(self.engine) as connection:
+            return len(connection.execute(_DELETE_TASKS, {"task_ids": task_ids, "before": before}).all())
+
+    def prune_attempts(self, after: int, limit: int, before: datetime, kept: Kept) -> AttemptBatch:
         """Delete about ``limit`` attempts of tasks that are not active and had their last attempt before ``before``.
 
         All attempts of a task are deleted together, with its watched room: half a history would be wrong. If a task has
-        more than ``limit`` attempts, the oldest are deleted first.
+        more than ``limit`` attempts, the oldest are deleted first. Rows that other tables refer to stay, with all
+        attempts of their task, which is put into ``kept``.
         """
         with reading(self.engine) as connection:
             rows = connection.execute(_SLICE_OF_ATTEMPTS, {"after": after, "limit": limit, "before": before}).all()
             old = [row for row in rows if row.is_old]
-            found = list(dict.fromkeys(row.task_id for row in old))
+            found = list(dict.fromkeys(row.task_id for row in old if row.task_id not in kept))
             over = connection.execute(_OVER, {"task_ids": found, "before": before}).all() if found else []
         end = old[-1].id if len(old) == limit else None
         if not over:
             return AttemptBatch(end)
         chosen = _as_many_as_fit(over, limit)
-        with writing(self.engine) as connection:
-            where = {"task_ids": chosen, "before": before}
-            pruned = len(connection.execute(_DELETE_ATTEMPTS, where | {"limit": limit}).all())
-            forgotten = connection.execute(_DELETE_REJOINS, where).rowcount
-        is_all = pruned >= sum(row.attempts for row in over)
+        batches = kept.allowed(chosen, partial(self._delete_attempts, limit, before), (0, 0))
+        pruned, forgotten = (sum(numbers) for numbers in zip(*batches, strict=True))
+        is_all = pruned >= sum(row.attempts for row in over if row.task_id not in kept)
         # Locked rows are left to the next pass.
         return AttemptBatch(end if is_all or not pruned else after, pruned, forgotten)
 
+    def _delete_attempts(self, limit: int, before: datetime, task_ids: Sequence[str]) -> tuple[int, int]:
+        with writing(self.engine) as connection:
+            where = {"task_ids": task_ids, "before": before}
+            pruned = len(connection.execute(_DELETE_ATTEMPTS, where | {"limit": limit}).all())
+            return pruned, connection.execute(_DELETE_REJOINS, where).rowcount
+
     def prune_callbacks(self) -> int:
-        """Delete a batch of old signatures and old rooms with their users; return how many rows.
+        """Delete a batch of old signatures, TaskIds and old rooms with their users; return how many rows.
 
         If people are in a forgotten room, its next callbacks are incomplete, and are no evidence that it is empty.
         """
         with writing(self.engine) as connection:
-            pruned = connection.execute(_DELETE_SIGNATURES).rowcount
+            pruned = sum(connection.execute(one).rowcount for one in (_DELETE_SIGNATURES, _DELETE_TASK_IDS))
             for row in connection.execute(_OLD_ROOMS).all():
                 for table in (room_users, room_sessions):
                     is_its = [table.c[name] == value for name, value in zip(RoomFact.KEY, row, strict=True)]
@@ -203,6 +239,13 @@ _DELETE_SIGNATURES = sa.delete(callbacks_seen).where(
     callbacks_seen.c.replay_key.in_(
         sa.select(callbacks_seen.c.replay_key)
         .where(callbacks_seen.c.seen_at < utcnow(-REPLAY_SECONDS))
+        .limit(_CALLBACK_ROWS)
+    )
+)
+_DELETE_TASK_IDS = sa.delete(deleted_tasks).where(
+    deleted_tasks.c.task_id.in_(
+        sa.select(deleted_tasks.c.task_id)
+        .where(deleted_tasks.c.deleted_at < utcnow(-DELETED_SECONDS))
         .limit(_CALLBACK_ROWS)
     )
 )

@@ -94,7 +94,7 @@ tasks = sa.Table(
     sa.Column("status", sa.Text, nullable=False, server_default="active"),
     sa.Column("ended_at", UtcTime),
     sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
-    sa.Column("vendor_occupied_at", UtcTime),
+    *_columns(UtcTime, "vendor_occupied_at", "discovered_at"),
 )
 
 attempts = sa.Table(
@@ -162,6 +162,13 @@ callbacks_seen = sa.Table(
     metadata,
     sa.Column("replay_key", sa.Text, primary_key=True),
     sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+)
+
+deleted_tasks = sa.Table(
+    "zego_deleted_tasks",
+    metadata,
+    sa.Column("task_id", sa.Text, primary_key=True),
+    sa.Column("deleted_at", UtcTime, nullable=False),
 )
 
 rejoins = sa.Table(

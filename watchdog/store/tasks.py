@@ -93,6 +93,7 @@ _GIVE_BACK = (
         wake_at=sa.case((tasks.c.due_at.is_not(None), utcnow(sa.bindparam("b_wake", type_=sa.Float)))),
     )
 )
+_RENEW = sa.update(tasks).where(_OWNED).values(wake_at=utcnow(sa.bindparam("b_wake", type_=sa.Float)))
 _NOTED = (
     *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
     *("app_id", "reason", "auto_stop_at", "outcome", "detail", "instance"),
@@ -200,6 +201,12 @@ class Tasks:
         chosen = sa.select(tasks.c.task_id).where(tasks.c.task_id == task_id, ACTIVE, free)
         _, claims = self._claim(chosen, token, lease_seconds)
         return claims[0] if claims else None
+
+    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+        """Lease the task for ``lease_seconds`` from now; False if it has ended, or another process has claimed it."""
+        values = {"b_task_id": claim.task.task_id, "b_token": claim.token, "b_wake": lease_seconds}
+        with writing(self.engine) as connection:
+            return connection.execute(_RENEW, values).rowcount == 1
 
     def _claim(self, chosen: sa.Select[Any], token: str, lease_seconds: float) -> tuple[datetime, list[Claim]]:
         due = chosen.with_for_update(skip_locked=True).cte("due")

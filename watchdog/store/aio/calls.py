@@ -52,6 +52,7 @@ class AsyncTasks(_Calls[Tasks]):
     save_plans = _InThread(Tasks.save_plans)
     claim = _InThread(Tasks.claim)
     claim_one = _InThread(Tasks.claim_one)
+    renew = _InThread(Tasks.renew)
     set_aside = _InThread(Tasks.set_aside)
     due = _InThread(Tasks.due)
     note = _InThread(Tasks.note)
