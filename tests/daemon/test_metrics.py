@@ -23,6 +23,7 @@ from tests.support.running import APP_ID, SECRET, eventually
 from tests.support.running import Application as Backend
 from tests.support.time_travel import World
 from tests.support.tools import program
+from watchdog.cli.checks.http import check_http
 from watchdog.cli.checks.installation import check_configuration
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
@@ -468,7 +469,7 @@ class TestItsConfiguration:
         token = load(file, {}).http.bearer_token
         assert token is not None
         assert token.get_secret_value() == TOKEN
-        with pytest.raises(ConfigError, match="the token is given twice: keep token_file only"):
+        with pytest.raises(ConfigError, match="the token is given twice; keep token_file only"):
             load(file, {"ZEGO_WATCHDOG_HTTP__TOKEN": TOKEN})
         file.write_text("policy: {mode: observe}")
         token = load(file, {"ZEGO_WATCHDOG_HTTP__TOKEN": TOKEN}).http.bearer_token
@@ -597,14 +598,15 @@ def test_check_says_what_the_server_is_for(tmp_path: Path) -> None:
 
     def found(http: dict[str, str], **more: str) -> list[tuple[str, str]]:
         config = Config.model_validate({"zego": {"apps": [app | more]}, "http": http})
-        return [(one.level, one.found) for one in check_configuration(file, config, {}) if one.subject == "http"]
+        findings = [*check_configuration(file, config, {}), *check_http(config, [])]
+        return [(one.level, one.found) for one in findings if one.subject == "http"]
 
     assert found({}) == []
-    assert found({"listen": "127.0.0.1:1"}) == [
-        ("ok", "127.0.0.1:1: /metrics; no callbacks, because no app has a callback secret")
+    assert found({"listen": "127.0.0.1:0"}) == [
+        ("ok", "127.0.0.1:0: /metrics; no callbacks, because no app has a callback secret")
     ]
-    assert found({"listen": "127.0.0.1:1", "token": TOKEN}, callback_secret="not-a-real-one") == [
-        ("ok", "127.0.0.1:1: /metrics with the token; callbacks of AppId 1")
+    assert found({"listen": "127.0.0.1:0", "token": TOKEN}, callback_secret="not-a-real-one") == [
+        ("ok", "127.0.0.1:0: /metrics with the token; callbacks of AppId 1")
     ]
-    (warning, _) = found({"listen": "0.0.0.0:1"})
+    (warning, _) = found({"listen": "0.0.0.0:0"})
     assert warning[0] == "warn"
