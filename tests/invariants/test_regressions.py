@@ -47,6 +47,14 @@ def test_found_a_stop_that_a_gateway_answered_for_was_credited_to_nobody(town: T
     assert ended(town, task_id) == ("stopped", ["retry", "stopped_earlier"])
 
 
+def test_found_a_room_that_was_refused_once_was_left_to_the_vendor(town: Town) -> None:
+    """One answer "parameter invalid" about a room kept its tasks from being verified for ten minutes."""
+    task_id = abandoned(town)
+    town.vendor_misbehaves(Misbehaviour(code=410000003), Action.USER_NUM, 1)
+    town.advance(60)
+    assert ended(town, task_id) == ("stopped", ["withheld", "stopped"])
+
+
 def test_found_an_answer_that_came_when_the_task_was_anothers_was_forgotten(town: Town) -> None:
     """The first request stopped the task: a later "no such task" must be credited to it."""
     task_id = abandoned(town)

@@ -156,10 +156,13 @@ def _look_at(file: Path) -> _Look:
 
 def _is_missing(file: Path) -> bool:
     try:
-        return not file.exists()
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
     except OSError:
         # No permission to look; connecting will report it.
         return False
+    return False
 
 
 def is_mount_point(file: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:

@@ -1,7 +1,6 @@
 """``status``, ``tasks`` and ``history``: they only read, and import nothing that only a daemon needs."""
 
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 import typer
@@ -14,10 +13,9 @@ from watchdog.cli.view.status import daemon_row, print_status
 from watchdog.cli.view.tasks import no_history, no_tasks, print_history, print_tasks, task_row
 from watchdog.clock import SystemClock
 from watchdog.core.model import Outcome, Status
-from watchdog.store.engine import Engine
-from watchdog.store.reports.history import Row, history
+from watchdog.store.reports.history import history
 from watchdog.store.reports.situation import situation
-from watchdog.store.reports.tasks import biography, find_tasks
+from watchdog.store.reports.tasks import find_tasks
 
 
 def show_status(path: Path | None, *, as_json: bool) -> None:
@@ -82,19 +80,10 @@ def show_history(
     began = words.parse_past(since, "'--since'", SystemClock())
     with opened(path) as (_, database):
         _, rows = history(database, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
-        times = [] if as_json else [_last_attempt_at(database, row) for row in rows]
     if as_json:
-        show_json(rows)
+        # Only the columns of the view.
+        show_json([{name: value for name, value in row.items() if name != "recorded_at"} for row in rows])
     elif rows:
-        print_history(rows, times)
+        print_history(rows)
     else:
         note(no_history(filtered=not outcome is task is room is since is None))
-
-
-def _last_attempt_at(database: Engine, row: Row) -> datetime | None:
-    """When the task's last attempt was recorded; the view knows it only of successful stops."""
-    if row["stopped_at"] is not None:
-        stopped_at: datetime = row["stopped_at"]
-        return stopped_at
-    story = biography(database, row["task_id"])
-    return story.attempts[-1]["recorded_at"] if story is not None and story.attempts else None

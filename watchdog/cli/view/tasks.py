@@ -58,12 +58,12 @@ def print_tasks(listing: Listing, *, active_only: bool) -> None:
         )
 
 
-def print_history(rows: Sequence[Row], times: Sequence[datetime | None]) -> None:
-    """Print ``times``, when each task's last attempt was recorded, and the columns of ``zego_stop_history``.
+def print_history(rows: Sequence[Row]) -> None:
+    """Print the time of each task's last attempt, and the columns of ``zego_stop_history``.
 
     The most important ones come first; a narrow terminal lacks the last ones.
     """
-    when = Column("WHEN", [words.stamp(time) if time else "-" for time in times])
+    when = Column("WHEN", [words.stamp(row["stopped_at"] or row["recorded_at"]) for row in rows])
     columns = [
         Column(
             _TITLES.get(name, name.upper().replace("_", " ")),

@@ -67,7 +67,11 @@ class DatabaseThreads:
         """As ``call``; returns its future."""
         running = asyncio.wrap_future(self._threads.submit(method, *args, **kwargs))
         self.pending += 1
-        running.add_done_callback(self._came_back)
+        if running.done():
+            # From Python 3.14 on it may be.
+            self._came_back(running)
+        else:
+            running.add_done_callback(self._came_back)
         return running
 
     def _came_back(self, running: asyncio.Future[Any]) -> None:

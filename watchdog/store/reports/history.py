@@ -40,11 +40,13 @@ def history(
 ) -> tuple[datetime, list[Row]]:
     """Return the database's time and rows of ``zego_stop_history``, newest first.
 
+    Each row has ``recorded_at`` in addition, the time of the last attempt.
+
     ``since`` is a time, or a duration before now. The view has no order: the newest attempts are found in the ledger,
     and only their rows are read from the view.
     """
     later = attempts.alias("later")
-    latest = sa.select(attempts.c.id, attempts.c.task_id).where(
+    latest = sa.select(attempts.c.id, attempts.c.task_id, attempts.c.recorded_at).where(
         ~sa.exists(sa.select(later.c.id).where(later.c.task_id == attempts.c.task_id, later.c.id > attempts.c.id))
     )
     for column, value in ((attempts.c.outcome, outcome), (attempts.c.task_id, task_id), (attempts.c.room_id, room_id)):
@@ -55,8 +57,9 @@ def history(
         if since is not None:
             latest = latest.where(recorded_since(connection, since if isinstance(since, datetime) else now - since))
         newest = latest.order_by(attempts.c.id.desc()).limit(limit).subquery()
+        columns: list[sa.ColumnElement[Any]] = [*HISTORY.c, newest.c.recorded_at]
         statement = (
-            sa.select(*HISTORY.c)
+            sa.select(*columns)
             .join_from(newest, HISTORY, HISTORY.c.task_id == newest.c.task_id)
             .order_by(newest.c.id.desc())
         )
