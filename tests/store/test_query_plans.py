@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ import sqlalchemy as sa
 from tests.support.time_travel import Stores
 from watchdog.core.model import Evidence, Outcome, Reason, Source
 from watchdog.core.policy import Plan
+from watchdog.core.presence import Facts, RoomFact
 from watchdog.store import schema
 from watchdog.store.attempts import Ledger
+from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence, Speech
 from watchdog.store.engine import open_engine, reading, writing
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Claim, Instance, Intent, SetAside
@@ -67,6 +70,19 @@ class TestPlans:
         assert len(statements) >= 15
         for statement, parameters in statements:
             assert not whole_tables(store.engine, statement, parameters), statement
+
+    def test_nor_do_those_of_callbacks(self, store: Stores) -> None:
+        at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        told = Presence(Facts(RoomFact(1, "room-7", "s", created_at=at), None), [])
+        heard = Speech(1, "room-8", "task-9", at, is_person=True, discover=True)
+        ended = AutoStop(1, "task-10", at, 1202, "idle")
+        groups: list[list[Callback]] = [[told], [heard], [ended], [told, heard, ended]]
+        for group in groups:
+            with recorded(store.engine) as statements:
+                CallbackStore(store.engine, "host/1", 1).receive(group)
+            assert len(statements) >= 2
+            for statement, parameters in statements:
+                assert not whole_tables(store.engine, statement, parameters), statement
 
     @pytest.mark.parametrize(
         "statement",

@@ -39,11 +39,11 @@ class RoomTasks:
         found = connection.execute(
             sa.select(*tasks.c, utcnow().label("now"))
             .where(
+                # ACTIVE in each: otherwise SQLite reads all active tasks.
                 sa.or_(
-                    tasks.c.room_id.in_({room_id for _, room_id in rooms}),
-                    tasks.c.task_id.in_(task_ids),
-                ),
-                ACTIVE,
+                    sa.and_(tasks.c.room_id.in_({room_id for _, room_id in rooms}), ACTIVE),
+                    sa.and_(tasks.c.task_id.in_(task_ids), ACTIVE),
+                )
             )
             .order_by(tasks.c.task_id)
             .with_for_update()
