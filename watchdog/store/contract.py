@@ -22,6 +22,7 @@ INDEXES: Final[Mapping[str, tuple[str, ...]]] = {
     "zego_stop_attempts": ("zego_stop_attempts_task", "zego_stop_attempts_in_flight"),
     "zego_room_sessions": ("zego_room_sessions_seen_at",),
     "zego_callbacks_seen": ("zego_callbacks_seen_at",),
+    "zego_deleted_tasks": ("zego_deleted_tasks_at",),
     "zego_rejoins": ("zego_rejoins_watched", "zego_rejoins_asked", "zego_rejoins_room"),
 }
 """The indexes of each table besides its primary key. Without one, all works, and becomes slow."""
@@ -63,9 +64,20 @@ WHERE c.oid = ANY (%(ours)s) AND c.relkind = 'r' AND row_security_active(c.oid) 
 )
 ORDER BY 1
 """
-_BEHIND: Final = (
-    "SELECT max(id) FROM zego_stop_attempts HAVING max(id) >"
-    " coalesce(pg_sequence_last_value(pg_get_serial_sequence('zego_stop_attempts', 'id')::regclass), 0)"
+# A role may write attempts without the right to read their sequence; then nothing is known of it.
+_BEHIND: Final = """
+SELECT true FROM pg_get_serial_sequence('zego_stop_attempts', 'id') sequence
+WHERE CASE WHEN has_sequence_privilege(sequence, 'USAGE, SELECT') THEN
+    (SELECT max(id) FROM zego_stop_attempts) > coalesce(pg_sequence_last_value(sequence::regclass), 0)
+END
+"""
+
+
+SEQUENCE_BEHIND: Final = (
+    "the next id of zego_stop_attempts exists already, as after a restore, so no attempt can be recorded"
+)
+SET_SEQUENCE: Final = (
+    "SELECT setval(pg_get_serial_sequence('zego_stop_attempts', 'id'), max(id)) FROM zego_stop_attempts"
 )
 
 
@@ -109,7 +121,7 @@ def compare(engine: sa.Engine) -> Differences:
 
 
 def require(engine: sa.Engine) -> None:
-    """Raise SchemaMismatch if tasks or hints would not be seen."""
+    """Raise SchemaMismatch if tasks or hints would not be seen, or no attempt could be recorded."""
     found = compare(engine)
     if found.blinding:
         raise SchemaMismatch(
@@ -118,6 +130,8 @@ def require(engine: sa.Engine) -> None:
         )
     if found.hidden:
         raise SchemaMismatch(f"{place(engine)}: {hidden_rows(found.hidden)}")
+    if found.behind:
+        raise SchemaMismatch(f"{place(engine)}: {SEQUENCE_BEHIND}; {SET_SEQUENCE}")
 
 
 def hidden_rows(tables: tuple[str, ...]) -> str:

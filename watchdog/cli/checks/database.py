@@ -10,7 +10,7 @@ from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, DatabaseError
-from watchdog.store.contract import Differences, compare, hidden_rows
+from watchdog.store.contract import SEQUENCE_BEHIND, SET_SEQUENCE, Differences, compare, hidden_rows
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
 from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms
@@ -120,11 +120,7 @@ def _contract(found: Differences, config: Config) -> Iterator[Finding]:
         what, _, todo = hidden_rows(found.hidden).partition("; ")
         yield fail("schema", what, todo, Blame.CONFIGURATION)
     if found.behind:
-        yield fail(
-            "schema",
-            "the next id of zego_stop_attempts exists already, as after a restore: no attempt can be recorded",
-            "SELECT setval(pg_get_serial_sequence('zego_stop_attempts', 'id'), max(id)) FROM zego_stop_attempts",
-        )
+        yield fail("schema", SEQUENCE_BEHIND, SET_SEQUENCE)
 
 
 def _database_clock(offset: float, config: Config) -> Finding:
