@@ -65,9 +65,10 @@ def database(postgresql_url: str) -> Iterator[Database]:
         database.application.execute(f"CREATE ROLE {login} LOGIN IN ROLE {role}")
     database.application.execute("ALTER ROLE deployer SET role = zego_owner")
     yield database
-    for login in LOGINS:
-        database.application.execute(f"DROP OWNED BY {login}")
-        database.application.execute(f"DROP ROLE {login}")
+    # Roles belong to the whole server: another test creates some of the same names.
+    for role in (*LOGINS, *LOGINS.values()):
+        database.application.execute(f"DROP OWNED BY {role} CASCADE")
+        database.application.execute(f"DROP ROLE {role}")
 
 
 @pytest.fixture
