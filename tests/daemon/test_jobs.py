@@ -179,6 +179,7 @@ async def test_a_look_that_breaks_is_not_the_last(clock: WrongClock) -> None:
 
 async def test_while_a_job_runs_there_are_looks(clock: WrongClock, overdue_seconds: float) -> None:
     looked, finish = asyncio.Event(), asyncio.Event()
+    began = clock.monotonic()
     jobs = Jobs(clock, on_look=looked.set)
 
     async def slow() -> float:
@@ -188,7 +189,6 @@ async def test_while_a_job_runs_there_are_looks(clock: WrongClock, overdue_secon
     jobs.add("slow", slow)
     busy = Counter(again=0.01)
     jobs.add("busy", busy)
-    began = clock.monotonic()
     jobs.start()
     for _ in range(2):
         async with asyncio.timeout(5):
