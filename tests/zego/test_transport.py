@@ -149,7 +149,7 @@ async def test_a_request_that_is_cancelled_leaves_no_socket_open() -> None:
         await transport.aclose()
 
 
-async def _ask_and_cancel(transport: httpx.AsyncHTTPTransport, url: str, number: int) -> None:
+async def _ask_and_cancel(transport: httpx.AsyncBaseTransport, url: str, number: int) -> None:
     asking = asyncio.create_task(transport.handle_async_request(httpx.Request("GET", url)))
     await turns(number)
     asking.cancel()

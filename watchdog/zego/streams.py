@@ -1,21 +1,26 @@
-"""The byte streams of the HTTP library, with two things that it leaves out.
+"""The byte streams of the HTTP library, straight on asyncio, with two things that its own ones leave out.
 
-    pool ──► GuardedBackend ──► GuardedStream ──► the library's stream ──► socket
+    pool ──► GuardedBackend ──► GuardedStream ──► asyncio's transport ──► socket
 
 The pool looks whether an idle connection was closed when it hands the connection out. A stop then waits for its due
 time. So the stream looks again just before the first byte is written: if the other side has closed meanwhile, nothing
 is sent, and the pool takes another connection.
 
 The library skips informational responses (1xx), any number of them, and takes a body in chunks of one byte, thousands
-without a turn for the event loop. So the stream counts both where they arrive, and reads a little at a time. It does
+without a turn for the event loop. So the stream counts both where they arrive, and hands on a little at a time. It does
 not know where a reply's head ends; a body that quotes as many status lines counts too.
 """
 
+import asyncio
 import re
+import select
+import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
+import aiohappyeyeballs
 import httpcore2 as httpcore
 
 from watchdog.zego.replies import BODY_LIMIT_BYTES
@@ -29,13 +34,81 @@ WIRE_LIMIT_BYTES: Final = 2 * BODY_LIMIT_BYTES
 _AT_ONCE_BYTES: Final = 2048
 _INFORMATIONAL: Final = re.compile(rb"HTTP/\d\.\d 1")
 _LENGTH: Final = len(b"HTTP/1.1 1")
+_NEXT_ADDRESS_SECONDS: Final = 0.25
+"""When to try the host's next address as well (RFC 8305, "Happy Eyeballs")."""
+
+
+@contextmanager
+def _as_connect_error() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout(str(error)) from error
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a host name with a part that is empty or too long.
+        raise httpcore.ConnectError(str(error)) from error
+
+
+class _Arrived(asyncio.Protocol):
+    """What has arrived on a connection and was not read; pauses the connection when that is much."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray()
+        self.is_over = False
+        """Whether nothing more will arrive."""
+        self.error: Exception | None = None
+        self.transport = asyncio.Transport()
+        self._news: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes += data
+        if len(self.bytes) > WIRE_LIMIT_BYTES:
+            self.transport.pause_reading()
+        self._tell()
+
+    def eof_received(self) -> None:
+        self.is_over = True
+        self._tell()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_over, self.error = True, exc
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def take(self, most: int) -> bytes:
+        """Return up to so many bytes, as soon as there are some; none at the end. Raises OSError of a broken one."""
+        if self.bytes:
+            # Whatever is there has been there: others have a turn before the next part of it.
+            await asyncio.sleep(0)  # noqa: TID251 - one turn of the event loop
+        while not self.bytes and not self.is_over:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        if not self.bytes and self.error is not None:
+            raise self.error
+        taken = bytes(self.bytes[:most])
+        del self.bytes[:most]
+        if not self.is_over and len(self.bytes) <= WIRE_LIMIT_BYTES:
+            self.transport.resume_reading()
+        return taken
 
 
 class GuardedStream(httpcore.AsyncNetworkStream):
-    """One connection; each request begins with a ``write`` and ends with the last ``read`` before the next one."""
+    """One connection; each request begins with a ``write`` and ends with the last ``read`` before the next one.
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
+    Without ``timeout``, a call waits for as long as its caller lets it. A request is small: it never waits to be sent.
+    """
+
+    def __init__(self, transport: asyncio.Transport, arrived: _Arrived) -> None:
+        self._transport = transport
+        self._arrived = arrived
+        self._socket = transport.get_extra_info("socket")
         self._is_reading = False
         self._begin_reply()
 
@@ -46,7 +119,13 @@ class GuardedStream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Raise RemoteProtocolError if the reply to this request is too long or follows too many informational ones."""
         self._is_reading = True
-        data = await self._stream.read(min(max_bytes, _AT_ONCE_BYTES), timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                data = await self._arrived.take(min(max_bytes, _AT_ONCE_BYTES))
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ReadError(str(error)) from error
         self._received += len(data)
         # A status line may be cut in two; what is kept is too short to be counted twice.
         self._informational += len(_INFORMATIONAL.findall(self._end + data))
@@ -59,29 +138,54 @@ class GuardedStream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Raise ConnectionNotAvailable, on which the pool takes another connection, if this one was closed."""
-        if self._is_reading and self.get_extra_info("is_readable"):
+        del timeout
+        if self._is_reading and self._is_readable():
             raise httpcore.ConnectionNotAvailable
         self._is_reading = False
         self._begin_reply()
-        await self._stream.write(buffer, timeout)
+        if self._transport.is_closing():
+            raise httpcore.WriteError("the connection was closed")
+        self._transport.write(buffer)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        self._transport.abort()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return GuardedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        loop = asyncio.get_running_loop()
+        try:
+            with _as_connect_error():
+                async with asyncio.timeout(timeout):
+                    transport = await loop.start_tls(
+                        self._transport, self._arrived, ssl_context, server_hostname=server_hostname
+                    )
+            # The documentation promises one; the type does not.
+            assert transport is not None  # noqa: S101
+        except BaseException:
+            self._transport.abort()
+            raise
+        self._arrived.transport = transport
+        return GuardedStream(transport, self._arrived)
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        if info == "is_readable":
+            return self._is_readable()
+        names = {"client_addr": "sockname", "server_addr": "peername"}
+        return self._transport.get_extra_info(names.get(info, info))
+
+    def _is_readable(self) -> bool:
+        """Whether a read would return at once; true of a connection that is closed."""
+        if self._arrived.bytes or self._arrived.is_over or self._socket.fileno() < 0:
+            return True
+        # The kernel may know more than the event loop has seen.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
     """Opens guarded connections over TCP."""
-
-    def __init__(self) -> None:
-        self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -91,4 +195,20 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return GuardedStream(await self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
+        with _as_connect_error():
+            async with asyncio.timeout(timeout):
+                transport, arrived = await _connect(host, port, local_address)
+        for option in socket_options or ():
+            transport.get_extra_info("socket").setsockopt(*option)
+        return GuardedStream(transport, arrived)
+
+
+async def _connect(host: str, port: int, local_address: str | None) -> tuple[asyncio.Transport, _Arrived]:
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    local = None if local_address is None else await loop.getaddrinfo(local_address, 0, type=socket.SOCK_STREAM)
+    # asyncio's own race leaves a socket open if it is cancelled at the wrong moment.
+    connected = await aiohappyeyeballs.start_connection(
+        addresses, local_addr_infos=local, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS
+    )
+    return await loop.create_connection(_Arrived, sock=connected)

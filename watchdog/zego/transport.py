@@ -10,10 +10,8 @@ from typing import Final
 import httpx2 as httpx
 
 from watchdog.errors import ConfigError
+from watchdog.zego.connections import KEEPALIVE_SECONDS, Connections
 from watchdog.zego.streams import GuardedBackend
-
-_KEEPALIVE_SECONDS: Final = 5.0
-"""Short: a request on a connection that the vendor is closing at this moment has an unknown fate."""
 
 # Closing a connection also drops what has not been delivered. Otherwise the kernel goes on delivering a request that
 # was given up, for minutes: when the network is back, ZEGO would carry out a stop that was decided long ago.
@@ -22,32 +20,34 @@ _RESET_ON_CLOSE: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii",
 
 def network_transport(
     url: httpx.URL, max_connections: int, tls: ssl.SSLContext | None, *, reuse: bool = True
-) -> httpx.AsyncHTTPTransport:
+) -> httpx.AsyncBaseTransport:
     """Return a transport to the host of ``url`` that opens at most ``max_connections``.
 
     Without ``reuse`` each request has a connection of its own. Honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
     Raises ConfigError for a proxy that cannot be used.
     """
     limits = httpx.Limits(
-        max_connections=max_connections,
-        max_keepalive_connections=max_connections if reuse else 0,
-        keepalive_expiry=_KEEPALIVE_SECONDS,
+        max_connections=1, max_keepalive_connections=1 if reuse else 0, keepalive_expiry=KEEPALIVE_SECONDS
     )
     proxy = proxy_to(url.scheme, url.host)
-    verify = True if tls is None else tls
-    try:
+    verify = tls or tls_context()
+
+    def connection() -> httpx.AsyncHTTPTransport:
         transport = httpx.AsyncHTTPTransport(
             verify=verify, limits=limits, proxy=proxy, socket_options=[_RESET_ON_CLOSE]
         )
+        # Without effect, test_reuse.py fails.
+        transport._pool._network_backend = GuardedBackend()  # noqa: SLF001  # httpx2 has no parameter for it
+        return transport
+
+    try:
+        return Connections(connection, max_connections)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         # The error may quote the proxy's URL, which may hold a password.
         raise ConfigError(
             f"the proxy that the environment names for {url.host} cannot be used ({type(error).__name__}): "
             "set an http:// or https:// proxy in HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY"
         ) from error
-    # Without effect, test_reuse.py fails.
-    transport._pool._network_backend = GuardedBackend()  # noqa: SLF001  # httpx2 has no parameter for it
-    return transport
 
 
 def tls_context() -> ssl.SSLContext:
