@@ -513,6 +513,32 @@ def test_a_return_is_seen_when_it_is_already_over_and_words_are_one_too(world: W
     assert rejoined_at(world)["u"] == at(350)
 
 
+def test_of_a_room_without_a_task_nothing_is_read_and_a_later_task_knows_all(
+    world: World, store: CallbackStore
+) -> None:
+    world.advance(1000)
+    statements: list[str] = []
+
+    def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    told = [created(1), joined(5, "alice"), joined(6, "bob"), left(9, "bob", 6)]
+    sa.event.listen(store.engine, "before_cursor_execute", executed)
+    store.receive([Presence(facts, BOTS) for event in told if (facts := facts_of(event)) is not None])
+    receive(store, left(8, "alice", 5))
+    sa.event.remove(store.engine, "before_cursor_execute", executed)
+    reads = [statement for statement in statements if statement.startswith("SELECT")]
+    assert reads
+    assert not [statement for statement in reads if "zego_room_" in statement]
+    world.app.start("t", ROOM)
+    world.advance(10)
+    receive(store, joined(1001, "carol"))
+    receive(store, left(1002, "carol", 1001))
+    assert hint(world) == (0, at(1002), "callback")
+    receive(store, joined(1003, "alice", session="second"))
+    assert hint(world) == (1, at(1003), "callback")
+
+
 def test_on_postgresql_two_sessions_of_one_room_take_turns_too(postgresql_world: World) -> None:
     """They have no row in common that would make the second wait, and each would decide which one is current."""
     world = postgresql_world

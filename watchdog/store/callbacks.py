@@ -192,9 +192,11 @@ class _Group:
             task_ids={callback.task_id for callback in new if not isinstance(callback, Presence)},
             unborn=discovered,
         )
+        # Most rooms have no task: of these nothing need be read.
+        self._watched = self._tasks.rooms & {(room.app_id, room.room_id) for room in told}
         self._rooms = Rooms(
             connection,
-            rooms={(room.app_id, room.room_id) for room in told},
+            rooms=self._watched,
             named={(room.app_id, room.room_id, room.room_session_id) for room in told},
         )
 
@@ -214,6 +216,9 @@ class _Group:
     def _tell(self, told: Presence, *, suspicious: bool) -> None:
         """Merge facts, and tell the room's tasks how many people there are, or at least that there was a person."""
         self._rooms.merge(told.facts)
+        if told.room not in self._watched:
+            self._greet(told)
+            return
         found = self._rooms.current(told.room)
         if found is None:
             return
@@ -231,6 +236,14 @@ class _Group:
         came = max((user.login_at for user in people if user.login_at is not None), default=None)
         if came is not None:
             self._returns.append((told.room, came - told.ahead))
+
+    def _greet(self, told: Presence) -> None:
+        """Note that a person came into a room without a task: its task may have been stopped."""
+        user = told.facts.user
+        if user is None or user.login_at is None:
+            return
+        if is_person(user.user_id, told.bot_user_ids, role=user.role):
+            self._returns.append((told.room, user.login_at - told.ahead))
 
     def _hear(self, heard: Speech, result: Received) -> Received:
         discovered = self._discovered.get(heard.task_id) is heard

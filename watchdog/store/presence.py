@@ -4,7 +4,8 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from functools import cache
 from typing import Any
 
@@ -23,30 +24,36 @@ Session = tuple[int, str, str]
 
 
 class Rooms:
-    """The rooms must be locked: what is read here must not change before ``write``."""
+    """The rooms must be locked: what is read here must not change before ``write``.
 
-    def __init__(self, connection: sa.Connection, rooms: Iterable[Room], named: Iterable[Session]) -> None:
+    What is merged of other rooms than those is written too: the database joins it with what it has.
+    """
+
+    def __init__(self, connection: sa.Connection, rooms: Collection[Room], named: Iterable[Session]) -> None:
         """Read ``rooms``; the users of their current sessions, and of the ``named`` ones, are read together."""
         self._connection = connection
-        self._sessions: dict[Room, dict[str, RoomFact]] = {room: {} for room in rooms}
+        self._known = frozenset(rooms)
+        self._sessions = defaultdict[Room, dict[str, RoomFact]](dict)
         self._users: dict[Session, dict[tuple[str, str], UserFact]] = {}
         self._new_sessions: set[Session] = set()
         self._new_users: set[tuple[Session, tuple[str, str]]] = set()
-        if not self._sessions:
+        if not rooms:
             return
         dialect = connection.dialect.name
-        found = connection.execute(_of_rooms(dialect), {"rows": json.dumps(list(self._sessions))})
+        found = connection.execute(_of_rooms(dialect), {"rows": json.dumps(list(rooms))})
         for row in found:
             fact = RoomFact(*row)
             self._sessions[fact.app_id, fact.room_id][fact.room_session_id] = fact
         current = (presence.current_session(sessions.values()) for sessions in self._sessions.values())
+        named = (session for session in named if session[:2] in self._known)
         self._read({*named, *(_session(room) for room in current if room is not None)})
 
     def _read(self, sessions: Iterable[Session]) -> None:
         wanted = [session for session in sessions if session not in self._users]
+        self._users |= {session: {} for session in wanted}
+        wanted = [session for session in wanted if session[:2] in self._known]
         if not wanted:
             return
-        self._users |= {session: {} for session in wanted}
         found = self._connection.execute(_of_sessions(self._connection.dialect.name), {"rows": json.dumps(wanted)})
         for row in found:
             user = UserFact(*row)
@@ -65,7 +72,7 @@ class Rooms:
             self._new_users.add((session, key))
 
     def current(self, room: Room) -> tuple[RoomFact, list[UserFact]] | None:
-        """Return the current session of a room with its users; None if no time of any session is known."""
+        """Return the current session of a room that was read, with its users; None if no time of any is known."""
         found = presence.current_session(self._sessions[room].values())
         if found is None:
             return None

@@ -55,6 +55,11 @@ class RoomTasks:
             self._in_room[self._app(task), task.room_id].append(task.task_id)
         self._now: datetime | None = found[0].now if found else None
 
+    @property
+    def rooms(self) -> frozenset[Room]:
+        """The rooms that have a task."""
+        return frozenset((app_id, room_id) for app_id, room_id in self._in_room if app_id is not None)
+
     def _app(self, task: Task) -> int | None:
         return self._default_app if task.app_id is None else task.app_id
 
