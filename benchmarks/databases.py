@@ -155,7 +155,10 @@ def postgresql(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
 
 
 def fill_ledger(database: Database, number: int) -> Size:
-    """Add so many stopped tasks with one attempt each, the newest now, six a minute; what the ledger takes on disk."""
+    """Add so many stopped tasks with one attempt each, the newest now, six a minute; what the ledger takes on disk.
+
+    Their TaskIds are below those of active tasks, as older ones are.
+    """
     sqlite = database.engine.dialect.name == "sqlite"
     ids = (
         "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < :number - 1) SELECT {} FROM n"
@@ -168,7 +171,7 @@ def fill_ledger(database: Database, number: int) -> Size:
         else "now() + make_interval(secs => 10 * (i + 1 - :number))"
     )
     text = "CAST({} AS text)"
-    task = text.format(f"{_FIRST_TASK_ID} + 1000000000 + i")
+    task = text.format(f"{_FIRST_TASK_ID} - 1000000000 + i")
     room = "'ended-' || " + text.format("i")
     rows = {
         "zego_tasks": {"task_id": task, "room_id": room, "status": "'stopped'", "started_at": ago, "ended_at": ago},
