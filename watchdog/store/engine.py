@@ -345,6 +345,8 @@ def _next_step(error: Any) -> str:
 def _right_to_give(error: Any) -> str | None:
     """Return the next step if the database refused a statement for want of a right, else None."""
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        if "must be owner" in str(error):
+            return "run it as the role that owns the tables, or as a member of it: docs/sql-roles.md"
         return "grant the missing right: docs/roles.sql"
     if getattr(error, "sqlite_errorcode", None) in _SQLITE_REFUSALS:
         return "make the file and its directory writable for this user"
