@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess
-from watchdog.cli.checks import vendor
+from watchdog.cli.checks import database, vendor
 from watchdog.cli.checks.database import judge_sqlite
 from watchdog.cli.checks.findings import Blame, Finding, Level, exit_code
 from watchdog.cli.checks.installation import check_configuration
@@ -20,6 +20,7 @@ from watchdog.cli.commands.check import examine
 from watchdog.clock import SystemClock
 from watchdog.config.settings import Config
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
+from watchdog.store import sqlite_file
 from watchdog.store.engine import open_engine
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Instance
@@ -224,6 +225,30 @@ async def test_a_read_only_database_is_a_failure(tmp_path: Path, postgresql_url:
     application.execute(f'ALTER DATABASE "{row["name"]}" SET default_transaction_read_only = on')
     found = await Setup(tmp_path, postgresql_url).examine(offline=True)
     assert "read-only" in about(found, "database", Level.FAIL)[0].found
+
+
+async def test_an_application_that_sets_another_journal_mode_is_noticed(sqlite_setup: Setup, tmp_path: Path) -> None:
+    found = await sqlite_setup.examine(offline=True)
+    assert about(found, "sqlite", Level.WARN)[1:] == []
+    with closing(sqlite3.connect(tmp_path / "watchdog.db")) as application:
+        assert application.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    found = await sqlite_setup.examine(offline=True)
+    (warning,) = [one for one in about(found, "sqlite", Level.WARN) if "journal mode" in one.found]
+    assert "PRAGMA journal_mode" in warning.todo
+    assert exit_code(found) == 0
+    assert "journal mode" not in str(await sqlite_setup.examine(offline=True)), "check itself has set it"
+
+
+async def test_a_disk_of_several_hosts_is_warned_of(
+    sqlite_setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("36 35 0:99 / / rw - nfs4 server:/x rw\n")
+    monkeypatch.setattr(database, "warnings", lambda file: sqlite_file.warnings(file, mounts))
+    found = await sqlite_setup.examine(offline=True)
+    (warning,) = [one for one in about(found, "sqlite", Level.WARN) if "nfs4" in one.found]
+    assert warning.todo == "use a local disk, or PostgreSQL"
+    assert exit_code(found) == 0
 
 
 async def test_a_file_that_is_no_database_is_a_failure(sqlite_setup: Setup, tmp_path: Path) -> None:

@@ -430,21 +430,6 @@ def test_several_hosts_as_libpq_takes_them(postgresql_url: str) -> None:
         assert connection.execute(sa.select(sa.func.current_database())).scalar_one() == parts.database
 
 
-def test_a_file_that_is_itself_a_mount_point_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a bind mount of one file is in Docker and Kubernetes (subPath): the -wal file would be another one."""
-    file = tmp_path / "a b.db"
-    file.touch()
-    mounts = tmp_path / "mountinfo"
-    octal = str(file).replace(" ", "\\040")
-    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/sda rw\n37 36 98:0 /x.db {octal} rw,noatime - ext4 /dev/sda rw\n")
-    assert module.is_mount_point(file, mounts)
-    assert not module.is_mount_point(tmp_path / "b.db", mounts)
-    assert not module.is_mount_point(file)
-    monkeypatch.setattr(module, "is_mount_point", lambda path: path == file)
-    with pytest.raises(ConfigError, match=r"is itself a mount point.*mount its directory instead"):
-        open_engine(f"sqlite:///{file}")
-
-
 # Settings of the server, and poolers
 
 ODD_SETTINGS = {

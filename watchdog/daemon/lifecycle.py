@@ -37,6 +37,7 @@ from watchdog.services.poller import TICK_SECONDS
 from watchdog.services.reaper import REAP_SECONDS
 from watchdog.store import contract, schema
 from watchdog.store.engine import longest_call_seconds, place
+from watchdog.store.sqlite_file import warnings
 from watchdog.store.tasks import Tasks
 from watchdog.wiring.database import engine
 from watchdog.wiring.parts import Parts
@@ -271,7 +272,8 @@ async def run(
         http=None if service.http is None else service.http.url,
         http_from="socket unit" if service.passed else "http.listen",
     )
-    for warning in config.warnings:
+    file = config.database.sqlite_file
+    for warning in [*config.warnings, *([] if file is None else warnings(file))]:
         log.warning("configuration", warning=warning)
     reloading = None if reload is None else asyncio.create_task(_reload_on(hangup, service.reloader, reload))
     await ending.wait()

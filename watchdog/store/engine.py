@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked, RowReferenced, StatementRefused
+from watchdog.store.sqlite_file import is_mount_point
 
 SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_MINIMUM = (3, 35)
@@ -163,17 +164,6 @@ def _is_missing(file: Path) -> bool:
         # No permission to look; connecting will report it.
         return False
     return False
-
-
-def is_mount_point(file: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Whether something is mounted at this very path. ``os.path.ismount`` misses a bind mount of the same disk."""
-    try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return False
-    # The fifth field of each line, with blanks as octal numbers: proc_pid_mountinfo(5).
-    places = {re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ", 5)[4]) for line in lines}
-    return str(file.resolve()) in places
 
 
 def _postgresql(
