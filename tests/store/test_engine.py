@@ -57,6 +57,13 @@ class TestSqlite:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
+    def test_the_application_cannot_set_another_mode_meanwhile(self, sqlite_url: str, file: Path) -> None:
+        with opened(sqlite_url) as engine, closing(sqlite3.connect(file, timeout=0)) as application:
+            Tasks(engine, "host/1").peek()
+            with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+                application.execute("PRAGMA journal_mode=DELETE")
+            assert application.execute("SELECT count(*) FROM zego_tasks").fetchone() == (0,)
+
     @pytest.mark.usefixtures("file")
     def test_a_writer_begins_as_one_and_a_reader_does_not(self, sqlite_url: str) -> None:
         """Going from reading to writing would fail at once, whatever the time-out."""
