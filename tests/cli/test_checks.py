@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from tests.support.operator import Operator
+from tests.support.postgresql import Server
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess
 from watchdog.cli.checks import database, vendor
 from watchdog.cli.checks.database import judge_sqlite
@@ -225,6 +226,21 @@ async def test_a_read_only_database_is_a_failure(tmp_path: Path, postgresql_url:
     application.execute(f'ALTER DATABASE "{row["name"]}" SET default_transaction_read_only = on')
     found = await Setup(tmp_path, postgresql_url).examine(offline=True)
     assert "read-only" in about(found, "database", Level.FAIL)[0].found
+
+
+def test_a_read_replica_is_refused_by_name(own_server: Server, tmp_path: Path) -> None:
+    """As a database.url that still leads to the old primary, or to the address for readers."""
+    Application(own_server.address)
+    with own_server.replica() as address:
+        setup = Setup(tmp_path, address)
+        found = asyncio.run(setup.examine(offline=True))
+        (failure,) = about(found, "database", Level.FAIL)
+        assert failure.found == "it is read-only"
+        assert failure.todo == "set database.url to the primary server"
+        assert exit_code(found) == 78
+        ended = setup.types("run")
+        assert ended.exit_code == 75
+        assert "read-only transaction; set database.url to the primary server" in ended.stderr
 
 
 async def test_an_application_that_sets_another_journal_mode_is_noticed(sqlite_setup: Setup, tmp_path: Path) -> None:
