@@ -214,6 +214,14 @@ async def test_a_missing_trigger_is_a_failure(setup: Setup, database_url: str) -
     assert exit_code(found) == 1
 
 
+def test_without_a_trigger_the_daemon_does_not_enforce(database_url: str, tmp_path: Path) -> None:
+    table = "" if database_url.startswith("sqlite") else " ON zego_tasks"
+    Application(database_url).execute(f"DROP TRIGGER zego_tasks_hinted{table}")
+    ended = Setup(tmp_path, database_url).types("run")
+    assert ended.exit_code == 78
+    assert "missing or disabled: trigger zego_tasks_hinted" in ended.stderr
+
+
 async def test_a_trigger_that_is_switched_off_is_missing(tmp_path: Path, postgresql_url: str) -> None:
     Application(postgresql_url).execute("ALTER TABLE zego_tasks DISABLE TRIGGER zego_tasks_replan")
     found = await Setup(tmp_path, postgresql_url).examine(offline=True)
