@@ -55,8 +55,7 @@ architecture=$(dpkg --print-architecture)
 install -D -m 644 -t "$stage/usr/lib/systemd/system" systemd/*.service systemd/*.socket
 doc=$stage/usr/share/doc/zego-watchdog
 install -D -m 644 -t "$doc/examples" systemd/zego-watchdog.service.d/*.conf systemd/*.sysusers.conf
-install -D -m 644 -t "$doc" README*.md CHANGELOG.md CONTRIBUTING.md LICENSE config.yaml
-cp -r docs monitoring "$doc"
+install -D -m 644 -t "$doc" README.md
 install -d -m 700 "$stage/etc/zego-watchdog/secrets"
 sed 's|^  url: sqlite:///zego-watchdog.db$|  url: sqlite:////var/lib/zego-watchdog/zego-watchdog.db|' config.yaml \
     >"$stage/etc/zego-watchdog/config.yaml"

@@ -80,41 +80,6 @@ def test_the_maintainer_scripts_are_plain_shell(name: str) -> None:
     subprocess.run(["sh", "-n", script], check=True)
 
 
-@needs("dpkg-query")
-def test_removing_the_package_leaves_opt_where_it_was(tmp_path: Path) -> None:
-    """Dpkg removes an empty directory, whoever made it."""
-    stage, root = tmp_path / "stage", tmp_path / "root"
-    (stage / "DEBIAN").mkdir(parents=True)
-    (stage / "DEBIAN/control").write_text(
-        "Package: alone\nVersion: 1\nArchitecture: all\nMaintainer: a\nDescription: b\n"
-    )
-    script = stage / "DEBIAN/postrm"
-    script.write_text((ROOT / "packaging/deb/postrm").read_text())
-    script.chmod(0o755)
-    (stage / "opt/zego-watchdog").mkdir(parents=True)
-    (stage / "opt/zego-watchdog/file").touch()
-    (root / "opt").mkdir(parents=True)
-    for folder in ("info", "updates", "triggers", "parts"):
-        (root / "var/lib/dpkg" / folder).mkdir(parents=True)
-    (root / "var/lib/dpkg/status").touch()
-    subprocess.run(["dpkg-deb", "--build", stage, tmp_path / "alone.deb"], check=True, capture_output=True)
-    dpkg = ["dpkg", f"--root={root}", "--force-not-root", "--force-script-chrootless", f"--log={tmp_path / 'log'}"]
-    for words in (["--install", tmp_path / "alone.deb"], ["--remove", "alone"]):
-        done = subprocess.run([*dpkg, *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert list((root / "opt").iterdir()) == []
-
-
-def test_the_package_has_what_its_readme_leads_to() -> None:
-    builder = (ROOT / "packaging/build_deb.sh").read_text()
-    (files,) = re.findall(r'^install -D -m 644 -t "\$doc" (README.*)$', builder, flags=re.MULTILINE)
-    (folders,) = re.findall(r'^cp -r (.*) "\$doc"$', builder, flags=re.MULTILINE)
-    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(links) > 15
-    there = {file.name for pattern in files.split() for file in ROOT.glob(pattern)} | set(folders.split())
-    assert {link.partition("/")[0] for link in links} - there == set()
-
-
 QUESTIONS = {
     "before 0.2": "from watchdog.tables import SCHEMA_VERSION; print(SCHEMA_VERSION)",
     "now": "from watchdog import SCHEMA_VERSION; print(SCHEMA_VERSION)",
