@@ -1,5 +1,5 @@
--- Roles with only the rights that they need, for PostgreSQL 14 or later. Run it as a superuser after the first
--- `zego-watchdog migrate`:
+-- Roles with only the rights that they need, for PostgreSQL 14 or later. Run it after the first `zego-watchdog migrate`, as a
+-- superuser; or as the owner of the database and of these tables, with the right CREATEROLE, as on a managed PostgreSQL:
 --
 --   psql -v ON_ERROR_STOP=1 -d DATABASE -v schema=public -f roles.sql
 --
@@ -24,6 +24,9 @@ SET LOCAL search_path = :"schema";
 SELECT format('CREATE ROLE %I NOLOGIN', name) FROM unnest(ARRAY[
     'zego_owner', 'zego_daemon', 'zego_application', 'zego_analyst'
 ]) AS name WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
+
+-- Only a member of zego_owner, or a superuser, may give it the tables, and change what it owns.
+SELECT format('GRANT zego_owner TO %I', current_user) WHERE NOT pg_has_role('zego_owner', 'USAGE') \gexec
 
 -- Revoke default rights: creating tables in the schema (PostgreSQL 14) and temporary tables. Grant them again to the roles
 -- in this database that need them.

@@ -11,8 +11,9 @@ from typing import NoReturn
 import pytest
 
 from tests.support.operator import Operator
+from tests.support.postgresql import Server
 from tests.support.running import APP_ID, SECRET, Application, DaemonProcess
-from watchdog.cli.checks import vendor
+from watchdog.cli.checks import database, vendor
 from watchdog.cli.checks.database import judge_sqlite
 from watchdog.cli.checks.findings import Blame, Finding, Level, exit_code
 from watchdog.cli.checks.installation import check_configuration
@@ -20,6 +21,7 @@ from watchdog.cli.commands.check import examine
 from watchdog.clock import SystemClock
 from watchdog.config.settings import Config
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
+from watchdog.store import sqlite_file
 from watchdog.store.engine import open_engine
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Instance
@@ -212,6 +214,14 @@ async def test_a_missing_trigger_is_a_failure(setup: Setup, database_url: str) -
     assert exit_code(found) == 1
 
 
+def test_without_a_trigger_the_daemon_does_not_enforce(database_url: str, tmp_path: Path) -> None:
+    table = "" if database_url.startswith("sqlite") else " ON zego_tasks"
+    Application(database_url).execute(f"DROP TRIGGER zego_tasks_hinted{table}")
+    ended = Setup(tmp_path, database_url).types("run")
+    assert ended.exit_code == 78
+    assert "missing or disabled: trigger zego_tasks_hinted" in ended.stderr
+
+
 async def test_a_trigger_that_is_switched_off_is_missing(tmp_path: Path, postgresql_url: str) -> None:
     Application(postgresql_url).execute("ALTER TABLE zego_tasks DISABLE TRIGGER zego_tasks_replan")
     found = await Setup(tmp_path, postgresql_url).examine(offline=True)
@@ -224,6 +234,45 @@ async def test_a_read_only_database_is_a_failure(tmp_path: Path, postgresql_url:
     application.execute(f'ALTER DATABASE "{row["name"]}" SET default_transaction_read_only = on')
     found = await Setup(tmp_path, postgresql_url).examine(offline=True)
     assert "read-only" in about(found, "database", Level.FAIL)[0].found
+
+
+def test_a_read_replica_is_refused_by_name(own_server: Server, tmp_path: Path) -> None:
+    """As a database.url that still leads to the old primary, or to the address for readers."""
+    Application(own_server.address)
+    with own_server.replica() as address:
+        setup = Setup(tmp_path, address)
+        found = asyncio.run(setup.examine(offline=True))
+        (failure,) = about(found, "database", Level.FAIL)
+        assert failure.found == "it is read-only"
+        assert failure.todo == "set database.url to the primary server"
+        assert exit_code(found) == 78
+        ended = setup.types("run")
+        assert ended.exit_code == 75
+        assert "read-only transaction; set database.url to the primary server" in ended.stderr
+
+
+async def test_an_application_that_sets_another_journal_mode_is_noticed(sqlite_setup: Setup, tmp_path: Path) -> None:
+    found = await sqlite_setup.examine(offline=True)
+    assert about(found, "sqlite", Level.WARN)[1:] == []
+    with closing(sqlite3.connect(tmp_path / "watchdog.db")) as application:
+        assert application.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    found = await sqlite_setup.examine(offline=True)
+    (warning,) = [one for one in about(found, "sqlite", Level.WARN) if "journal mode" in one.found]
+    assert "PRAGMA journal_mode" in warning.todo
+    assert exit_code(found) == 0
+    assert "journal mode" not in str(await sqlite_setup.examine(offline=True)), "check itself has set it"
+
+
+async def test_a_disk_of_several_hosts_is_warned_of(
+    sqlite_setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("36 35 0:99 / / rw - nfs4 server:/x rw\n")
+    monkeypatch.setattr(database, "warnings", lambda file: sqlite_file.warnings(file, mounts))
+    found = await sqlite_setup.examine(offline=True)
+    (warning,) = [one for one in about(found, "sqlite", Level.WARN) if "nfs4" in one.found]
+    assert warning.todo == "use a local disk, or PostgreSQL"
+    assert exit_code(found) == 0
 
 
 async def test_a_file_that_is_no_database_is_a_failure(sqlite_setup: Setup, tmp_path: Path) -> None:
@@ -277,7 +326,8 @@ async def test_hints_that_never_came_or_stopped_coming_are_missed(setup: Setup, 
     application.execute("UPDATE zego_tasks SET user_count = 1, user_count_at = ?", "2026-01-01 00:00:00.000000")
     assert "hours old" in about(await setup.examine(offline=True), "hints", Level.WARN)[0].found
     application.execute("UPDATE zego_tasks SET user_count = 2")
-    assert about(await setup.examine(offline=True), "hints", Level.OK)
+    (fine,) = about(await setup.examine(offline=True), "hints", Level.OK)
+    assert fine.found.startswith("the active task has one, the newest ")
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('2', 's')")
     assert "1 of 2" in about(await setup.examine(offline=True), "hints", Level.WARN)[0].found
 

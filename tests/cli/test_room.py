@@ -79,6 +79,12 @@ async def test_a_room_with_only_bots_is_empty(operator: Operator, sandbox: Sandb
     assert "the watchdog treats this room as empty" in result.stderr
 
 
+async def test_numbers_agree_with_their_words(operator: Operator, sandbox: Sandbox) -> None:
+    for number, said in enumerate(["1 does not count as people", "2 do not count as people"], 1):
+        sandbox.perform(Join(room="room", user=f"recorder-{number}", role=4))
+        assert said in (await operator.does("room", "room")).stdout
+
+
 async def test_a_large_room_is_read_page_by_page(operator: Operator, sandbox: Sandbox) -> None:
     for number in range(130):
         sandbox.perform(Join(room="room", user=f"user-{number}"))

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
 from watchdog import config
-from watchdog.config import loader
+from watchdog.config import loader, secret_files
 from watchdog.config.loader import Config, find, load
 from watchdog.config.secret_files import _no_credential
 from watchdog.config.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
@@ -311,6 +311,14 @@ def test_a_user_who_may_not_look_into_the_secrets_is_told_to_be_root(tmp_path: P
     said = _no_credential("${CREDENTIALS_DIRECTORY}/zego_db_password", Closed("/etc/zego-watchdog/secrets/db_password"))
     assert "may not read /etc/zego-watchdog/secrets/db_password" in said
     assert said.endswith("; run the command as root")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_secret_that_this_user_may_not_read_is_not_to_be_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(Path("secret"), SECRET)
+    monkeypatch.setattr(secret_files, "_open_without_waiting", lambda path, _: forbidden(Path(path)))
+    (line,) = problems(APP)
+    assert "secret cannot be read: Permission denied; run this as root or as the daemon's user, or let" in line
 
 
 def test_a_command_of_the_database_reads_no_other_secret(tmp_path: Path) -> None:

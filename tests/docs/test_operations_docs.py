@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
 DIALECTS = ("postgresql", "sqlite")
+ROLES = ("watchdog", "backend")
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,12 @@ BLOCKS = blocks()
 
 
 def shell_blocks(dialect: str, *, stopped: bool) -> list[Block]:
-    """What runs on that database, while the daemon runs, or does not."""
+    """What runs on that database, while the daemon runs, or does not; what needs an empty one: test_backup_docs.py."""
     return [
         block
         for block in BLOCKS
         if block.language == "sh"
+        and "empty" not in block.words
         and ("stopped" in block.words) is stopped
         and (dialect in block.words or not block.words & set(DIALECTS))
     ]
@@ -81,8 +84,11 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert kinds == {
         ("console", "root"),
         ("sh",),
+        ("sh", "empty"),
         ("sh", "stopped"),
         ("sql",),
+        ("sql", "owner"),
+        ("sql", "watchdog"),
         ("yaml", "config"),
         ("yaml", "prometheus"),
     }
@@ -115,10 +121,15 @@ def test_every_alert_has_its_place_here() -> None:
 @pytest.mark.parametrize("block", [b for b in BLOCKS if "config" in b.words], ids=lambda block: block.heading)
 def test_the_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
     secret_file(tmp_path / "zego_server_secret")
+    secret_file(tmp_path / "zego_db_password", "not-a-real-password")
     file = tmp_path / "config.yaml"
-    file.write_text(block.text)
+    sections = {"policy": {"mode": "observe"}, **yaml.safe_load(block.text)}
+    file.write_text(yaml.safe_dump(sections))
     config = configuration.load(file, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
-    assert [app.secret.get_secret_value() for app in config.zego.apps] == [SECRET]
+    if "zego" in sections:
+        assert [app.secret.get_secret_value() for app in config.zego.apps] == [SECRET]
+    if "database" in sections:
+        assert "not-a-real-password" in config.database.sqlalchemy_url.get_secret_value()
 
 
 def test_statements_are_answered(world: World) -> None:
@@ -227,12 +238,9 @@ async def test_commands_run(page_url: str, tmp_path: Path) -> None:
 
 
 async def test_a_backup_of_yesterday_does_no_harm(page_url: str, tmp_path: Path) -> None:
-    (backup, *_) = (
-        block
-        for block in shell_blocks(dialect_of(page_url), stopped=False)
-        if block.heading in {"SQLite", "PostgreSQL"} and ("backup" in block.text)
-    )
     (restore,) = shell_blocks(dialect_of(page_url), stopped=True)
+    (file,) = set(re.findall(r"/var/backups/[\w.-]+", restore.text))
+    (backup,) = (block for block in shell_blocks(dialect_of(page_url), stopped=False) if file in block.text)
     async with (
         Sandbox({APP_ID: SECRET}, seed=6, max_idle_seconds=60) as sandbox,
         installed(tmp_path, page_url, sandbox) as (machine, daemon, application),
@@ -268,6 +276,38 @@ async def test_a_backup_of_yesterday_does_no_harm(page_url: str, tmp_path: Path)
         sandbox.perform(Leave(room="again", user="bob"))
         await eventually("and the other one", lambda: application.statuses()[tasks["again"]] == "gone")
         assert await daemon.end() == 0
+
+
+async def test_the_services_role_makes_its_tables_itself(postgresql_url: str, tmp_path: Path) -> None:
+    """With the right that the log names; afterwards without it."""
+    prepare, grant, revoke = (block for block in BLOCKS if block.language == "sql" and block.heading == "On PostgreSQL")
+    owner, watchdog, backend = (postgresql_url.replace("postgres@", f"{role}@") for role in ("postgres", *ROLES))
+
+    def execute(url: str, *statements: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    create, allow = prepare.text.strip().splitlines()
+    execute(owner, create, "CREATE ROLE backend LOGIN")
+    try:
+        async with Sandbox({APP_ID: SECRET}, seed=8) as sandbox:
+            daemon = DaemonProcess(tmp_path, watchdog, sandbox)
+            with pytest.raises(AssertionError, match=re.escape(allow.rstrip(";"))):
+                await daemon.start("--migrate")
+            execute(owner, allow)
+            await daemon.start("--migrate")
+            execute(watchdog, grant.text)
+            execute(owner, revoke.text)
+            application = Application(owner)
+            application.url = backend
+            (task,) = await application.abandon(sandbox, ["room"])
+            await eventually("it is stopped", lambda: application.statuses() == {task: "stopped"})
+            assert await daemon.end() == 0
+            await daemon.start("--migrate")
+            assert await daemon.end() == 0
+    finally:
+        execute(owner, *(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}" for role in ROLES))
 
 
 def test_root_is_told_what_the_package_can_do() -> None:

@@ -33,20 +33,29 @@ ROLES = DOCS / "roles.sql"
 LOGINS = {"backend": "zego_application", "watchdog": "zego_daemon", "anna": "zego_analyst", "deployer": "zego_owner"}
 
 
-class Database:
-    """A migrated database on which docs/roles.sql has been run, and one login for each role."""
+def psql(url: str, *arguments: str, said: str | None = None) -> None:
+    """Run psql until its first failure, which is raised with psql's words."""
+    done = subprocess.run(
+        [postgresql_programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, *arguments],
+        check=False,
+        capture_output=True,
+        input=said,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
 
-    def __init__(self, url: str) -> None:
+
+class Database:
+    """A migrated database, and who may run docs/roles.sql on it."""
+
+    def __init__(self, url: str, manager: str = "postgres") -> None:
         self.url = url
-        self.application = Application(url)
+        self.manager = manager
+        self.application = Application(self.url_of(manager))
 
     def grant(self) -> None:
-        subprocess.run(
-            [postgresql_programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.url, "-f", str(ROLES)],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+        psql(self.url_of(self.manager), "-f", str(ROLES))
 
     def url_of(self, login: str) -> str:
         return self.url.replace("postgresql://postgres@", f"postgresql://{login}@")
@@ -58,17 +67,39 @@ class Database:
 
 
 @pytest.fixture
-def database(postgresql_url: str) -> Iterator[Database]:
-    database = Database(postgresql_url)
+def empty_url(postgresql_url: str) -> Iterator[str]:
+    """Yield the address of an empty database; no role of the test stays."""
+    yield postgresql_url
+    # Roles belong to the whole server: another test creates some of the same names.
+    with psycopg.connect(postgresql_url, autocommit=True) as server:
+        server.execute(f'ALTER DATABASE "{server.info.dbname}" OWNER TO postgres')
+        server.execute("ALTER SCHEMA public OWNER TO postgres")
+        for (role,) in server.execute("SELECT rolname FROM pg_roles WHERE oid >= 16384").fetchall():
+            server.execute(f'DROP OWNED BY "{role}" CASCADE')
+            server.execute(f'DROP ROLE "{role}"')
+
+
+@pytest.fixture
+def database(empty_url: str) -> Database:
+    """Return a database on which a superuser has run docs/roles.sql, with one login for each role."""
+    database = Database(empty_url)
     database.grant()
     for login, role in LOGINS.items():
         database.application.execute(f"CREATE ROLE {login} LOGIN IN ROLE {role}")
     database.application.execute("ALTER ROLE deployer SET role = zego_owner")
-    yield database
-    # Roles belong to the whole server: another test creates some of the same names.
-    for role in (*LOGINS, *LOGINS.values()):
-        database.application.execute(f"DROP OWNED BY {role} CASCADE")
-        database.application.execute(f"DROP ROLE {role}")
+    return database
+
+
+@pytest.fixture
+def managed(empty_url: str) -> Database:
+    """Return a database whose owner, and nobody else, may create roles; docs/roles.sql has not been run."""
+    with psycopg.connect(empty_url, autocommit=True) as server:
+        server.execute("CREATE ROLE manager LOGIN CREATEROLE")
+        server.execute(f'ALTER DATABASE "{server.info.dbname}" OWNER TO manager')
+        if server.info.server_version < 150000:
+            # Later, the schema belongs to the owner of its database.
+            server.execute("ALTER SCHEMA public OWNER TO manager")
+    return Database(empty_url, "manager")
 
 
 @pytest.fixture
@@ -267,7 +298,7 @@ def test_a_daemon_changes_rows_and_no_tables(database: Database, statement: str)
 def test_a_daemon_cannot_migrate_and_says_why(database: Database) -> None:
     database.run("postgres", "DROP TABLE zego_schema_version")
     engine = open_engine(database.url_of("watchdog"))
-    with pytest.raises(DatabaseError, match="permission denied"):
+    with pytest.raises(DatabaseError, match="run: GRANT USAGE, CREATE ON SCHEMA public TO watchdog"):
         schema.migrate(engine)
     engine.dispose()
 
@@ -292,6 +323,34 @@ def test_the_owner_migrates_and_what_it_makes_is_the_owners(database: Database) 
 
 
 # The file itself
+
+
+def test_an_owner_of_the_database_who_may_create_roles_runs_it_all(managed: Database) -> None:
+    """As on a managed PostgreSQL, where nobody is a superuser; with the page's own lines."""
+    page = (DOCS / "sql-roles.md").read_text(encoding="utf-8")
+    (logins,) = re.findall(r"^psql -d calls <<'SQL'\n((?:.*\n)+?)SQL$", page, re.MULTILINE)
+    managed.run("manager", "CREATE ROLE backend LOGIN")
+    managed.grant()
+    psql(managed.url_of("manager"), said=logins)
+    some_history(managed)
+    assert managed.run("anna", "SELECT outcome FROM zego_stop_history") == [("stopped",)]
+    assert managed.run("backend", "UPDATE zego_tasks SET user_count = 1 RETURNING user_count") == [(1,)]
+    assert managed.run("watchdog", "DELETE FROM zego_tasks RETURNING task_id") == [("t",)]
+    for login, refused in (
+        ("anna", "SELECT 1 FROM zego_tasks"),
+        ("backend", "UPDATE zego_tasks SET attempts = 0"),
+        ("watchdog", "DROP TABLE zego_tasks"),
+        ("watchdog", "CREATE TABLE mine (x integer)"),
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            managed.run(login, refused)
+    managed.run("deployer", "ALTER TABLE zego_tasks ADD COLUMN another integer")
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE tablename LIKE 'zego%'"
+    assert managed.run("manager", owners) == [("zego_owner",)]
+    managed.run("manager", "GRANT SELECT ON zego_tasks TO zego_analyst")
+    managed.grant()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        managed.run("anna", "SELECT 1 FROM zego_tasks")
 
 
 def test_running_it_again_takes_back_what_was_granted_too_much(database: Database) -> None:

@@ -1,7 +1,9 @@
 """What ``check`` compares and ``run`` requires: a daemon must not be blind and look well."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +12,8 @@ from watchdog.errors import SchemaMismatch
 from watchdog.store import contract, schema
 from watchdog.store.engine import open_engine, reading, writing
 from watchdog.store.tables import attempts, metadata
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -76,6 +80,30 @@ def test_a_missing_index_slows_and_does_not_blind(engine: sa.Engine) -> None:
     execute(engine, "DROP INDEX zego_tasks_wake")
     assert contract.compare(engine).slowing == ("zego_tasks_wake",)
     contract.require(engine)
+
+
+def definitions(engine: sa.Engine) -> set[str]:
+    """The definition of each index, as the database has it."""
+    sql = {
+        "sqlite": "SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
+        "postgresql": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    }
+    with reading(engine) as connection:
+        return set(connection.exec_driver_sql(sql[engine.dialect.name]).scalars())
+
+
+def test_every_index_that_is_missing_is_named_and_the_page_brings_it_back(engine: sa.Engine) -> None:
+    before = definitions(engine)
+    dropped: set[str] = set()
+    for name in sorted(name for every in contract.INDEXES.values() for name in every):
+        execute(engine, f"DROP INDEX {name}")
+        dropped.add(name)
+        assert set(contract.compare(engine).slowing) == dropped
+    section = (DOCS / "schema.md").read_text(encoding="utf-8").partition("\n## Indexes\n")[2]
+    (block,) = re.findall(r"^```sql\n((?:.*\n)+?)```$", section, re.MULTILINE)
+    execute(engine, *re.findall(r"^CREATE .*;$", block, re.MULTILINE))
+    assert contract.compare(engine).slowing == ()
+    assert definitions(engine) == before
 
 
 def test_tables_in_another_schema_of_the_search_path_are_found(postgresql: sa.Engine) -> None:

@@ -57,6 +57,13 @@ class TestSqlite:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
+    def test_the_application_cannot_set_another_mode_meanwhile(self, sqlite_url: str, file: Path) -> None:
+        with opened(sqlite_url) as engine, closing(sqlite3.connect(file, timeout=0)) as application:
+            Tasks(engine, "host/1").peek()
+            with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+                application.execute("PRAGMA journal_mode=DELETE")
+            assert application.execute("SELECT count(*) FROM zego_tasks").fetchone() == (0,)
+
     @pytest.mark.usefixtures("file")
     def test_a_writer_begins_as_one_and_a_reader_does_not(self, sqlite_url: str) -> None:
         """Going from reading to writing would fail at once, whatever the time-out."""
@@ -92,6 +99,11 @@ class TestSqlite:
             with reading(engine) as connection:
                 assert connection.execute(sa.text("SELECT count(*) FROM zego_tasks")).scalar() == 0
                 assert not sa.inspect(connection).has_table("another")
+
+    def test_an_old_library_is_refused(self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "SQLITE_MINIMUM", (99, 1))
+        with pytest.raises(ConfigError, match=r"SQLite 3\.[\d.]+ is too old: 99\.1 or later is needed"):
+            open_engine(sqlite_url, must_exist=False)
 
     @pytest.mark.parametrize("name", ["a b.db", "50%.db", "%41.db", "a#b.db", "a?b.db", "日本.db", "a&mode=memory.db"])
     def test_a_file_may_have_any_name(self, tmp_path: Path, name: str) -> None:
@@ -423,21 +435,6 @@ def test_several_hosts_as_libpq_takes_them(postgresql_url: str) -> None:
     url = database_url(SecretStr(f"postgresql://{parts.username}@127.0.0.1:1,{folder}/{parts.database}"))
     with opened(url.get_secret_value()) as several, reading(several) as connection:
         assert connection.execute(sa.select(sa.func.current_database())).scalar_one() == parts.database
-
-
-def test_a_file_that_is_itself_a_mount_point_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a bind mount of one file is in Docker and Kubernetes (subPath): the -wal file would be another one."""
-    file = tmp_path / "a b.db"
-    file.touch()
-    mounts = tmp_path / "mountinfo"
-    octal = str(file).replace(" ", "\\040")
-    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/sda rw\n37 36 98:0 /x.db {octal} rw,noatime - ext4 /dev/sda rw\n")
-    assert module.is_mount_point(file, mounts)
-    assert not module.is_mount_point(tmp_path / "b.db", mounts)
-    assert not module.is_mount_point(file)
-    monkeypatch.setattr(module, "is_mount_point", lambda path: path == file)
-    with pytest.raises(ConfigError, match=r"is itself a mount point.*mount its directory instead"):
-        open_engine(f"sqlite:///{file}")
 
 
 # Settings of the server, and poolers

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from watchdog import SCHEMA_VERSION
 from watchdog.core.model import Status
 from watchdog.core.outcomes import TASK_BECOMES
-from watchdog.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
+from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, SchemaMismatch, StatementRefused
 from watchdog.shipped import shipped
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading, writing
@@ -122,6 +122,57 @@ class TestMigrate:
             assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == [
                 "the application's"
             ]
+
+    def test_a_role_that_may_create_nothing_is_told_the_statement(self, postgresql_url: str) -> None:
+        """As every role but the owner's from PostgreSQL 15 on; and where it may not even use the schema."""
+        role = f"Odd-role {sa.make_url(postgresql_url).database}"
+        with psycopg.connect(postgresql_url, autocommit=True) as owner:
+            owner.execute(f'CREATE ROLE "{role}" LOGIN')
+            owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            engine = open_engine(sa.make_url(postgresql_url).set(username=role).render_as_string(hide_password=False))
+            for prepare in ("SELECT", f'GRANT USAGE ON SCHEMA public TO "{role}"'):
+                owner.execute(prepare.encode())
+                with pytest.raises(StatementRefused, match="may not create tables in schema public; ") as caught:
+                    schema.migrate(engine)
+                statement = str(caught.value).partition("run: ")[2]
+                assert statement == f'GRANT USAGE, CREATE ON SCHEMA public TO "{role}"'
+            owner.execute(f'GRANT USAGE, CREATE ON SCHEMA public TO "{role}"')
+            assert schema.migrate(engine) == (None, SCHEMA_VERSION)
+            owner.execute(f'REVOKE CREATE ON SCHEMA public FROM "{role}"')
+            assert schema.migrate(engine) == (SCHEMA_VERSION, SCHEMA_VERSION)
+            engine.dispose()
+            owner.execute(f'DROP OWNED BY "{role}"')
+            owner.execute(f'DROP ROLE "{role}"')
+
+    def test_a_search_path_that_leads_nowhere(self, postgresql_url: str) -> None:
+        engine = open_engine(f"{postgresql_url}&options=-csearch_path%3Dnowhere")
+        with pytest.raises(ConfigError, match="search_path is nowhere, and there is no such schema; create it"):
+            schema.migrate(engine)
+        engine.dispose()
+
+    def test_a_role_that_does_not_own_the_tables_is_told_so(self, postgresql_url: str) -> None:
+        role = f"guest_{sa.make_url(postgresql_url).database}"
+        with psycopg.connect(postgresql_url, autocommit=True) as owner:
+            first = open_engine(postgresql_url)
+            to_first_revision(first)
+            first.dispose()
+            owner.execute(f"CREATE ROLE {role} LOGIN")
+            owner.execute(f"GRANT ALL ON SCHEMA public TO {role}")
+            owner.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+            engine = open_engine(sa.make_url(postgresql_url).set(username=role).render_as_string(hide_password=False))
+            with pytest.raises(StatementRefused, match=r"must be owner of .*; run it as the role that owns the tables"):
+                schema.migrate(engine)
+            engine.dispose()
+            owner.execute(f"DROP OWNED BY {role}")
+            owner.execute(f"DROP ROLE {role}")
+
+    def test_an_old_server_is_refused(self, postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(schema, "POSTGRESQL_MINIMUM", 99)
+        engine = open_engine(postgresql_url)
+        with pytest.raises(ConfigError, match=r"PostgreSQL [\d.]+ is too old: 99 or later is needed"):
+            schema.migrate(engine)
+        assert objects(engine) == set()
+        engine.dispose()
 
     @pytest.mark.parametrize(
         "in_the_way", ["TABLE zego_daemons (x integer)", "VIEW zego_stop_history AS SELECT 1 AS x"]

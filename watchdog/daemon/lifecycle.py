@@ -35,10 +35,11 @@ from watchdog.errors import DatabaseError
 from watchdog.services.heartbeat import HEARTBEAT_SECONDS
 from watchdog.services.poller import TICK_SECONDS
 from watchdog.services.reaper import REAP_SECONDS
-from watchdog.store import contract, schema
+from watchdog.store import contract
 from watchdog.store.engine import longest_call_seconds, place
+from watchdog.store.sqlite_file import warnings
 from watchdog.store.tasks import Tasks
-from watchdog.wiring.database import engine
+from watchdog.wiring.database import opened
 from watchdog.wiring.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -254,32 +255,32 @@ async def run(
         loop.add_signal_handler(number, signalled)
     # Closing the terminal that it runs in ends it.
     loop.add_signal_handler(signal.SIGHUP, signalled if reload is None or sys.stdin.isatty() else hangup.set)
-    database = engine(config.database)
-    schema.require(database)
-    if config.policy.mode is Mode.ENFORCE:
-        contract.require(database)
-    service = Service(config, clock or SystemClock(), database, manager)
-    await service.start()
-    log.info(
-        "started",
-        version=__version__,
-        instance=service.parts.daemon.instance,
-        mode=config.policy.mode.value,
-        verify=config.policy.verify.value,
-        apps=[app.app_id for app in config.zego.apps],
-        database=place(database),
-        http=None if service.http is None else service.http.url,
-        http_from="socket unit" if service.passed else "http.listen",
-    )
-    for warning in config.warnings:
-        log.warning("configuration", warning=warning)
-    reloading = None if reload is None else asyncio.create_task(_reload_on(hangup, service.reloader, reload))
-    await ending.wait()
-    log.info("stopping")
-    if reloading is not None:
-        reloading.cancel()
-    await service.stop(hurry)
-    log.info("stopped_daemon")
+    with opened(config) as database:
+        if config.policy.mode is Mode.ENFORCE:
+            contract.require(database)
+        service = Service(config, clock or SystemClock(), database, manager)
+        await service.start()
+        log.info(
+            "started",
+            version=__version__,
+            instance=service.parts.daemon.instance,
+            mode=config.policy.mode.value,
+            verify=config.policy.verify.value,
+            apps=[app.app_id for app in config.zego.apps],
+            database=place(database),
+            http=None if service.http is None else service.http.url,
+            http_from="socket unit" if service.passed else "http.listen",
+        )
+        file = config.database.sqlite_file
+        for warning in [*config.warnings, *([] if file is None else warnings(file))]:
+            log.warning("configuration", warning=warning)
+        reloading = None if reload is None else asyncio.create_task(_reload_on(hangup, service.reloader, reload))
+        await ending.wait()
+        log.info("stopping")
+        if reloading is not None:
+            reloading.cancel()
+        await service.stop(hurry)
+        log.info("stopped_daemon")
 
 
 async def _reload_on(hangup: asyncio.Event, reloader: Reloader, load: Callable[[], Config]) -> None:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked, RowReferenced, StatementRefused
+from watchdog.store.sqlite_file import is_mount_point
 
 SQLITE_VERSION = sqlite3.sqlite_version
 SQLITE_MINIMUM = (3, 35)
@@ -163,17 +164,6 @@ def _is_missing(file: Path) -> bool:
         # No permission to look; connecting will report it.
         return False
     return False
-
-
-def is_mount_point(file: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Whether something is mounted at this very path. ``os.path.ismount`` misses a bind mount of the same disk."""
-    try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return False
-    # The fifth field of each line, with blanks as octal numbers: proc_pid_mountinfo(5).
-    places = {re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ", 5)[4]) for line in lines}
-    return str(file.resolve()) in places
 
 
 def _postgresql(
@@ -339,12 +329,16 @@ def _foreign_key(error: Any) -> str | None:
 def _next_step(error: Any) -> str:
     if "unsupported startup parameter" in str(error):
         return "; this is a connection pooler such as PgBouncer: set database.transaction_pooling to true"
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return "; set database.url to the primary server"
     return ""
 
 
 def _right_to_give(error: Any) -> str | None:
     """Return the next step if the database refused a statement for want of a right, else None."""
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        if "must be owner" in str(error):
+            return "run it as the role that owns the tables, or as a member of it: docs/sql-roles.md"
         return "grant the missing right: docs/roles.sql"
     if getattr(error, "sqlite_errorcode", None) in _SQLITE_REFUSALS:
         return "make the file and its directory writable for this user"

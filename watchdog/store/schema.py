@@ -3,12 +3,25 @@
 import sqlalchemy as sa
 
 from watchdog import SCHEMA_VERSION
-from watchdog.errors import SchemaMismatch
+from watchdog.errors import ConfigError, SchemaMismatch, StatementRefused
 from watchdog.shipped import shipped
 from watchdog.store.engine import place, reading, writing
 from watchdog.store.tables import VERSION_TABLE
 
+POSTGRESQL_MINIMUM = 14
+"""The views use ``extract`` as numeric, which came with 14."""
+
 _MIGRATION_LOCK = 0x7A65676F  # "zego"; several daemons may start, and migrate, at the same time
+
+# A schema that the role may not use is not a current one.
+_CREATING = """
+SELECT quote_ident(current_user), current_setting('search_path'), quote_ident(name),
+    name = current_schema() AND has_schema_privilege(name, 'CREATE')
+FROM (SELECT coalesce(current_schema(), (
+    SELECT nspname FROM unnest(string_to_array(replace(current_setting('search_path'), '"', ''), ',')) WITH ORDINALITY
+    JOIN pg_namespace ON nspname = replace(trim(unnest), '$user', current_user) ORDER BY ordinality LIMIT 1
+))) AS wanted (name)
+"""
 
 
 def version(engine: sa.Engine) -> str | None:
@@ -37,7 +50,8 @@ def require(engine: sa.Engine) -> None:
 def migrate(engine: sa.Engine) -> tuple[str | None, str]:
     """Upgrade the database to this program's version, in one transaction; return (before, after).
 
-    Raises SchemaMismatch if the database is newer: a downgrade would lose data.
+    Raises SchemaMismatch if the database is newer: a downgrade would lose data. Raises ConfigError for a server that is
+    too old, StatementRefused if this role may not create tables.
     """
     from alembic import command  # noqa: PLC0415 - takes 0.2 s, and only this function needs it
     from alembic.config import Config  # noqa: PLC0415 - the same
@@ -55,9 +69,28 @@ def migrate(engine: sa.Engine) -> tuple[str | None, str]:
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             connection.exec_driver_sql("RESET lock_timeout")
+            if before != SCHEMA_VERSION:
+                _require_place_for_tables(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before, SCHEMA_VERSION
+
+
+def _require_place_for_tables(connection: sa.Connection) -> None:
+    where = place(connection.engine)
+    server = connection.exec_driver_sql("SHOW server_version").scalar_one()
+    if int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) < POSTGRESQL_MINIMUM * 10000:
+        raise ConfigError(f"{where}: PostgreSQL {server} is too old: {POSTGRESQL_MINIMUM} or later is needed")
+    role, path, name, may = connection.exec_driver_sql(_CREATING).one()
+    if name is None:
+        raise ConfigError(
+            f"{where}: search_path is {path}, and there is no such schema; create it, or correct the path"
+        )
+    if not may:
+        raise StatementRefused(
+            f"{where}: the role {role} may not create tables in schema {name}; as the owner of that schema or as a "
+            f"superuser, run: GRANT USAGE, CREATE ON SCHEMA {name} TO {role}"
+        )
 
 
 def run_file(connection: sa.Connection, revision: str) -> None:

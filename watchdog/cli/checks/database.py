@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from watchdog import SCHEMA_VERSION
 from watchdog.cli.checks.advice import advised
-from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
+from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, split, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, DatabaseError
@@ -14,6 +15,7 @@ from watchdog.store.contract import SEQUENCE_BEHIND, SET_SEQUENCE, Differences, 
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
 from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms
+from watchdog.store.sqlite_file import is_of_another_mode, warnings
 from watchdog.wiring.database import opened
 
 _DATABASE_CLOCK_SECONDS: Final = 2.0
@@ -25,6 +27,9 @@ _WAL_RESET: Final = ((3, 7, 0), (3, 51, 2))
 
 
 def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
+    file = config.database.sqlite_file
+    # Opening it sets the mode.
+    of_another_mode = file is not None and is_of_another_mode(file)
     try:
         with advised(config.database), opened(config) as database:
             yield from _role(privileges(database))
@@ -32,8 +37,9 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             found = vitals(database)
             offset = found.now.timestamp() - (before + clock.time()) / 2
             yield ok("database", f"{config.database.safe_url}: {found.server}, schema {SCHEMA_VERSION}")
-            if config.database.is_sqlite:
+            if file is not None:
                 yield judge_sqlite(found.server.removeprefix("SQLite "))
+                yield from _file(file, of_another_mode=of_another_mode)
             yield from _settings(found)
             yield from _contract(compare(database), config)
             yield _database_clock(offset, config)
@@ -82,6 +88,18 @@ def judge_sqlite(version: str) -> Finding:
         "the application and the daemon",
         "keep backups; for important data use SQLite 3.51.3 or later, or PostgreSQL",
     )
+
+
+def _file(file: Path, *, of_another_mode: bool) -> Iterator[Finding]:
+    for warning in warnings(file):
+        yield warn("sqlite", *split(warning))
+    if of_another_mode:
+        yield warn(
+            "sqlite",
+            "until now the journal mode was not wal: another program sets PRAGMA journal_mode; while a daemon runs, "
+            "that program is told that the database is locked",
+            "remove PRAGMA journal_mode from the application; the file keeps the mode that the daemon sets",
+        )
 
 
 def _settings(found: Vitals) -> Iterator[Finding]:

@@ -36,6 +36,7 @@ async def examine(path: Path | None, environ: Mapping[str, str], clock: Clock, *
     except ConfigError as error:
         return [*findings, *failed("configuration", error, "correct this value; the commented config.yaml explains it")]
     findings += check_configuration(file, config, environ)
-    findings += await asyncio.to_thread(lambda: check_http(config, daemons_alive(config)))
+    # First: it looks at a SQLite file before anything opens it.
     findings += await asyncio.to_thread(lambda: list(check_database(config, clock)))
+    findings += await asyncio.to_thread(lambda: check_http(config, daemons_alive(config)))
     return findings if offline else findings + await check_vendor(config, clock)
