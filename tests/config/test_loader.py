@@ -473,6 +473,7 @@ def test_database_urls_get_their_driver(url: str, result: str) -> None:
     assert database.sqlalchemy_url.get_secret_value() == result
     assert database.is_sqlite == url.startswith("sqlite")
     assert unquote(sa.make_url(result).render_as_string()) == result
+    assert database.safe_url == url
 
 
 @pytest.mark.parametrize(

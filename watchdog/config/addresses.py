@@ -10,7 +10,7 @@ from watchdog.logs.redaction import scrub
 
 
 def database_url(value: SecretStr) -> SecretStr:
-    """Accept SQLite and PostgreSQL only, and name the driver as SQLAlchemy needs it."""
+    """Accept SQLite and PostgreSQL only."""
     url = value.get_secret_value()
     scheme, separator, rest = url.partition("://")
     match scheme if separator else "":
@@ -24,20 +24,26 @@ def database_url(value: SecretStr) -> SecretStr:
             return value
         case "postgresql" | "postgres" | "postgresql+psycopg":
             try:
-                url = _several_hosts(url)
-                _ = urlsplit(url).port
+                _ = urlsplit(_several_hosts(url)).port
             except ValueError:
                 # Not chained: the exception carries a part of the URL.
                 raise ValueError(
                     "its host and port cannot be read; write postgresql://user@host:5432/database, and "
                     "percent-encode special characters in a password, or use database.password_file"
                 ) from None
-            return SecretStr(f"postgresql+psycopg://{url.partition('://')[2]}")
+            return value
         case _:
             raise ValueError(
                 "is no address of SQLite or PostgreSQL; write sqlite:///FILE (three slashes, then a path) or "
                 "postgresql://user@host/database"
             )
+
+
+def with_driver(url: str) -> str:
+    """Return an accepted address as SQLAlchemy takes it: the driver is named, several hosts are parameters."""
+    if url.startswith("sqlite:"):
+        return url
+    return f"postgresql+psycopg://{_several_hosts(url).partition('://')[2]}"
 
 
 def _several_hosts(url: str) -> str:
