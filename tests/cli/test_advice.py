@@ -83,7 +83,7 @@ def test_migrate_says_where_the_file_is(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
-@pytest.mark.parametrize("hosts", ["127.0.0.1:1", "127.0.0.1:1,[::1]:1"])
+@pytest.mark.parametrize("hosts", ["127.0.0.1:1", "127.0.0.1:1,[::1]:1", "[::1]:1,127.0.0.1:1"])
 @pytest.mark.parametrize("words", [["status"], ["run"]], ids=" ".join)
 def test_a_refused_connection_shows_the_address_as_it_was_written_and_the_next_step(
     tmp_path: Path, words: list[str], scheme: str, hosts: str

@@ -1,12 +1,18 @@
 """Addresses in the configuration: each function returns the value as it is used, or raises ValueError."""
 
 import ipaddress
+import re
 from pathlib import Path
+from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
 from watchdog.logs.redaction import scrub
+
+_SEVERAL_HOSTS: Final = re.compile(
+    r"(?P<scheme>[\w+]+://)(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<rest>.*)", re.DOTALL
+)
 
 
 def database_url(value: SecretStr) -> SecretStr:
@@ -51,14 +57,24 @@ def _several_hosts(url: str) -> str:
 
     Unless the URL says otherwise, the one that can be written to is taken.
     """
-    parts = urlsplit(url)
-    user, _, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
+    # Python 3.14 splits no URL in which a host in brackets is not the first.
+    found = _SEVERAL_HOSTS.fullmatch(url)
+    if found is None:
         return url
-    query = [*(("host", unquote(host)) for host in hosts.split(",")), *parse_qsl(parts.query)]
+    parts = urlsplit(f"{found['scheme']}{found['user'] or '@'}{found['rest']}")
+    hosts, ports = zip(*(_host_and_port(host) for host in found["hosts"].split(",")), strict=True)
+    query = [("host", ",".join(hosts)), *([("port", ",".join(ports))] if any(ports) else []), *parse_qsl(parts.query)]
     if "target_session_attrs" not in dict(query):
         query.append(("target_session_attrs", "read-write"))
-    return urlunsplit(parts._replace(netloc=f"{user}@", query=urlencode(query, safe=":/")))
+    return urlunsplit(parts._replace(query=urlencode(query, safe=":/,")))
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Raises ValueError. An address of IPv6 is in brackets; without a port the second is empty."""
+    found = re.fullmatch(r"(?:\[(?P<v6>[^]]+)\]|(?P<host>[^][:]*))(?::(?P<port>\d*))?", text)
+    if found is None:
+        raise ValueError(text)
+    return unquote(found["v6"] or found["host"]), found["port"] or ""
 
 
 def vendor_url(value: str) -> str:

@@ -42,7 +42,7 @@ class DatabaseConfig(Section):
     def _password_has_a_place(self) -> Self:
         if self.password_file is None:
             return self
-        parts = urlsplit(self.url.get_secret_value())
+        parts = urlsplit(with_driver(self.url.get_secret_value()))
         if parts.scheme == "sqlite" or not parts.username or parts.password:
             raise ValueError(
                 "password_file needs a url with a user and without a password; write postgresql://user@host/database"
