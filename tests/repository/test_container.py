@@ -65,7 +65,8 @@ def test_the_sources_exist_and_are_all_that_the_wheel_is_made_of() -> None:
     assert [source for source in sources if not (ROOT / source).exists()] == []
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    made_of = {*wheel["packages"], *wheel["force-include"], project["project"]["readme"]}
+    made_of = {*wheel["packages"], *wheel["force-include"], "README.md"}
+    made_of.add(project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["path"].partition("/")[0])
     assert made_of | {"pyproject.toml", *project["project"]["license-files"], "constraints.txt"} == sources
 
 
