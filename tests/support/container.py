@@ -35,7 +35,7 @@ for place in $VOLUMES; do
     mount --bind "$MOUNTED$place" "$tree$place"
     case " $WRITABLE " in *" $place "*) ;; *) mount -o remount,bind,ro "$tree$place" ;; esac
 done
-mount -o remount,ro "$tree"
+mount -o remount,bind,ro "$tree"
 exec chroot --userspec="$USER_ID:$USER_ID" --groups= "$tree" env -i "$@"
 """
 
