@@ -61,7 +61,7 @@ check: $(DEV) ## check lint, formatting, types, layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy packaging/manual.py packaging/copyright.py
+	$(BIN)/mypy packaging/manual.py packaging/copyright.py packaging/readme.py
 	$(BIN)/lint-imports
 
 .PHONY: format

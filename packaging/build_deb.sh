@@ -55,7 +55,11 @@ architecture=$(dpkg --print-architecture)
 install -D -m 644 -t "$stage/usr/lib/systemd/system" systemd/*.service systemd/*.socket
 doc=$stage/usr/share/doc/zego-watchdog
 install -D -m 644 -t "$doc/examples" systemd/zego-watchdog.service.d/*.conf systemd/*.sysusers.conf
-install -D -m 644 -t "$doc" README.md
+# In the same places as in the repository, so that the links between them work.
+install -D -m 644 -t "$doc" README.md README.zh-CN.md CHANGELOG.md CONTRIBUTING.md config.yaml
+install -D -m 644 -t "$doc/docs" docs/*.*
+install -D -m 644 -t "$doc/docs/images" docs/images/*
+install -D -m 644 -t "$doc/monitoring" monitoring/alerts.yaml monitoring/grafana.json
 install -d -m 700 "$stage/etc/zego-watchdog/secrets"
 sed 's|^  url: sqlite:///zego-watchdog.db$|  url: sqlite:////var/lib/zego-watchdog/zego-watchdog.db|' config.yaml \
     >"$stage/etc/zego-watchdog/config.yaml"
@@ -78,9 +82,8 @@ zsh usr/share/zsh/vendor-completions/_zego-watchdog
 fish usr/share/fish/vendor_completions.d/zego-watchdog.fish
 SHELLS
 
-gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
 {
-    printf 'zego-watchdog (%s) unstable; urgency=medium\n\n  * See changelog.gz.\n\n' "$version"
+    printf 'zego-watchdog (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n' "$version"
     printf ' -- The zego-watchdog authors <zego-watchdog@localhost>  %s\n' \
         "$(LC_ALL=C date --utc --date "@$SOURCE_DATE_EPOCH" +'%a, %d %b %Y %H:%M:%S +0000')"
 } | gzip -9n >"$doc/changelog.Debian.gz"

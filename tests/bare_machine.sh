@@ -5,7 +5,7 @@
 #     tests/bare_machine.sh sid somebody "make test-quick"
 #
 # The suite sets the Python: bookworm 3.11, trixie 3.13, sid 3.14. Needs root, debootstrap and systemd-nspawn. The minimal
-# system is made once and kept; all that the commands write is in memory, and goes away.
+# system is made once and kept; all that the commands write is in memory, and goes away. Ends with 69 if it cannot be made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=$1 user=$2
@@ -17,7 +17,7 @@ if [[ ! -e $root.made ]]; then
     mkdir -p "$root"
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -v security | head -n 1)
     debootstrap --variant=minbase --include=python3,python3-venv,make,git,ca-certificates "$suite" "$root" $mirror \
-        >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; exit 1; }
+        >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; exit 69; }
     touch "$root.made"
 fi
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs `make test-quick` in a clone of this repository with another Python: tests/other_python.sh 3.12
+# Ends with 69 if there is none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=
@@ -8,7 +9,7 @@ for candidate in "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python "/usr/bi
 done
 [[ $python ]] || {
     echo "there is no Python $1 here; where Debian has none of this version, pyenv builds one: pyenv install $1" >&2
-    exit 1
+    exit 69
 }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -20,7 +20,16 @@ Foreign errors are mapped to one of these where they first appear, with the orig
 A message names the object, the reason and the next step; it never contains a secret.
 """
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
+
+_FOR_PROGRAMMERS: Final = re.compile(r"\[Errno -?\d+\] |\[[A-Z0-9_]+: [A-Z0-9_]+\] | \(_ssl\.c:\d+\)")
+
+
+def in_words(error: object) -> str:
+    """Return the first line of a foreign error's text without numbers and source lines; its class if it has no text."""
+    lines = _FOR_PROGRAMMERS.sub("", str(error)).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 class WatchdogError(Exception):

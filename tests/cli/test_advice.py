@@ -82,10 +82,16 @@ def test_migrate_says_where_the_file_is(tmp_path: Path, monkeypatch: pytest.Monk
     assert f"SQLite {tmp_path}/x.db: schema none" in Operator(tmp_path, "sqlite:///x.db").types("migrate").stdout
 
 
-def test_a_refused_connection_shows_no_driver_and_the_next_step(tmp_path: Path) -> None:
-    result = Operator(tmp_path, "postgresql://me@127.0.0.1:1/db").types("status")
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+@pytest.mark.parametrize("hosts", ["127.0.0.1:1", "127.0.0.1:1,[::1]:1", "[::1]:1,127.0.0.1:1"])
+@pytest.mark.parametrize("words", [["status"], ["run"]], ids=" ".join)
+def test_a_refused_connection_shows_the_address_as_it_was_written_and_the_next_step(
+    tmp_path: Path, words: list[str], scheme: str, hosts: str
+) -> None:
+    result = Operator(tmp_path, f"{scheme}://me@{hosts}/db").types(*words, COLUMNS="1000")
     assert result.exit_code == 75
-    assert "PostgreSQL postgresql://me@127.0.0.1:1/db: " in result.stderr
+    assert f"PostgreSQL {scheme}://me@{hosts}/db: " in result.stderr
+    assert "psycopg" not in result.output
     assert "; start PostgreSQL, or correct the host and the port in database.url" in result.stderr
 
 

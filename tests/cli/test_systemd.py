@@ -17,6 +17,7 @@ from watchdog.config import load
 from watchdog.core.model import Mode
 from watchdog.errors import InstallationError
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = "/usr/lib/zego/bin/zego-watchdog"
 SERVICE = Path("etc/systemd/system/zego-watchdog.service")
 CONFIG = Path("etc/zego-watchdog/config.yaml")
@@ -262,6 +263,24 @@ def test_a_packaged_unit_is_not_replaced(machine: Machine) -> None:
     refused = machine.install("--yes")
     assert refused.exit_code == 1
     assert "belongs to a package" in refused.stderr
+
+
+@as_root
+def test_a_packaged_service_can_share_a_sqlite_file(machine: Machine) -> None:
+    """It brings no units, but it needs the fixed user and the rights."""
+    packaged = machine.root / "usr/lib/systemd/system/zego-watchdog.service"
+    packaged.parent.mkdir(parents=True)
+    packaged.write_text((ROOT / "systemd/zego-watchdog.service").read_text())
+    assert machine.install("--sqlite-dir", "/srv/app", "--yes").exit_code == 0
+    units = [path for path in machine.holds() if path.startswith("etc/systemd")]
+    assert units == [
+        "etc/systemd/system/multi-user.target.wants/zego-watchdog.service",
+        "etc/systemd/system/zego-watchdog.service.d/shared-sqlite.conf",
+    ]
+    assert (machine.root / "srv/app/zego-watchdog.db").is_file()
+    assert machine.install("--sqlite-dir", "/srv/app", "--yes").stdout == "Nothing to do.\n"
+    assert machine.systemd("uninstall", "--yes").exit_code == 0
+    assert "etc/systemd/system/zego-watchdog.service.d/shared-sqlite.conf" not in machine.holds()
 
 
 @pytest.mark.parametrize(

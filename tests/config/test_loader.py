@@ -464,11 +464,19 @@ def test_secrets_appear_nowhere(tmp_path: Path) -> None:
         ("sqlite:////var/lib/h#sh.db", "sqlite:////var/lib/h#sh.db"),
         (
             "postgresql://me@h1:5432,h2:5433/db?sslmode=require",
-            "postgresql+psycopg://me@/db?host=h1:5432&host=h2:5433&sslmode=require&target_session_attrs=read-write",
+            "postgresql+psycopg://me@/db?host=h1,h2&port=5432,5433&sslmode=require&target_session_attrs=read-write",
         ),
         (
             "postgresql://me@h1,h2/db?target_session_attrs=any",
-            "postgresql+psycopg://me@/db?host=h1&host=h2&target_session_attrs=any",
+            "postgresql+psycopg://me@/db?host=h1,h2&target_session_attrs=any",
+        ),
+        (
+            "postgresql://me@h1:5432,[::1]:5433/db",
+            "postgresql+psycopg://me@/db?host=h1,::1&port=5432,5433&target_session_attrs=read-write",
+        ),
+        (
+            "postgresql://h1,h2/db",
+            "postgresql+psycopg://@/db?host=h1,h2&target_session_attrs=read-write",
         ),
         ("postgresql://watch@db/zego", "postgresql+psycopg://watch@db/zego"),
         ("postgres://watch@db:5433/zego?sslmode=require", "postgresql+psycopg://watch@db:5433/zego?sslmode=require"),
@@ -481,6 +489,7 @@ def test_database_urls_get_their_driver(url: str, result: str) -> None:
     assert database.sqlalchemy_url.get_secret_value() == result
     assert database.is_sqlite == url.startswith("sqlite")
     assert unquote(sa.make_url(result).render_as_string()) == result
+    assert database.safe_url == url
 
 
 @pytest.mark.parametrize(
@@ -498,6 +507,8 @@ def test_database_urls_get_their_driver(url: str, result: str) -> None:
         ("postgresql+asyncpg://u:hunter22@h/d", "is no address of SQLite or PostgreSQL; write"),
         ("postgresql://u:hunter22/x@h/d", "percent-encode"),
         ("postgresql://u:hunter22@[h/d", "percent-encode"),
+        ("postgresql://u:hunter22@h,h:five/d", "percent-encode"),
+        ("postgresql://u:hunter22@h,[::1/d", "percent-encode"),
     ],
 )
 @pytest.mark.usefixtures("here")

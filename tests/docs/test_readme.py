@@ -136,7 +136,9 @@ async def test_run_it_for_real(sandbox: Sandbox, tmp_path: Path) -> None:
     shell = await start(as_printed(tmp_path), ROOT)
     try:
         await eventually(
-            "the daemon watches, or the shell ended", lambda: bool(daemons()) or shell.returncode is not None
+            "the daemon watches, or the shell ended",
+            lambda: bool(daemons()) or shell.returncode is not None,
+            seconds=300,
         )
         application = Application(f"sqlite:///{file}")
         task = str(sandbox.perform(Start(room="room"))["task_id"])

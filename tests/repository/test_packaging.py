@@ -1,5 +1,6 @@
 """What goes into the Debian package and can be tested without building it; tests/system tests the package itself."""
 
+import json
 import os
 import re
 import subprocess
@@ -117,6 +118,26 @@ def test_the_package_depends_on_what_its_units_call() -> None:
     owners = subprocess.run(search, capture_output=True, text=True, check=True).stdout
     (depends,) = re.findall(r"^Depends: (.*)$", (ROOT / "packaging/deb/control").read_text(), flags=re.MULTILINE)
     assert {line.partition(":")[0] for line in owners.splitlines()} <= set(depends.split(", "))
+
+
+def test_the_package_brings_certificates_even_without_what_is_recommended() -> None:
+    (depends,) = re.findall(r"^Depends: (.*)$", (ROOT / "packaging/deb/control").read_text(), flags=re.MULTILINE)
+    assert "ca-certificates" in depends.split(", ")
+
+
+def test_the_index_page_has_no_link_that_leads_nowhere() -> None:
+    command = [sys.executable, "-m", "hatchling", "metadata"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    metadata = json.loads(said)
+    assert metadata["authors"] == [{"name": "The zego-watchdog authors"}]
+    text = metadata["readme"]["text"]
+    assert metadata["readme"]["content-type"] == "text/markdown"
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    # The words of a link stay, and those of a picture.
+    assert " [" not in text
+    assert "the SQL cookbook (docs/sql.md)" in text
+    assert "![" not in text
 
 
 def test_every_placeholder_is_filled_in() -> None:

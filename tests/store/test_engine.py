@@ -14,11 +14,10 @@ from urllib.parse import quote
 import psycopg
 import pytest
 import sqlalchemy as sa
-from pydantic import SecretStr
 
 from tests.support.pgbouncer import pgbouncer
 from tests.support.store_steps import REPLY, take
-from watchdog.config.addresses import database_url
+from watchdog.config.addresses import with_driver
 from watchdog.core.model import Evidence, Outcome, Reason, Source
 from watchdog.core.policy import Plan
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, StatementRefused
@@ -432,8 +431,9 @@ def test_several_hosts_as_libpq_takes_them(postgresql_url: str) -> None:
     """The first does not answer, the second can be written to."""
     parts = sa.make_url(postgresql_url)
     folder = quote(str(parts.query["host"]), safe="")
-    url = database_url(SecretStr(f"postgresql://{parts.username}@127.0.0.1:1,{folder}/{parts.database}"))
-    with opened(url.get_secret_value()) as several, reading(several) as connection:
+    url = f"postgresql://{parts.username}@127.0.0.1:1,{folder}/{parts.database}"
+    with opened(with_driver(url), shown=url) as several, reading(several) as connection:
+        assert place(several) == f"PostgreSQL {url}"
         assert connection.execute(sa.select(sa.func.current_database())).scalar_one() == parts.database
 
 

@@ -22,6 +22,7 @@ _zego_watchdog_completion zego-watchdog
 echo "${COMPREPLY[@]}"
 """
 ROOT = Path(__file__).parent.parent.parent
+NOT_OURS = "/var/lib/zego-watchdog-backups"
 NEWER = "99.0.0"
 NEWER_SCHEMA = f"{int(SCHEMA_VERSION) + 1:04}"
 
@@ -83,7 +84,8 @@ def files(machine: Machine) -> set[str]:
 
 @pytest.fixture(scope="module")
 def before(machine: Machine) -> set[str]:
-    """Return what was there before anything of ours."""
+    """Return what was there before anything of ours: nothing in /opt, and a directory whose name resembles ours."""
+    machine.run("sh", "-euc", f"rm -rf /opt/*; mkdir {NOT_OURS}; touch {NOT_OURS}/file")
     return files(machine)
 
 
@@ -102,12 +104,28 @@ def test_it_is_whole(machine: Machine, before: set[str]) -> None:
     assert before
     assert machine.run("dpkg", "--verify", "zego-watchdog").stdout == ""
     assert __version__ in machine.run("zego-watchdog", "version").stdout
+    assert machine.run("zego-watchdog", "--version").stdout == machine.run("zego-watchdog", "version").stdout
     page = machine.run("man", "--warnings", "zego-watchdog")
     assert "zego-watchdog explain" in page.stdout
     assert page.stderr == ""
     said = machine.run("bash", "-euc", COMPLETION)
     assert said.stdout.strip() == "explain"
     assert "psycopg" in machine.run("cat", "/usr/share/doc/zego-watchdog/copyright").stdout
+
+
+def test_its_documents_are_complete(machine: Machine) -> None:
+    folder = machine.path("/usr/share/doc/zego-watchdog")
+    pages = [folder / "README.md", *(folder / "docs").glob("*.md")]
+    assert len(pages) > 10
+    dead = {
+        f"{page.name}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text())
+        if not target.startswith("https://") and not (page.parent / target).exists()
+    }
+    assert dead == set()
+    for name in ("docs/roles.sql", "monitoring/alerts.yaml", "monitoring/grafana.json"):
+        assert (folder / name).read_text() == (ROOT / name).read_text()
 
 
 def test_using_it_leaves_no_files_in_the_package(machine: Machine) -> None:
@@ -174,6 +192,7 @@ def test_removal_keeps_configuration_and_history(machine: Machine, newer: Path) 
     (library,) = machine.path("/opt/zego-watchdog/lib").glob("python3.*/site-packages/watchdog/__pycache__")
     (library / "by_another_python.pyc").touch()
     machine.run("dpkg", "--remove", "zego-watchdog")
+    assert machine.path("/opt").is_dir()
     assert machine.property(UNIT, "ActiveState") == "inactive"
     assert not machine.path("/opt/zego-watchdog").exists()
     assert machine.path("/etc/zego-watchdog/config.yaml").read_text() == configuration()
@@ -196,6 +215,7 @@ def test_purged_it_leaves_nothing(machine: Machine, before: set[str]) -> None:
     machine.run("dpkg", "--purge", "zego-watchdog")
     assert sorted(files(machine) - before) == []
     assert sorted(before - files(machine)) == []
+    assert {"/opt", f"{NOT_OURS}/file"} <= before
     assert machine.systemctl("list-units", "--all", "--no-legend", "--plain", "zego-watchdog*") == ""
     assert machine.systemctl("list-unit-files", "--no-legend", "zego-watchdog*", check=False) == ""
     assert machine.run("dpkg-query", "--show", "zego-watchdog", check=False).returncode == 1

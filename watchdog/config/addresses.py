@@ -1,16 +1,22 @@
 """Addresses in the configuration: each function returns the value as it is used, or raises ValueError."""
 
 import ipaddress
+import re
 from pathlib import Path
+from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
 from watchdog.logs.redaction import scrub
 
+_SEVERAL_HOSTS: Final = re.compile(
+    r"(?P<scheme>[\w+]+://)(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<rest>.*)", re.DOTALL
+)
+
 
 def database_url(value: SecretStr) -> SecretStr:
-    """Accept SQLite and PostgreSQL only, and name the driver as SQLAlchemy needs it."""
+    """Accept SQLite and PostgreSQL only."""
     url = value.get_secret_value()
     scheme, separator, rest = url.partition("://")
     match scheme if separator else "":
@@ -24,15 +30,14 @@ def database_url(value: SecretStr) -> SecretStr:
             return value
         case "postgresql" | "postgres" | "postgresql+psycopg":
             try:
-                url = _several_hosts(url)
-                _ = urlsplit(url).port
+                _ = urlsplit(_several_hosts(url)).port
             except ValueError:
                 # Not chained: the exception carries a part of the URL.
                 raise ValueError(
                     "its host and port cannot be read; write postgresql://user@host:5432/database, and "
                     "percent-encode special characters in a password, or use database.password_file"
                 ) from None
-            return SecretStr(f"postgresql+psycopg://{url.partition('://')[2]}")
+            return value
         case _:
             raise ValueError(
                 "is no address of SQLite or PostgreSQL; write sqlite:///FILE (three slashes, then a path) or "
@@ -40,19 +45,36 @@ def database_url(value: SecretStr) -> SecretStr:
             )
 
 
+def with_driver(url: str) -> str:
+    """Return an accepted address as SQLAlchemy takes it: the driver is named, several hosts are parameters."""
+    if url.startswith("sqlite:"):
+        return url
+    return f"postgresql+psycopg://{_several_hosts(url).partition('://')[2]}"
+
+
 def _several_hosts(url: str) -> str:
     """Turn libpq's ``user@host1:5432,host2:5432/db`` into parameters, which SQLAlchemy passes on to libpq.
 
     Unless the URL says otherwise, the one that can be written to is taken.
     """
-    parts = urlsplit(url)
-    user, _, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
+    # Python 3.14 splits no URL in which a host in brackets is not the first.
+    found = _SEVERAL_HOSTS.fullmatch(url)
+    if found is None:
         return url
-    query = [*(("host", unquote(host)) for host in hosts.split(",")), *parse_qsl(parts.query)]
+    parts = urlsplit(f"{found['scheme']}{found['user'] or '@'}{found['rest']}")
+    hosts, ports = zip(*(_host_and_port(host) for host in found["hosts"].split(",")), strict=True)
+    query = [("host", ",".join(hosts)), *([("port", ",".join(ports))] if any(ports) else []), *parse_qsl(parts.query)]
     if "target_session_attrs" not in dict(query):
         query.append(("target_session_attrs", "read-write"))
-    return urlunsplit(parts._replace(netloc=f"{user}@", query=urlencode(query, safe=":/")))
+    return urlunsplit(parts._replace(query=urlencode(query, safe=":/,")))
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Raises ValueError. An address of IPv6 is in brackets; without a port the second is empty."""
+    found = re.fullmatch(r"(?:\[(?P<v6>[^]]+)\]|(?P<host>[^][:]*))(?::(?P<port>\d*))?", text)
+    if found is None:
+        raise ValueError(text)
+    return unquote(found["v6"] or found["host"]), found["port"] or ""
 
 
 def vendor_url(value: str) -> str:

@@ -20,6 +20,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from watchdog.config.addresses import with_driver
 from watchdog.config.secret_files import OTHERS, Origin
 from watchdog.config.settings import AppConfig, Config, Section
 from watchdog.errors import ConfigError
@@ -260,7 +261,7 @@ def _default(location: tuple[str | int, ...]) -> str:
 
 def _exposed_password(config: Config, origin: Origin) -> list[str]:
     """Apply the rule for secret files to a configuration file that contains a password."""
-    url = urlsplit(config.database.url.get_secret_value())
+    url = urlsplit(with_driver(config.database.url.get_secret_value()))
     mode = origin.file.stat().st_mode
     if ("database", "url") in origin.variables or not mode & OTHERS:
         return []

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from watchdog.config import rules_between
-from watchdog.config.addresses import absolute_path, database_url, is_loopback, listen_address, vendor_url
+from watchdog.config.addresses import absolute_path, database_url, is_loopback, listen_address, vendor_url, with_driver
 from watchdog.config.secret_files import SecretFromFile, from_environment_only, given
 from watchdog.core.model import Mode, Verify
 from watchdog.logs.redaction import scrub
@@ -42,7 +42,7 @@ class DatabaseConfig(Section):
     def _password_has_a_place(self) -> Self:
         if self.password_file is None:
             return self
-        parts = urlsplit(self.url.get_secret_value())
+        parts = urlsplit(with_driver(self.url.get_secret_value()))
         if parts.scheme == "sqlite" or not parts.username or parts.password:
             raise ValueError(
                 "password_file needs a url with a user and without a password; write postgresql://user@host/database"
@@ -52,17 +52,18 @@ class DatabaseConfig(Section):
     @property
     def sqlalchemy_url(self) -> SecretStr:
         """``url`` with the driver SQLAlchemy needs and the password from ``password_file``."""
+        url = with_driver(self.url.get_secret_value())
         if self.password_file is None:
-            return self.url
-        parts = urlsplit(self.url.get_secret_value())
+            return SecretStr(url)
+        parts = urlsplit(url)
         user, _, host = parts.netloc.rpartition("@")
         password = quote(self.password_file.content.get_secret_value(), safe="")
         return SecretStr(urlunsplit(parts._replace(netloc=f"{user.removesuffix(':')}:{password}@{host}")))
 
     @property
     def safe_url(self) -> str:
-        """``url`` for people: without a password, and without the driver."""
-        return scrub(self.url.get_secret_value()).replace("postgresql+psycopg://", "postgresql://", 1)
+        """``url`` as it was written, but without a password."""
+        return scrub(self.url.get_secret_value())
 
     @property
     def is_sqlite(self) -> bool:

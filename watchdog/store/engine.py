@@ -18,7 +18,15 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, RowLocked, RowReferenced, StatementRefused
+from watchdog.errors import (
+    ConfigError,
+    DatabaseError,
+    DatabaseUnavailable,
+    RowLocked,
+    RowReferenced,
+    StatementRefused,
+    in_words,
+)
 from watchdog.store.sqlite_file import is_mount_point
 
 SQLITE_VERSION = sqlite3.sqlite_version
@@ -42,6 +50,7 @@ Engine = sa.Engine
 def open_engine(
     url: str,
     *,
+    shown: str | None = None,
     password: str | None = None,
     statement_timeout_seconds: float = 5,
     connect_timeout_seconds: float = 5,
@@ -51,9 +60,9 @@ def open_engine(
 ) -> sa.Engine:
     """Return an engine on ``sqlite:///path`` or ``postgresql+psycopg://…``; nothing is connected yet.
 
-    Raises ConfigError for another kind of URL, and, with ``must_exist``, if the SQLite file does not exist: a mistyped
-    path must not silently become an empty database. ``pooled``: between us and PostgreSQL is a pooler that gives each
-    transaction another connection.
+    ``shown`` is the address for people. Raises ConfigError for another kind of URL, and, with ``must_exist``, if the
+    SQLite file does not exist: a mistyped path must not silently become an empty database. ``pooled``: between us and
+    PostgreSQL is a pooler that gives each transaction another connection.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -61,7 +70,9 @@ def open_engine(
     if parsed.get_backend_name() == "postgresql":
         if password is not None:
             parsed = parsed.set(password=password)
-        return _postgresql(parsed, statement_timeout_seconds, connect_timeout_seconds, pool_size, pooled=pooled)
+        engine = _postgresql(parsed, statement_timeout_seconds, connect_timeout_seconds, pool_size, pooled=pooled)
+        engine.logging_name = shown
+        return engine
     raise ConfigError(
         f"database.url: {parsed.get_backend_name()} is not supported; use sqlite:///FILE or postgresql://USER@HOST/DB"
     )
@@ -286,20 +297,20 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         if isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
             kind = RowLocked
         if (key := _foreign_key(error.orig)) is not None:
-            raise RowReferenced(f"{place(engine)}: {_first_line(error.orig)}", key) from error
+            raise RowReferenced(f"{place(engine)}: {in_words(error.orig)}", key) from error
         todo = _right_to_give(error.orig)
         if todo is not None:
-            raise StatementRefused(f"{place(engine)}: {_first_line(error.orig)}; {todo}") from error
-        raise kind(f"{place(engine)}: {_first_line(error.orig)}{_next_step(error.orig)}") from error
+            raise StatementRefused(f"{place(engine)}: {in_words(error.orig)}; {todo}") from error
+        raise kind(f"{place(engine)}: {in_words(error.orig)}{_next_step(error.orig)}") from error
     except sa.exc.SQLAlchemyError as error:
-        raise DatabaseError(f"{place(engine)}: {_first_line(error)}") from error
+        raise DatabaseError(f"{place(engine)}: {in_words(error)}") from error
 
 
 def place(engine: sa.Engine) -> str:
     """Return the database's address for people: never with a password."""
     if engine.dialect.name == "sqlite":
         return f"SQLite {engine.url.database}"
-    return f"PostgreSQL {engine.url.render_as_string(hide_password=True)}"
+    return f"PostgreSQL {engine.logging_name or engine.url.render_as_string(hide_password=True)}"
 
 
 def identify(engine: sa.Engine) -> str:
@@ -310,11 +321,6 @@ def identify(engine: sa.Engine) -> str:
     hosts = [*filter(None, [url.host]), *url.normalized_query.get("host", ())]
     ports = [*filter(None, [url.port]), *url.normalized_query.get("port", ())]
     return f"postgresql://{','.join(hosts)}:{','.join(map(str, ports))}/{url.database}"
-
-
-def _first_line(error: Any) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _foreign_key(error: Any) -> str | None:

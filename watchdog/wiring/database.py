@@ -14,6 +14,7 @@ def engine(config: DatabaseConfig, *, must_exist: bool = True) -> sa.Engine:
     """The configured engine, not connected yet. Raises ConfigError."""
     return open_engine(
         config.sqlalchemy_url.get_secret_value(),
+        shown=config.safe_url,
         statement_timeout_seconds=config.statement_timeout_seconds,
         connect_timeout_seconds=config.connect_timeout_seconds,
         pool_size=config.pool_size,

@@ -31,7 +31,7 @@ from watchdog.core.capacity import ROOMS_PER_CALL
 from watchdog.core.model import Reply
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
-from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError
+from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError, in_words
 from watchdog.observer import Observer
 from watchdog.zego.replies import (
     BODY_LIMIT_BYTES,
@@ -126,7 +126,8 @@ class ZegoClient:
         for a URL or a proxy that cannot be used.
         """
         self.set_secrets(server_secrets)
-        tls = tls_context() if transport is None else None
+        encrypted = any(url.lower().startswith("https:") for url in (asr_url, rtc_url or ""))
+        tls = tls_context() if encrypted and transport is None else None
 
         def endpoint(key: str, text: str) -> _Endpoint:
             url = _base_url(key, text)
@@ -274,7 +275,7 @@ class ZegoClient:
     def _stop_reusing(self, endpoint: "_Endpoint", error: Exception) -> None:
         now = self._clock.monotonic()
         if now >= endpoint.reuse_from:
-            log.warning("connections_not_reused", host=endpoint.host, seconds=NO_REUSE_SECONDS, error=_said(error))
+            log.warning("connections_not_reused", host=endpoint.host, seconds=NO_REUSE_SECONDS, error=in_words(error))
         endpoint.reuse_from = now + NO_REUSE_SECONDS
 
     def _observe(self, action: str, reply_class: str, began: float) -> None:
@@ -283,7 +284,7 @@ class ZegoClient:
     def _failure(self, error: Exception, endpoint: "_Endpoint", action: str, *, begun: bool) -> RequestError:
         # A TimeoutError that is not the library's is the deadline of the whole call.
         late = isinstance(error, TimeoutError)
-        reason = f"not done within {self._timeout_seconds:g} s" if late else _said(error)
+        reason = f"not done within {self._timeout_seconds:g} s" if late else in_words(error)
         if not begun or FATE.get(type(error)) is NotSent:
             return NotSent(f"{action} was not sent to {endpoint.host}: {reason}. It is safe to repeat.")
         return NoAnswer(f"{action} got no answer from {endpoint.host}: {reason}. ZEGO may have acted on it.")
@@ -322,10 +323,6 @@ class _Endpoint:
 
     def transport(self, now: float) -> httpx.AsyncBaseTransport:
         return self.kept if now >= self.reuse_from else self.single
-
-
-def _said(error: Exception) -> str:
-    return str(error).rstrip(".") or type(error).__name__
 
 
 def _base_url(key: str, text: str) -> httpx.URL:

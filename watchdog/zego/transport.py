@@ -5,7 +5,9 @@ import socket
 import ssl
 import struct
 import urllib.request
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
@@ -21,7 +23,7 @@ _RESET_ON_CLOSE: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii",
 def network_transport(
     url: httpx.URL, max_connections: int, tls: ssl.SSLContext | None, *, reuse: bool = True
 ) -> httpx.AsyncBaseTransport:
-    """Return a transport to the host of ``url`` that opens at most ``max_connections``.
+    """Return a transport to the host of ``url`` that opens at most ``max_connections``; ``tls`` is None for http.
 
     Without ``reuse`` each request has a connection of its own. Honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
     Raises ConfigError for a proxy that cannot be used.
@@ -30,7 +32,7 @@ def network_transport(
         max_connections=1, max_keepalive_connections=1 if reuse else 0, keepalive_expiry=KEEPALIVE_SECONDS
     )
     proxy = proxy_to(url.scheme, url.host)
-    verify = tls or tls_context()
+    verify = tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def connection() -> httpx.AsyncHTTPTransport:
         transport = httpx.AsyncHTTPTransport(
@@ -43,11 +45,7 @@ def network_transport(
     try:
         return Connections(connection, max_connections)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        # The error may quote the proxy's URL, which may hold a password.
-        raise ConfigError(
-            f"the proxy that the environment names for {url.host} cannot be used ({type(error).__name__}): "
-            "set an http:// or https:// proxy in HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY"
-        ) from error
+        raise _unusable_proxy(url.host) from error
 
 
 def tls_context() -> ssl.SSLContext:
@@ -55,21 +53,51 @@ def tls_context() -> ssl.SSLContext:
 
     Raises ConfigError if they cannot be loaded.
     """
+    named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
+    where = f"what {named} names" if named else "this system's certificates"
+    reason, cause = "there are none", None
     try:
-        return httpx.create_ssl_context()
+        context = httpx.create_ssl_context()
+        folder = os.environ.get("SSL_CERT_DIR") if named else ssl.get_default_verify_paths().openssl_capath
+        if context.cert_store_stats()["x509"] or (named != "SSL_CERT_FILE" and _holds_certificates(folder)):
+            return context
     except OSError as error:
-        named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-        where = f"what {named[0]} names" if named else "this system's certificates"
-        raise ConfigError(
-            f"{where} cannot be loaded, so ZEGO's certificate cannot be verified: {error.strerror or error}; "
-            "correct the variable, or install the package ca-certificates"
-        ) from error
+        cause = error
+        # An error of OpenSSL has no text for people.
+        reason = "no certificate in it" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
+    raise ConfigError(
+        f"{where} cannot be loaded, so ZEGO's certificate cannot be verified: {reason}; "
+        f"{f'correct {named}, or ' if named else ''}install the package ca-certificates"
+    ) from cause
+
+
+def _holds_certificates(folder: str | None) -> bool:
+    """Whether OpenSSL finds certificates there when it verifies: it looks for their hashes."""
+    return folder is not None and any(Path(folder).glob("*[0-9a-f].[0-9]"))
 
 
 def proxy_to(scheme: str, host: str) -> str | None:
-    """Return the URL of the proxy that the environment names for this host; None if it names none."""
+    """Return the URL of the proxy that the environment names for this host; None if it names none.
+
+    Raises ConfigError for a URL that cannot be read.
+    """
     if urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+    if proxy is None:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        _ = urlsplit(proxy).port
+    except ValueError as error:
+        raise _unusable_proxy(host) from error
+    return proxy
+
+
+def _unusable_proxy(host: str) -> ConfigError:
+    """Without the proxy's URL, which may hold a password."""
+    return ConfigError(
+        f"the proxy that the environment names for {host} cannot be used; "
+        "set an http:// or https:// proxy in HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY"
+    )

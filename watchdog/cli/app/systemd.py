@@ -58,7 +58,8 @@ def install(
       zego-watchdog systemd install --sqlite-dir /srv/app/data --yes
 
     The service runs the zego-watchdog that you call. An existing configuration is kept; a new one observes and stops
-    nothing. Units that were edited are not overwritten. Repeat it after an upgrade.
+    nothing. Units that were edited are not overwritten. Repeat it after an upgrade. Where the Debian package has
+    installed the service, only --sqlite-dir has something to do.
     """
     from watchdog.cli.commands import steps, systemd
 

@@ -53,7 +53,7 @@ def advised(config: DatabaseConfig, *, for_daemon: bool = False) -> Iterator[Non
 
 
 def _advised(error: WatchdogError, config: DatabaseConfig, *, for_daemon: bool) -> WatchdogError:
-    said = str(error).replace("postgresql+psycopg://", "postgresql://")
+    said = str(error)
     kind, todo = type(error), ""
     lowered = said.lower()
     if "there is no file" in said and config.sqlite_file is not None:

@@ -3,14 +3,21 @@
 import importlib.metadata
 import os
 import platform
+import pwd
 import stat
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import watchdog
 from watchdog.cli.checks.findings import Finding, fail, ok, split, warn
 from watchdog.config.settings import AppConfig, Config
 from watchdog.core.model import Mode
+
+SERVICE_USER: Final = "zego-watchdog"
+"""The fixed user of a service that shares its SQLite file with the application."""
+_SERVICE_FILES: Final = Path("/etc/zego-watchdog")
 
 
 def check_installation() -> Iterator[Finding]:
@@ -81,3 +88,35 @@ def _origin(app: AppConfig) -> str:
         return "its secret is in the environment"
     path = app.server_secret_file.path
     return f"its secret is in {path}, mode {stat.S_IMODE(path.stat().st_mode):o}"
+
+
+def check_service_user(file: Path, config: Config) -> Iterator[Finding]:
+    """Whether the service's user can use the SQLite file; only root can ask that.
+
+    A dynamic user has its own directory, which systemd gives it: there is nothing to ask.
+    """
+    database = config.database.sqlite_file
+    is_its_own = database is not None and database.resolve().is_relative_to("/var/lib/private")
+    if database is None or is_its_own or os.geteuid() != 0 or not file.is_relative_to(_SERVICE_FILES):
+        return
+    try:
+        user = pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        return
+    places = [path for path in (database.parent, database) if path.exists()]
+    groups = os.getgrouplist(SERVICE_USER, user.pw_gid)
+    closed = [path for path in places if not _may_write(path, user, groups)]
+    if closed:
+        yield fail(
+            "service",
+            f"its user {SERVICE_USER} may not write {', '.join(map(str, closed))}",
+            f"run: zego-watchdog systemd install --sqlite-dir {database.parent} --yes",
+        )
+    else:
+        yield ok("service", f"its user {SERVICE_USER} may write {database}")
+
+
+def _may_write(path: Path, user: pwd.struct_passwd, groups: Sequence[int]) -> bool:
+    test = ["test", "-r", str(path), "-a", "-w", str(path)]
+    as_user = subprocess.run(test, user=user.pw_uid, group=user.pw_gid, extra_groups=groups, check=False, cwd="/")  # noqa: S603 - a path of the configuration
+    return as_user.returncode == 0

@@ -8,7 +8,7 @@ from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.core.outcomes import ReplyClass, classify
-from watchdog.errors import RequestError
+from watchdog.errors import RequestError, in_words
 from watchdog.wiring.from_config import zego_client
 from watchdog.zego.client import ZegoClient
 from watchdog.zego.transport import proxy_to, tls_context
@@ -93,7 +93,7 @@ async def _asr_host(url: str, timeout_seconds: float) -> Finding:
             await writer.wait_closed()
     except (OSError, UnicodeError) as error:
         late = isinstance(error, TimeoutError)
-        reason = f"no connection within {timeout_seconds:g} s" if late else str(error)
+        reason = f"no connection within {timeout_seconds:g} s" if late else in_words(error)
         todo = "allow this machine to connect to zego.asr_url: check DNS, firewall, certificates"
         return fail("stops", f"{host} port {port}: {reason}", todo, Blame.REACHABILITY)
     return ok("stops", f"{host} port {port} can be reached" + (", encrypted" if encrypted else ""))

@@ -9,7 +9,7 @@ from pathlib import Path
 from watchdog.cli.checks.database import check_database, daemons_alive
 from watchdog.cli.checks.findings import Finding, exit_code, failed
 from watchdog.cli.checks.http import check_http
-from watchdog.cli.checks.installation import check_configuration, check_installation
+from watchdog.cli.checks.installation import check_configuration, check_installation, check_service_user
 from watchdog.cli.checks.vendor import check_vendor
 from watchdog.cli.view.findings import print_findings
 from watchdog.cli.view.output import show_json
@@ -39,4 +39,5 @@ async def examine(path: Path | None, environ: Mapping[str, str], clock: Clock, *
     # First: it looks at a SQLite file before anything opens it.
     findings += await asyncio.to_thread(lambda: list(check_database(config, clock)))
     findings += await asyncio.to_thread(lambda: check_http(config, daemons_alive(config)))
+    findings += await asyncio.to_thread(lambda: list(check_service_user(file, config)))
     return findings if offline else findings + await check_vendor(config, clock)

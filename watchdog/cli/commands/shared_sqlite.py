@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from watchdog.cli.checks.installation import SERVICE_USER as USER
 from watchdog.cli.commands.steps import Step
 from watchdog.config import load
 from watchdog.errors import ConfigError, InstallationError
 
-USER: Final = "zego-watchdog"
 FILE: Final = "zego-watchdog.db"
 _OF_THE_SYSTEM: Final = {
     *("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/media", "/mnt", "/opt", "/proc", "/run", "/sbin", "/srv"),

@@ -94,8 +94,13 @@ def install_steps(root: Path, wanted: Wanted) -> Iterator[Step]:
     """The steps that install the service in ``root``; none if it runs. Raises InstallationError, ConfigError."""
     if wanted.shared is not None:
         check_shared(root, wanted.shared)
-    files = dict(_files(wanted))
-    _refuse_foreign_files(root, files)
+    packaged = next((root / unit for unit in PACKAGED if (root / unit).exists()), None)
+    if packaged is not None and wanted.shared is None:
+        raise InstallationError(
+            f"{packaged} belongs to a package that installs the service; edit it with: systemctl edit {UNIT}"
+        )
+    files = dict(_shared_files(wanted.shared) if packaged and wanted.shared else _files(wanted))
+    _refuse_edited_files(root, files)
     to_write = [path for path, text in files.items() if _read(root / path) != text]
     for path in to_write:
         yield Step(f"write {root / path}", partial(_write, root / path, files[path]))
@@ -105,7 +110,7 @@ def install_steps(root: Path, wanted: Wanted) -> Iterator[Step]:
     if not secrets.is_dir():
         yield Step(f"create {secrets}, mode 700, for the files with secrets", partial(_make_private, secrets))
     if SYSUSERS in to_write or (wanted.shared is not None and not has_user(root)):
-        if _is_running_system(root) and (root / UNITS / UNIT).exists():
+        if _is_running_system(root) and (packaged or (root / UNITS / UNIT).exists()):
             # A running service has a dynamic user of the same name; it disappears when the service stops.
             yield command("systemctl", "stop", SOCKET, UNIT)
         yield command("systemd-sysusers", *_rooted(root), str(root / SYSUSERS))
@@ -114,12 +119,7 @@ def install_steps(root: Path, wanted: Wanted) -> Iterator[Step]:
     yield from _enable(root, wanted, units_changed=any(path.is_relative_to(UNITS) for path in to_write))
 
 
-def _refuse_foreign_files(root: Path, files: Mapping[Path, str]) -> None:
-    for packaged in PACKAGED:
-        if (root / packaged).exists():
-            raise InstallationError(
-                f"{root / packaged} belongs to a package that installs the service; edit it with: systemctl edit {UNIT}"
-            )
+def _refuse_edited_files(root: Path, files: Mapping[Path, str]) -> None:
     edited = [
         str(root / path)
         for path, text in files.items()
@@ -136,6 +136,8 @@ def _enable(root: Path, wanted: Wanted, *, units_changed: bool) -> Iterator[Step
     units = [SOCKET, UNIT] if wanted.with_socket else [UNIT]
     to_enable = [unit for unit in units if not _is_enabled(root, unit)]
     running = _is_running_system(root)
+    # An earlier installation may have failed between writing the units and this.
+    units_changed = units_changed or (running and _is_outdated())
     if units_changed and running:
         yield command("systemctl", "daemon-reload")
     if to_enable:
@@ -197,9 +199,15 @@ def _files(wanted: Wanted) -> Iterator[tuple[Path, str]]:
         for unit in (UNIT, TEMPLATE):
             yield UNITS / f"{unit}.d/notify-reload.conf", _with_checksum(text)
     if wanted.shared is not None:
-        text = (drop_ins / "shared-sqlite.conf").read_text(encoding="utf-8")
-        yield UNITS / f"{UNIT}.d/shared-sqlite.conf", _with_checksum(text.replace(_SHARED, str(wanted.shared)))
-        yield SYSUSERS, _with_checksum((folder / "zego-watchdog.sysusers.conf").read_text(encoding="utf-8"))
+        yield from _shared_files(wanted.shared)
+
+
+def _shared_files(shared: Path) -> Iterator[tuple[Path, str]]:
+    """What a service that shares a SQLite file has besides its units; a package has no others of ours."""
+    folder = shipped("systemd")
+    text = (folder / f"{UNIT}.d/shared-sqlite.conf").read_text(encoding="utf-8")
+    yield UNITS / f"{UNIT}.d/shared-sqlite.conf", _with_checksum(text.replace(_SHARED, str(shared)))
+    yield SYSUSERS, _with_checksum((folder / "zego-watchdog.sysusers.conf").read_text(encoding="utf-8"))
 
 
 def _example(wanted: Wanted) -> str:
@@ -278,6 +286,12 @@ def _is_running_system(root: Path) -> bool:
 def _is_active() -> bool:
     command = ["systemctl", "is-active", "--quiet", UNIT]
     return subprocess.run(command, check=False).returncode == 0  # noqa: S603 - our own words
+
+
+def _is_outdated() -> bool:
+    """Whether systemd has not read the unit's files since they changed."""
+    command = ["systemctl", "show", "--value", "--property=NeedDaemonReload", UNIT]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == "yes"  # noqa: S603 - our own words
 
 
 def _is_enabled(root: Path, unit: str) -> bool:
