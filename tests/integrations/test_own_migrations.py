@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tests.integrations import django_site
 from tests.integrations.programs import PAGE, Folder
 from tests.support.running import Application
-from watchdog.store import contract
+from watchdog.store import contract, schema
 from watchdog.store.engine import open_engine, writing
 
 SCRIPT = '''
@@ -82,6 +82,25 @@ class TestAlembic:
         (script,) = (folder.path / "sqlalchemy/migrations/versions").glob("*.py")
         assert "op.drop_table('zego_stop_attempts')" in script.read_text()
         assert "op.drop_column('zego_tasks', 'claimed_by')" in script.read_text()
+
+    def test_what_is_left_after_it(self, folder: Folder) -> None:
+        """Models without ours, and no filter: the upgrade drops all our tables, or on PostgreSQL fails at the view."""
+        env = (folder.path / "sqlalchemy/migrations/env.py").read_text()
+        folder.write("sqlalchemy/migrations/env.py", env.replace(FILTER, ""))
+        base = "from sqlalchemy.orm import DeclarativeBase\n\nclass Base(DeclarativeBase):\n    pass\n"
+        folder.write("sqlalchemy/models.py", base)
+        alembic_project(folder)
+        alembic(folder, "revision", "--autogenerate", "-m", "none of ours")
+        if not folder.is_sqlite:
+            with pytest.raises(AssertionError, match="zego_stop_history"):
+                alembic(folder, "upgrade", "head")
+            assert lacking(folder) == ()
+            return
+        alembic(folder, "upgrade", "head")
+        assert "table zego_tasks" in lacking(folder)
+        with engine(folder) as opened:
+            schema.migrate(opened)
+        assert lacking(folder) == ()
 
 
 class TestDjango:

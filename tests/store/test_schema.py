@@ -123,19 +123,14 @@ class TestMigrate:
                 "the application's"
             ]
 
-    @pytest.mark.parametrize(
-        "in_the_way", ["TABLE zego_daemons (x integer)", "VIEW zego_stop_history AS SELECT 1 AS x"]
-    )
-    def test_half_a_migration_leaves_nothing(self, engine: sa.Engine, in_the_way: str) -> None:
-        with writing(engine) as connection:
-            connection.execute(sa.text(f"CREATE {in_the_way}"))
+    def test_half_a_migration_leaves_nothing(self, engine: sa.Engine) -> None:
+        run(engine, "CREATE TABLE rooms (id integer)", "CREATE INDEX zego_rejoins_room ON rooms (id)")
         before = objects(engine)
         with pytest.raises(DatabaseError, match="already exists"):
             schema.migrate(engine)
         assert objects(engine) == before
         assert schema.version(engine) is None
-        with writing(engine) as connection:
-            connection.execute(sa.text(f"DROP {' '.join(in_the_way.split()[:2])}"))
+        run(engine, "DROP INDEX zego_rejoins_room")
         assert schema.migrate(engine) == (None, SCHEMA_VERSION)
 
     def test_by_several_threads_at_once(self, database_url: str) -> None:

@@ -339,6 +339,8 @@ def _foreign_key(error: Any) -> str | None:
 def _next_step(error: Any) -> str:
     if "unsupported startup parameter" in str(error):
         return "; this is a connection pooler such as PgBouncer: set database.transaction_pooling to true"
+    if isinstance(error, psycopg.errors.DependentObjectsStillExist):
+        return f": {_first_line(error.diag.message_detail)}; drop that first"
     return ""
 
 

@@ -35,7 +35,7 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             if config.database.is_sqlite:
                 yield judge_sqlite(found.server.removeprefix("SQLite "))
             yield from _settings(found)
-            yield from _contract(compare(database), config)
+            yield from _contract(compare(database))
             yield _database_clock(offset, config)
             yield _daemons(all_daemons(database)[1])
             yield _hints(hints(database))
@@ -101,12 +101,12 @@ def _settings(found: Vitals) -> Iterator[Finding]:
         )
 
 
-def _contract(found: Differences, config: Config) -> Iterator[Finding]:
+def _contract(found: Differences) -> Iterator[Finding]:
     if found.blinding:
         yield fail(
             "schema",
             f"missing or disabled: {', '.join(found.blinding)}; the daemon refuses to enforce without them",
-            f"create them again from migrations/sql, or restore {config.database.safe_url} from a backup",
+            "run zego-watchdog migrate: it creates again what holds no rows, or says what to do",
         )
     else:
         yield ok("schema", f"all tables, columns and {found.triggers} triggers exist")
@@ -114,7 +114,7 @@ def _contract(found: Differences, config: Config) -> Iterator[Finding]:
         yield warn(
             "schema",
             f"indexes are missing: {', '.join(found.slowing)}; the daemon becomes slow as the tables grow",
-            "create them again: docs/schema.md, section Indexes",
+            "create them again: zego-watchdog migrate",
         )
     if found.hidden:
         what, _, todo = hidden_rows(found.hidden).partition("; ")
