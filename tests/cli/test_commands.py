@@ -289,6 +289,17 @@ def test_migrate_creates_again_what_holds_no_rows(database_url: str, tmp_path: P
     assert "zego_tasks hold rows, but there is no" in refused.stderr
 
 
+def test_migrate_names_windows_that_are_too_short(database_url: str, tmp_path: Path) -> None:
+    operator = Operator(tmp_path, database_url)
+    assert operator.types("migrate").stderr == ""
+    application = Application(database_url)
+    application.old_rows(7)
+    done = operator.types("migrate")
+    assert done.exit_code == 0
+    assert "7 active tasks have a max_idle_seconds below 30" in done.stderr
+    assert "too short: old-0, old-1, old-2, old-3, old-4, …" in done.stderr
+
+
 def test_version() -> None:
     assert CliRunner().invoke(app, ["version"]).stdout.startswith(f"zego-watchdog {watchdog.__version__} ")
     assert json.loads(CliRunner().invoke(app, ["version", "--json"]).stdout)["version"] == watchdog.__version__

@@ -77,6 +77,17 @@ def test_what_holds_no_rows_is_created_again(engine: sa.Engine) -> None:
         assert connection.exec_driver_sql("SELECT task_id FROM zego_tasks").all() == [("task",)]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("lost", ["DROP TABLE zego_replaced", "ALTER TABLE zego_replaced DROP COLUMN status"])
+def test_the_table_that_only_triggers_use(engine: sa.Engine, lost: str) -> None:
+    execute(engine, TASK)
+    before = catalogue(engine)
+    execute(engine, "DROP TRIGGER zego_tasks_known", "DROP TRIGGER zego_tasks_inserted", lost)
+    schema.migrate(engine)
+    assert sorted(catalogue(engine)) == sorted(before)
+    execute(engine, "INSERT OR REPLACE INTO zego_tasks (task_id, room_id) VALUES ('task', 'room')")
+
+
 def test_where_nothing_is_missing_nothing_changes(engine: sa.Engine) -> None:
     before = catalogue(engine)
     schema.migrate(engine)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from watchdog.errors import SchemaMismatch
 from watchdog.shipped import shipped
 from watchdog.store.engine import place, reading
-from watchdog.store.tables import attempts, metadata
+from watchdog.store.tables import REPLACED_COLUMNS, REPLACED_TABLE, attempts, metadata
 
 HISTORY_VIEW: Final = "zego_stop_history"
 
@@ -111,7 +111,7 @@ def differences(connection: sa.Connection) -> Differences:
         return {".".join(row) for row in connection.exec_driver_sql(statements[dialect], ours)}
 
     expected = expected_triggers(dialect)
-    blinding = _absent(read(_COLUMNS)) + [f"trigger {name}" for name in sorted(expected - read(_TRIGGERS))]
+    blinding = _absent(read(_COLUMNS), dialect) + [f"trigger {name}" for name in sorted(expected - read(_TRIGGERS))]
     indexes = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
     slowing = sorted(indexes - read(_INDEXES))
     if dialect != "postgresql":
@@ -164,15 +164,16 @@ def definitions(dialect: str) -> dict[tuple[str, str], str]:
     return found
 
 
-def _absent(columns: set[str]) -> list[str]:
+def _absent(columns: set[str], dialect: str) -> list[str]:
     """``columns`` are ``table.column``."""
     relations = {column.partition(".")[0] for column in columns}
+    expected = {name: frozenset(table.c.keys()) for name, table in metadata.tables.items()}
+    if dialect == "sqlite":
+        expected[REPLACED_TABLE] = REPLACED_COLUMNS
     absent = []
-    for name, table in sorted(metadata.tables.items()):
+    for name, names in sorted(expected.items()):
         if name not in relations:
             absent.append(f"table {name}")
         else:
-            absent += sorted(
-                f"column {name}.{column.name}" for column in table.c if f"{name}.{column.name}" not in columns
-            )
+            absent += sorted(f"column {name}.{column}" for column in names if f"{name}.{column}" not in columns)
     return absent if HISTORY_VIEW in relations else [*absent, f"view {HISTORY_VIEW}"]

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 
 from watchdog.errors import SchemaMismatch
 from watchdog.store import contract
-from watchdog.store.tables import VERSION_TABLE, metadata
+from watchdog.store.tables import REPLACED_TABLE, VERSION_TABLE, metadata
 
 
 def is_torn(connection: sa.Connection) -> bool:
-    """Whether a table or a column is missing."""
-    return any(name.startswith(("table ", "column ")) for name in contract.differences(connection).blinding)
+    """Whether a table or a column is missing that may have held something."""
+    blinding = contract.differences(connection).blinding
+    return any(name.startswith(("table ", "column ")) for name in blinding if not _is_of_no_meaning(name))
 
 
 def clear(connection: sa.Connection, place: str) -> None:
@@ -48,6 +49,9 @@ def put_back(connection: sa.Connection) -> None:
     """Create the triggers, the view and the indexes that are missing."""
     lacking = contract.differences(connection)
     definitions = contract.definitions(connection.dialect.name)
+    if any(_is_of_no_meaning(name) for name in lacking.blinding):
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {REPLACED_TABLE}")
+        connection.exec_driver_sql(definitions["TABLE", REPLACED_TABLE])
     if any(name.startswith("trigger ") for name in lacking.blinding):
         # All of them, because on SQLite their order is that in which they were created.
         _create_triggers(connection, definitions)
@@ -71,6 +75,11 @@ def _create_triggers(connection: sa.Connection, definitions: dict[tuple[str, str
         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}{table}")
     for statement in triggers.values():
         connection.exec_driver_sql(statement)
+
+
+def _is_of_no_meaning(name: str) -> bool:
+    """Whether the missing thing belongs to the table that only triggers use."""
+    return REPLACED_TABLE in name
 
 
 def _holds_rows(connection: sa.Connection, name: str) -> bool:

@@ -202,6 +202,10 @@ rejoins = sa.Table(
     _index("zego_rejoins_room", "room_id", where=_NOT_BACK),
 )
 
+REPLACED_TABLE = "zego_replaced"
+"""Only on SQLite, and only for triggers: the columns of the row that an INSERT OR REPLACE deletes."""
+REPLACED_COLUMNS = frozenset(tasks.c.keys()) - {"room_id", "kind"}
+
 # A literal, because it is the condition of the partial indexes: the planner could not match a parameter.
 ACTIVE = tasks.c.status == sa.literal_column("'active'")
 NOW = sa.select(utcnow().label("now"))

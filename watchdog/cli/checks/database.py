@@ -13,7 +13,7 @@ from watchdog.errors import ConfigError, DatabaseError
 from watchdog.store.contract import SEQUENCE_BEHIND, SET_SEQUENCE, Differences, compare, hidden_rows
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
-from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms
+from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms, short_windows
 from watchdog.wiring.database import opened
 
 _DATABASE_CLOCK_SECONDS: Final = 2.0
@@ -40,6 +40,7 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             yield _daemons(all_daemons(database)[1])
             yield _hints(hints(database))
             yield from _refused_rooms(refused_rooms(database))
+            yield from _short_windows(*short_windows(database))
             yield from _learned(*learned(database), config)
     except (ConfigError, DatabaseError) as error:
         yield from failed("database", error, f"check that {config.database.safe_url} is correct, running and writable")
@@ -177,6 +178,24 @@ def _refused_rooms(rooms: Sequence[str]) -> Iterator[Finding]:
         f"within a day ZEGO has refused to say who is in {number}, so tasks there are not stopped: {named}",
         "write the RoomId that was given to StartRealtimeASRTask into zego_tasks.room_id",
     )
+
+
+def short_windows_named(number: int, task_ids: Sequence[str]) -> str:
+    """Name tasks whose ``max_idle_seconds`` is below ZEGO's least, 30."""
+    tasks = "1 active task has" if number == 1 else f"{number:,} active tasks have"
+    return (
+        f"{tasks} a max_idle_seconds below 30, which ZEGO does not have, so the wait before the stop is too short: "
+        f"{', '.join(task_ids)}{', …' if number > len(task_ids) else ''}"
+    )
+
+
+def _short_windows(number: int, task_ids: Sequence[str]) -> Iterator[Finding]:
+    if number:
+        yield warn(
+            "short windows",
+            short_windows_named(number, task_ids),
+            "write the MaxIdleTime that the task was started with, or null, into max_idle_seconds",
+        )
 
 
 def _learned(returns: Returns, windows: Windows | None, config: Config) -> Iterator[Finding]:

@@ -11,11 +11,14 @@ import typer
 
 from watchdog import SCHEMA_VERSION, config, daemon, logs
 from watchdog.cli.checks.advice import advised, no_directory
+from watchdog.cli.checks.database import short_windows_named
+from watchdog.cli.view.legible import legible
 from watchdog.config.settings import Config
 from watchdog.daemon import event_loop
 from watchdog.daemon.sd_notify import ServiceManager
 from watchdog.store import contract, schema
 from watchdog.store.engine import place
+from watchdog.store.reports.situation import short_windows
 from watchdog.wiring.database import engine
 
 _MIGRATION_USEC: Final = 600_000_000
@@ -53,6 +56,7 @@ def migrate_database(path: Path | None) -> None:
         try:
             lacking = contract.compare(database)
             before, after = schema.migrate(database)
+            short = short_windows(database)
         finally:
             database.dispose()
     where = f"SQLite {file.absolute()}" if file is not None else f"PostgreSQL {settings.database.safe_url}"
@@ -63,6 +67,8 @@ def migrate_database(path: Path | None) -> None:
     else:
         done = f"schema {after} already, nothing to do"
     typer.echo(f"{where}: {done}")
+    if short[0]:
+        typer.echo(legible(short_windows_named(*short)), err=True)
 
 
 def _migrate_if_needed(settings: Config, manager: ServiceManager) -> None:
