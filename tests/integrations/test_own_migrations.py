@@ -141,11 +141,9 @@ class TestNode:
             folder.node(name)
             assert {"column zego_tasks.claimed_by", "trigger zego_tasks_hinted"} <= {*lacking(folder)}
         else:
-            # Triggers depend on some columns.
-            with pytest.raises(AssertionError, match="cannot drop column"):
+            # At the first column that a trigger needs.
+            with pytest.raises(AssertionError, match="trigger zego_tasks_"):
                 folder.node(name)
-            dropped = {"sequelize.js": ("column zego_tasks.app_id", "column zego_tasks.kind"), "typeorm.js": ()}
-            assert lacking(folder) == dropped[name]
 
 
 def test_the_printed_foreign_key_lets_the_daemon_remove_the_task(backend: Application, folder: Folder) -> None:
