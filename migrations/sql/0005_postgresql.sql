@@ -49,6 +49,8 @@ BEGIN
         NEW.user_count_source := OLD.user_count_source;
         RETURN NEW;
     END IF;
+    NEW.last_occupied_at := OLD.last_occupied_at;
+    NEW.vendor_occupied_at := OLD.vendor_occupied_at;
     IF NEW.user_count IS NULL THEN
         NEW.user_count_source := NULL;
     ELSIF NEW.user_count_source IS NULL
@@ -57,9 +59,7 @@ BEGIN
     END IF;
     NEW.user_count_at := CASE WHEN at_given THEN least(NEW.user_count_at, moment) ELSE moment END;
     IF NEW.user_count = 0 THEN
-        IF OLD.user_count IS DISTINCT FROM 0 OR NEW.empty_since IS NULL THEN
-            NEW.empty_since := NEW.user_count_at;
-        END IF;
+        NEW.empty_since := coalesce(CASE WHEN OLD.user_count = 0 THEN OLD.empty_since END, NEW.user_count_at);
     ELSE
         IF NEW.user_count > 0 THEN
             NEW.last_occupied_at := NEW.user_count_at;

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 from itertools import count
+from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -10,11 +11,15 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import Session, registry
 from sqlalchemy.orm.attributes import flag_modified
 
 from tests.support.time_travel import World
 from watchdog.core.model import Evidence, Outcome, Reason, Source
+from watchdog.store import attempts as attempts_store
+from watchdog.store import room_tasks, tables
+from watchdog.store import tasks as tasks_store
 from watchdog.store.engine import reading
 from watchdog.store.records import Intent
 from watchdog.store.tables import deleted_tasks, metadata, tasks
@@ -33,6 +38,11 @@ APPLICATIONS = (
 @pytest.fixture
 def world(every_world: World) -> World:
     return every_world
+
+
+def test_every_column_is_one_or_the_others() -> None:
+    """A new one needs its place in the triggers."""
+    assert {*DAEMONS, *APPLICATIONS, "task_id", "room_id", "kind"} == set(tasks.c.keys())
 
 
 class Row:
@@ -122,6 +132,17 @@ class TestEnded:
         assert world.app.change("t", user_count=number, user_count_source=source) == 1
         assert world.app.change("t", user_count=number, user_count_at=world.now, user_count_source=source) == 1
         assert world.task("t") == ended
+
+
+@pytest.mark.parametrize(
+    "module", [tables, tasks_store, attempts_store, room_tasks], ids=lambda module: module.__name__
+)
+def test_the_daemons_own_statements_ask_for_an_active_task(module: ModuleType) -> None:
+    """A row counts although a trigger put it back, so the count alone does not say that the write took effect."""
+    updates = [one for one in vars(module).values() if isinstance(one, sa.Update) and one.table is tasks]
+    assert updates
+    for one in updates:
+        assert "zego_tasks.status = 'active'" in str(one.compile(dialect=sqlite.dialect()))
 
 
 class TestStaleHint:
