@@ -83,6 +83,17 @@ class TestAlembic:
         assert "op.drop_table('zego_stop_attempts')" in script.read_text()
         assert "op.drop_column('zego_tasks', 'claimed_by')" in script.read_text()
 
+    def test_with_include_name_only(self, folder: Folder) -> None:
+        """Hidden in the database, but among the models: it would be created once more."""
+        env = (folder.path / "sqlalchemy/migrations/env.py").read_text()
+        by_name = ", include_name=lambda name, type_, _: type_ != 'table' or not name.startswith('zego_')"
+        folder.write("sqlalchemy/migrations/env.py", env.replace(FILTER, by_name))
+        alembic_project(folder)
+        alembic(folder, "revision", "--autogenerate", "-m", "calls")
+        (script,) = (folder.path / "sqlalchemy/migrations/versions").glob("*.py")
+        assert "op.create_table('zego_tasks'" in script.read_text()
+        assert "drop_table('zego_stop_attempts')" not in script.read_text()
+
     def test_what_is_left_after_it(self, folder: Folder) -> None:
         """Models without ours, and no filter: the upgrade drops all our tables, or on PostgreSQL fails at the view."""
         env = (folder.path / "sqlalchemy/migrations/env.py").read_text()
