@@ -22,7 +22,7 @@ DEV := .venv/.installed-dev
 PINS := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest --quiet --numprocesses $(AT_ONCE) --dist worksteal
 # What `make test-quick` leaves out.
-SLOW := daemon demo docs faults invariants whole services/test_guard.py services/test_poller.py store/reports \
+SLOW := daemon demo docs faults integrations invariants whole services/test_guard.py services/test_poller.py store/reports \
 	repository/test_benchmarks.py
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable
 

@@ -319,6 +319,16 @@ async def test_rooms_that_zego_refuses_are_named(setup: Setup, database_url: str
     assert "RoomId" in warning.todo
 
 
+async def test_windows_that_zego_does_not_have_are_named(setup: Setup, database_url: str) -> None:
+    application = Application(database_url)
+    assert about(await setup.examine(offline=True), "short windows") == []
+    application.old_rows(1)
+    (warning,) = about(await setup.examine(offline=True), "short windows", Level.WARN)
+    assert "1 active task has a max_idle_seconds below 30" in warning.found
+    assert warning.found.endswith(": old-0")
+    assert "MaxIdleTime" in warning.todo
+
+
 async def test_hints_that_never_came_or_stopped_coming_are_missed(setup: Setup, database_url: str) -> None:
     application = Application(database_url)
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")

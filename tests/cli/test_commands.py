@@ -275,6 +275,31 @@ def test_migrate_reports_what_it_did_and_where(database_url: str, tmp_path: Path
     assert (str(tmp_path) in first.stdout) or "postgresql" in first.stdout
 
 
+def test_migrate_creates_again_what_holds_no_rows(database_url: str, tmp_path: Path) -> None:
+    application, operator = Application(database_url), Operator(tmp_path, database_url)
+    application.execute("DROP VIEW zego_stop_history")
+    application.execute("DROP INDEX zego_tasks_wake")
+    assert "already; created again: view zego_stop_history, zego_tasks_wake" in operator.types("migrate").stdout
+    assert "nothing to do" in operator.types("migrate").stdout
+    application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('task', 'room')")
+    application.execute("DROP VIEW zego_stop_history")
+    application.execute("DROP TABLE zego_rejoins")
+    refused = operator.types("migrate")
+    assert refused.exit_code == 78
+    assert "zego_tasks hold rows, but there is no" in refused.stderr
+
+
+def test_migrate_names_windows_that_are_too_short(database_url: str, tmp_path: Path) -> None:
+    operator = Operator(tmp_path, database_url)
+    assert operator.types("migrate").stderr == ""
+    application = Application(database_url)
+    application.old_rows(7)
+    done = operator.types("migrate")
+    assert done.exit_code == 0
+    assert "7 active tasks have a max_idle_seconds below 30" in done.stderr
+    assert "too short: old-0, old-1, old-2, old-3, old-4, …" in done.stderr
+
+
 def test_version() -> None:
     assert CliRunner().invoke(app, ["version"]).stdout.startswith(f"zego-watchdog {watchdog.__version__} ")
     assert json.loads(CliRunner().invoke(app, ["version", "--json"]).stdout)["version"] == watchdog.__version__

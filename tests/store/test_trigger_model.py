@@ -58,7 +58,8 @@ class Model:
         return replace(self, due_at=None, auto_stop_at=None, wake_at=self.wake_at if self.claimed_by else None)
 
     def held(self, until: datetime | None) -> "Model":
-        return self if until == self.hold_until else replace(self, hold_until=until).unplanned()
+        row = replace(self, hold_until=until)
+        return row if until == self.hold_until or self.status != "active" else row.unplanned()
 
     def ended(self) -> "Model":
         return replace(self, status="released", wake_at=None, claimed_by=None)

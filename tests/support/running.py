@@ -89,6 +89,20 @@ class Application:
         with psycopg.connect(self.url, row_factory=dict_row) as connection:
             return connection.execute(statement).fetchall()
 
+    def old_rows(self, number: int) -> None:
+        """Insert tasks old-0, old-1 … as before the schema refused their ``max_idle_seconds``."""
+        if self.is_sqlite:
+            (trigger,) = self.rows("SELECT sql FROM sqlite_master WHERE name = 'zego_tasks_refused'")
+            without, again = "DROP TRIGGER zego_tasks_refused", trigger["sql"]
+        else:
+            without, again = (
+                f"ALTER TABLE zego_tasks {word} TRIGGER zego_tasks_refused" for word in ("DISABLE", "ENABLE")
+            )
+        self.execute(without)
+        for one in range(number):
+            self.execute(f"INSERT INTO zego_tasks (task_id, room_id, max_idle_seconds) VALUES ('old-{one}', 'r', 2)")
+        self.execute(again)
+
     def _sqlite(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None, timeout=10)
         connection.row_factory = sqlite3.Row

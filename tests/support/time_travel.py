@@ -287,3 +287,17 @@ def world(request: pytest.FixtureRequest) -> World:
     found = request.getfixturevalue(f"{request.param}_world")
     assert isinstance(found, World)
     return found
+
+
+@pytest.fixture(params=["sqlite", "sqlite with recursive triggers", "postgresql"])
+def every_world(request: pytest.FixtureRequest) -> World:
+    """Both databases, and SQLite once more as it may be elsewhere: its triggers recursive, and in another order."""
+    name, _, recursive = request.param.partition(" with ")
+    found = request.getfixturevalue(f"{name}_world")
+    assert isinstance(found, World)
+    if recursive:
+        found.app.execute("PRAGMA recursive_triggers = ON")
+        for trigger in found.app.rows("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid DESC"):
+            found.app.execute(f"DROP TRIGGER {trigger['name']}")
+            found.app.execute(trigger["sql"])
+    return found

@@ -15,17 +15,7 @@ import sqlalchemy as sa
 from watchdog.errors import SchemaMismatch
 from watchdog.shipped import shipped
 from watchdog.store.engine import place, reading
-from watchdog.store.tables import attempts, metadata
-
-INDEXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "zego_tasks": ("zego_tasks_newly_empty", "zego_tasks_wake", "zego_tasks_room", "zego_tasks_asked"),
-    "zego_stop_attempts": ("zego_stop_attempts_task", "zego_stop_attempts_in_flight"),
-    "zego_room_sessions": ("zego_room_sessions_seen_at",),
-    "zego_callbacks_seen": ("zego_callbacks_seen_at",),
-    "zego_deleted_tasks": ("zego_deleted_tasks_at",),
-    "zego_rejoins": ("zego_rejoins_watched", "zego_rejoins_asked", "zego_rejoins_room"),
-}
-"""The indexes of each table besides its primary key. Without one, all works, and becomes slow."""
+from watchdog.store.tables import REPLACED_COLUMNS, REPLACED_TABLE, attempts, metadata
 
 HISTORY_VIEW: Final = "zego_stop_history"
 
@@ -36,7 +26,12 @@ _COLUMNS: Final = {
         "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
         " WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid = ANY (%(ours)s)"
     ),
-    "sqlite": "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.name GLOB 'zego_*'",
+    # The columns of a view whose tables are missing cannot be read.
+    "sqlite": (
+        "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c"
+        " WHERE m.type = 'table' AND m.name GLOB 'zego_*'"
+        " UNION ALL SELECT name, '' FROM sqlite_master WHERE type = 'view' AND name GLOB 'zego_*'"
+    ),
 }
 _INDEXES: Final = {
     "postgresql": (
@@ -64,6 +59,7 @@ WHERE c.oid = ANY (%(ours)s) AND c.relkind = 'r' AND row_security_active(c.oid) 
 )
 ORDER BY 1
 """
+_DEFINES: Final = re.compile(r"^(CREATE|DROP) (?:OR REPLACE )?(TABLE|FUNCTION|TRIGGER|VIEW) (\w+)", re.MULTILINE)
 # A role may write attempts without the right to read their sequence; then nothing is known of it.
 _BEHIND: Final = """
 SELECT true FROM pg_get_serial_sequence('zego_stop_attempts', 'id') sequence
@@ -100,24 +96,29 @@ class Differences:
 def compare(engine: sa.Engine) -> Differences:
     """Read the catalogue; takes some milliseconds."""
     with reading(engine) as connection:
-        dialect = connection.dialect.name
-        ours: dict[str, list[int]] | None = None
-        if dialect == "postgresql":
-            names = {"names": [*metadata.tables, HISTORY_VIEW]}
-            ours = {"ours": list(connection.exec_driver_sql(_OURS, names).scalars())}
+        return differences(connection)
 
-        def read(statements: Mapping[str, str]) -> set[str]:
-            return {".".join(row) for row in connection.exec_driver_sql(statements[dialect], ours)}
 
-        expected = expected_triggers(dialect)
-        blinding = _absent(read(_COLUMNS)) + [f"trigger {name}" for name in sorted(expected - read(_TRIGGERS))]
-        indexes = {name for every in INDEXES.values() for name in every}
-        slowing = sorted(indexes - read(_INDEXES))
-        if dialect != "postgresql":
-            return Differences(tuple(blinding), tuple(slowing), triggers=len(expected))
-        hidden = connection.exec_driver_sql(_HIDDEN, ours).scalars().all()
-        behind = f"table {attempts.name}" not in blinding and bool(connection.exec_driver_sql(_BEHIND).all())
-        return Differences(tuple(blinding), tuple(slowing), tuple(hidden), behind, len(expected))
+def differences(connection: sa.Connection) -> Differences:
+    """The same, in a transaction of the caller's."""
+    dialect = connection.dialect.name
+    ours: dict[str, list[int]] | None = None
+    if dialect == "postgresql":
+        names = {"names": [*metadata.tables, HISTORY_VIEW]}
+        ours = {"ours": list(connection.exec_driver_sql(_OURS, names).scalars())}
+
+    def read(statements: Mapping[str, str]) -> set[str]:
+        return {".".join(row) for row in connection.exec_driver_sql(statements[dialect], ours)}
+
+    expected = expected_triggers(dialect)
+    blinding = _absent(read(_COLUMNS), dialect) + [f"trigger {name}" for name in sorted(expected - read(_TRIGGERS))]
+    indexes = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
+    slowing = sorted(indexes - read(_INDEXES))
+    if dialect != "postgresql":
+        return Differences(tuple(blinding), tuple(slowing), triggers=len(expected))
+    hidden = connection.exec_driver_sql(_HIDDEN, ours).scalars().all()
+    behind = f"table {attempts.name}" not in blinding and bool(connection.exec_driver_sql(_BEHIND).all())
+    return Differences(tuple(blinding), tuple(slowing), tuple(hidden), behind, len(expected))
 
 
 def require(engine: sa.Engine) -> None:
@@ -125,8 +126,7 @@ def require(engine: sa.Engine) -> None:
     found = compare(engine)
     if found.blinding:
         raise SchemaMismatch(
-            f"{place(engine)}: missing or disabled: {', '.join(found.blinding)}; restore them from a backup, or from "
-            "migrations/sql; zego-watchdog check says more"
+            f"{place(engine)}: missing or disabled: {', '.join(found.blinding)}; run: zego-watchdog migrate"
         )
     if found.hidden:
         raise SchemaMismatch(f"{place(engine)}: {hidden_rows(found.hidden)}")
@@ -144,23 +144,36 @@ def hidden_rows(tables: tuple[str, ...]) -> str:
 
 @cache
 def expected_triggers(dialect: str) -> frozenset[str]:
-    """The trigger names, read from the migrations, so there is no second list to maintain."""
-    names: set[str] = set()
+    return frozenset(name for kind, name in definitions(dialect) if kind == "TRIGGER")
+
+
+@cache
+def definitions(dialect: str) -> dict[tuple[str, str], str]:
+    """The last statement that creates each thing, by kind and name, in the order of the migrations.
+
+    Read from their files, so there is no second list to maintain. Columns that were added to a table are not included.
+    """
+    found: dict[tuple[str, str], str] = {}
     for file in sorted((shipped("migrations") / "sql").glob(f"*_{dialect}.sql")):
-        for verb, name in re.findall(r"^(CREATE|DROP) TRIGGER (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
-            names.add(name) if verb == "CREATE" else names.discard(name)
-    return frozenset(names)
+        for statement in file.read_text(encoding="utf-8").split("\n--;\n"):
+            if (match := _DEFINES.search(statement)) is not None:
+                verb, kind, name = match.groups()
+                found.pop((kind, name), None)
+                if verb == "CREATE":
+                    found[kind, name] = statement
+    return found
 
 
-def _absent(columns: set[str]) -> list[str]:
+def _absent(columns: set[str], dialect: str) -> list[str]:
     """``columns`` are ``table.column``."""
     relations = {column.partition(".")[0] for column in columns}
+    expected = {name: frozenset(table.c.keys()) for name, table in metadata.tables.items()}
+    if dialect == "sqlite":
+        expected[REPLACED_TABLE] = REPLACED_COLUMNS
     absent = []
-    for name, table in sorted(metadata.tables.items()):
+    for name, names in sorted(expected.items()):
         if name not in relations:
             absent.append(f"table {name}")
         else:
-            absent += sorted(
-                f"column {name}.{column.name}" for column in table.c if f"{name}.{column.name}" not in columns
-            )
+            absent += sorted(f"column {name}.{column}" for column in names if f"{name}.{column}" not in columns)
     return absent if HISTORY_VIEW in relations else [*absent, f"view {HISTORY_VIEW}"]

@@ -337,6 +337,8 @@ def _next_step(error: Any) -> str:
         return "; this is a connection pooler such as PgBouncer: set database.transaction_pooling to true"
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return "; set database.url to the primary server"
+    if isinstance(error, psycopg.errors.DependentObjectsStillExist):
+        return f": {in_words(error.diag.message_detail)}; drop that first"
     return ""
 
 

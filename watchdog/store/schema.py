@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from watchdog import SCHEMA_VERSION
 from watchdog.errors import ConfigError, SchemaMismatch, StatementRefused
 from watchdog.shipped import shipped
+from watchdog.store import repair
 from watchdog.store.engine import place, reading, writing
 from watchdog.store.tables import VERSION_TABLE
 
@@ -27,10 +28,14 @@ FROM (SELECT coalesce(current_schema(), (
 def version(engine: sa.Engine) -> str | None:
     """Return the database's revision; None if our tables do not exist."""
     with reading(engine) as connection:
-        if not sa.inspect(connection).has_table(VERSION_TABLE):
-            return None
-        found = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE))).scalar()
-        return None if found is None else str(found)
+        return _version(connection)
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE))).scalar()
+    return None if found is None else str(found)
 
 
 def require(engine: sa.Engine) -> None:
@@ -50,8 +55,9 @@ def require(engine: sa.Engine) -> None:
 def migrate(engine: sa.Engine) -> tuple[str | None, str]:
     """Upgrade the database to this program's version, in one transaction; return (before, after).
 
-    Raises SchemaMismatch if the database is newer: a downgrade would lose data. Raises ConfigError for a server that is
-    too old, StatementRefused if this role may not create tables.
+    What is missing of that version is created again. Raises SchemaMismatch where rows would be lost: if the database is
+    newer, or if tables are missing beside others with rows. Raises ConfigError for a server that is too old,
+    StatementRefused if this role may not create tables.
     """
     from alembic import command  # noqa: PLC0415 - takes 0.2 s, and only this function needs it
     from alembic.config import Config  # noqa: PLC0415 - the same
@@ -72,7 +78,11 @@ def migrate(engine: sa.Engine) -> tuple[str | None, str]:
             if before != SCHEMA_VERSION:
                 _require_place_for_tables(connection)
         config.attributes["connection"] = connection
+        found = _version(connection)
+        if found is None or (found == SCHEMA_VERSION and repair.is_torn(connection)):
+            repair.clear(connection, place(engine))
         command.upgrade(config, "head")
+        repair.put_back(connection)
     return before, SCHEMA_VERSION
 
 

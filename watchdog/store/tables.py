@@ -70,9 +70,17 @@ def _utcnow_postgresql(element: utcnow, compiler: Any, **kw: Any) -> str:
 
 metadata = sa.MetaData()
 
+_ACTIVE = "status = 'active'"
+_NOT_BACK = "rejoined_at IS NULL"
+
 
 def _columns(kind: Any, *names: str, **options: Any) -> Iterator[sa.Column[Any]]:
     return (sa.Column(name, kind, **options) for name in names)
+
+
+def _index(name: str, *columns: str, where: str | None = None) -> sa.Index:
+    condition = None if where is None else sa.text(where)
+    return sa.Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
 
 
 tasks = sa.Table(
@@ -95,6 +103,10 @@ tasks = sa.Table(
     sa.Column("ended_at", UtcTime),
     sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
     *_columns(UtcTime, "vendor_occupied_at", "discovered_at"),
+    _index("zego_tasks_newly_empty", "empty_since", where=f"{_ACTIVE} AND empty_since IS NOT NULL AND wake_at IS NULL"),
+    _index("zego_tasks_wake", "wake_at", where=f"{_ACTIVE} AND wake_at IS NOT NULL"),
+    _index("zego_tasks_room", "room_id", where=_ACTIVE),
+    _index("zego_tasks_asked", "asked_at", where=_ACTIVE),
 )
 
 attempts = sa.Table(
@@ -114,6 +126,8 @@ attempts = sa.Table(
     sa.Column("detail", sa.Text),
     sa.Column("instance", sa.Text, nullable=False),
     sa.Column("recorded_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    _index("zego_stop_attempts_task", "task_id", "id"),
+    _index("zego_stop_attempts_in_flight", "sent_at", where="outcome = 'sent'"),
 )
 
 daemons = sa.Table(
@@ -146,6 +160,7 @@ room_sessions = sa.Table(
     *_columns(sa.Text, "room_id", "room_session_id", primary_key=True),
     *_columns(UtcTime, "created_at", "closed_at", "first_seen_at"),
     sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    _index("zego_room_sessions_seen_at", "seen_at"),
 )
 
 room_users = sa.Table(
@@ -162,6 +177,7 @@ callbacks_seen = sa.Table(
     metadata,
     sa.Column("replay_key", sa.Text, primary_key=True),
     sa.Column("seen_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
+    _index("zego_callbacks_seen_at", "seen_at"),
 )
 
 deleted_tasks = sa.Table(
@@ -169,6 +185,7 @@ deleted_tasks = sa.Table(
     metadata,
     sa.Column("task_id", sa.Text, primary_key=True),
     sa.Column("deleted_at", UtcTime, nullable=False),
+    _index("zego_deleted_tasks_at", "deleted_at"),
 )
 
 rejoins = sa.Table(
@@ -180,7 +197,14 @@ rejoins = sa.Table(
     *_columns(UtcTime, "stopped_at", "watch_until", nullable=False),
     sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("rejoined_at", UtcTime),
+    _index("zego_rejoins_watched", "watch_until", where=_NOT_BACK),
+    _index("zego_rejoins_asked", "asked_at", where=_NOT_BACK),
+    _index("zego_rejoins_room", "room_id", where=_NOT_BACK),
 )
+
+REPLACED_TABLE = "zego_replaced"
+"""Only on SQLite, and only for triggers: the columns of the row that an INSERT OR REPLACE deletes."""
+REPLACED_COLUMNS = frozenset(tasks.c.keys()) - {"room_id", "kind"}
 
 # A literal, because it is the condition of the partial indexes: the planner could not match a parameter.
 ACTIVE = tasks.c.status == sa.literal_column("'active'")

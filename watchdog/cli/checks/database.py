@@ -14,7 +14,7 @@ from watchdog.errors import ConfigError, DatabaseError
 from watchdog.store.contract import SEQUENCE_BEHIND, SET_SEQUENCE, Differences, compare, hidden_rows
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
-from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms
+from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms, short_windows
 from watchdog.store.sqlite_file import is_of_another_mode, warnings
 from watchdog.wiring.database import opened
 
@@ -41,11 +41,12 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
                 yield judge_sqlite(found.server.removeprefix("SQLite "))
                 yield from _file(file, of_another_mode=of_another_mode)
             yield from _settings(found)
-            yield from _contract(compare(database), config)
+            yield from _contract(compare(database))
             yield _database_clock(offset, config)
             yield _daemons(all_daemons(database)[1])
             yield _hints(hints(database))
             yield from _refused_rooms(refused_rooms(database))
+            yield from _short_windows(*short_windows(database))
             yield from _learned(*learned(database), config)
     except (ConfigError, DatabaseError) as error:
         yield from failed("database", error, f"check that {config.database.safe_url} is correct, running and writable")
@@ -119,12 +120,12 @@ def _settings(found: Vitals) -> Iterator[Finding]:
         )
 
 
-def _contract(found: Differences, config: Config) -> Iterator[Finding]:
+def _contract(found: Differences) -> Iterator[Finding]:
     if found.blinding:
         yield fail(
             "schema",
             f"missing or disabled: {', '.join(found.blinding)}; the daemon refuses to enforce without them",
-            f"create them again from migrations/sql, or restore {config.database.safe_url} from a backup",
+            "run zego-watchdog migrate: it creates again what holds no rows, or says what to do",
         )
     else:
         yield ok("schema", f"all tables, columns and {found.triggers} triggers exist")
@@ -132,7 +133,7 @@ def _contract(found: Differences, config: Config) -> Iterator[Finding]:
         yield warn(
             "schema",
             f"indexes are missing: {', '.join(found.slowing)}; the daemon becomes slow as the tables grow",
-            "create them again: docs/schema.md, section Indexes",
+            "create them again: zego-watchdog migrate",
         )
     if found.hidden:
         what, _, todo = hidden_rows(found.hidden).partition("; ")
@@ -195,6 +196,24 @@ def _refused_rooms(rooms: Sequence[str]) -> Iterator[Finding]:
         f"within a day ZEGO has refused to say who is in {number}, so tasks there are not stopped: {named}",
         "write the RoomId that was given to StartRealtimeASRTask into zego_tasks.room_id",
     )
+
+
+def short_windows_named(number: int, task_ids: Sequence[str]) -> str:
+    """Name tasks whose ``max_idle_seconds`` is below ZEGO's least, 30."""
+    tasks = "1 active task has" if number == 1 else f"{number:,} active tasks have"
+    return (
+        f"{tasks} a max_idle_seconds below 30, which ZEGO does not have, so the wait before the stop is too short: "
+        f"{', '.join(task_ids)}{', …' if number > len(task_ids) else ''}"
+    )
+
+
+def _short_windows(number: int, task_ids: Sequence[str]) -> Iterator[Finding]:
+    if number:
+        yield warn(
+            "short windows",
+            short_windows_named(number, task_ids),
+            "write the MaxIdleTime that the task was started with, or null, into max_idle_seconds",
+        )
 
 
 def _learned(returns: Returns, windows: Windows | None, config: Config) -> Iterator[Finding]:

@@ -11,11 +11,14 @@ import typer
 
 from watchdog import SCHEMA_VERSION, config, daemon, logs
 from watchdog.cli.checks.advice import advised, no_directory
+from watchdog.cli.checks.database import short_windows_named
+from watchdog.cli.view.legible import legible
 from watchdog.config.settings import Config
 from watchdog.daemon import event_loop
 from watchdog.daemon.sd_notify import ServiceManager
-from watchdog.store import schema
+from watchdog.store import contract, schema
 from watchdog.store.engine import place
+from watchdog.store.reports.situation import short_windows
 from watchdog.wiring.database import engine
 
 _MIGRATION_USEC: Final = 600_000_000
@@ -51,12 +54,21 @@ def migrate_database(path: Path | None) -> None:
     with advised(settings.database):
         database = engine(settings.database, must_exist=False)
         try:
+            lacking = contract.compare(database)
             before, after = schema.migrate(database)
+            short = short_windows(database)
         finally:
             database.dispose()
     where = f"SQLite {file.absolute()}" if file is not None else f"PostgreSQL {settings.database.safe_url}"
-    done = f"schema {after} already, nothing to do" if before == after else f"schema {before or 'none'} -> {after}"
+    if before != after:
+        done = f"schema {before or 'none'} -> {after}"
+    elif created := lacking.blinding + lacking.slowing:
+        done = f"schema {after} already; created again: {', '.join(created)}"
+    else:
+        done = f"schema {after} already, nothing to do"
     typer.echo(f"{where}: {done}")
+    if short[0]:
+        typer.echo(legible(short_windows_named(*short)), err=True)
 
 
 def _migrate_if_needed(settings: Config, manager: ServiceManager) -> None:

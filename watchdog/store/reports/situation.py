@@ -25,7 +25,12 @@ WINDOW_DAYS: Final = 7
 
 REFUSED_LISTED: Final = 100
 
+SHORT_LISTED: Final = 5
+
 WINDOWS_LOOKED_AT: Final = 10_000
+
+SHORTEST_WINDOW_SECONDS: Final = 30
+"""ZEGO's least MaxIdleTime. Older schemas let shorter ones in; the constraint refuses only new ones."""
 
 FASTER_SECONDS: Final = 5.0
 
@@ -142,6 +147,22 @@ def refused_rooms(engine: sa.Engine) -> Sequence[str]:
             day, attempts.c.outcome == Outcome.WITHHELD, attempts.c.detail == DETAIL_ROOM_REFUSED
         )
         return connection.execute(refused.distinct().order_by(attempts.c.room_id).limit(REFUSED_LISTED)).scalars().all()
+
+
+def short_windows(engine: sa.Engine) -> tuple[int, Sequence[str]]:
+    """Return how many active tasks have a ``max_idle_seconds`` that ZEGO does not have, and the first TaskIds.
+
+    Reads all active tasks.
+    """
+    is_short = sa.and_(ACTIVE, tasks.c.max_idle_seconds < SHORTEST_WINDOW_SECONDS)
+    with reading(engine) as connection:
+        first = connection.execute(
+            sa.select(tasks.c.task_id, sa.func.count().over().label("number"))
+            .where(is_short)
+            .order_by(tasks.c.task_id)
+            .limit(SHORT_LISTED)
+        ).all()
+    return first[0].number if first else 0, [row.task_id for row in first]
 
 
 def _returns(connection: sa.Connection) -> Returns:
