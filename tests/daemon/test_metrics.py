@@ -35,8 +35,8 @@ from watchdog.daemon.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.errors import ConfigError
 from watchdog.services.claims import Claimed
 from watchdog.services.figures import EVERY_SECONDS, DatabaseFigures
-from watchdog.store.callbacks import use_of
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Intent
+from watchdog.store.replays import use_of
 from watchdog.wiring import database as opening
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"

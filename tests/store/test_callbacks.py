@@ -19,8 +19,9 @@ from watchdog.core import callbacks
 from watchdog.core.callbacks import Event, RoomClosed, RoomCreated, Seal, UserJoined, UserLeft
 from watchdog.core.presence import facts_of
 from watchdog.errors import RowLocked
-from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence, Received, Speech, Use, turn, use_of
+from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence, Received, Speech, turn
 from watchdog.store.engine import reading, writing
+from watchdog.store.replays import Use, use_of
 from watchdog.store.retention import RetentionStore
 from watchdog.store.tables import attempts, callbacks_seen, deleted_tasks, metadata, rejoins, room_sessions, room_users
 

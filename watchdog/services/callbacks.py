@@ -35,7 +35,8 @@ from watchdog.errors import DatabaseError, Overloaded
 from watchdog.observer import Observer
 from watchdog.store.aio.callbacks import CallbackGroups
 from watchdog.store.aio.database_clock import DatabaseClock
-from watchdog.store.callbacks import AutoStop, Presence, Received, Speech, Use, use_of
+from watchdog.store.callbacks import AutoStop, Presence, Received, Speech
+from watchdog.store.replays import Use, use_of
 
 log = structlog.get_logger(__name__)
 

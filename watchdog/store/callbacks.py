@@ -8,33 +8,28 @@ The result is that of the same callbacks one after the other: what they need is 
 are applied in memory in their order, and what they changed is written at the end. ``core.presence`` defines the rows
 and how they are merged, in any order. Callbacks of one room are serialised, so no daemon writes hints from half the
 facts. Every group takes its locks in the same order, so two groups cannot wait for each other.
-
-ZEGO signs when a callback was sent, not its content: with one captured callback, another body can be sent under its
-signature. Therefore each signature is stored twice, with and without the body, for as long as it can be valid. The same
-body is a retry or a copy, and changes nothing. Another body is a forgery or a coincidence, because nonces are as short
-as six digits. It then only counts as evidence that a person is there, which at worst keeps a task running. A genuine
-event that is dropped this way is one more lost callback.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final, assert_never
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from watchdog.core import callbacks, policy, presence
+from watchdog.core import policy, presence
 from watchdog.core.hints import hints, last_seen
 from watchdog.core.model import Outcome, Reason, Source, Status
 from watchdog.core.people import is_person
 from watchdog.core.presence import Facts
 from watchdog.store.engine import storable, writing
 from watchdog.store.presence import Room, Rooms
+from watchdog.store.replays import Use, remember
 from watchdog.store.room_tasks import RoomTasks
-from watchdog.store.tables import UtcTime, attempts, callbacks_seen, deleted_tasks, rejoins, tasks, utcnow
+from watchdog.store.tables import UtcTime, attempts, deleted_tasks, rejoins, tasks, utcnow
 
 DETAIL_CALLBACK: Final = "callback"
 """The ledger's ``detail`` of what a callback reported, as opposed to the result of a request."""
@@ -44,18 +39,6 @@ ROW_WAIT_SECONDS: Final = 0.25
 
 _INSERTING: Final = 0x7A65676F
 """The first number of the advisory locks of TaskIds that are being inserted, also in zego_tasks_taken_over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A signature with a body: a retry or a copy of a callback is the same use. ``until``: the signature may be valid.
-
-    ``key`` and ``signature`` are the keys of the two rows.
-    """
-
-    key: str
-    signature: str
-    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +105,6 @@ class Received:
     auto_stopped: Reason | None = None
 
 
-def use_of(event: callbacks.Event, body: bytes) -> Use:
-    signature = callbacks.replay_key(event)
-    until = datetime.fromtimestamp(callbacks.remembered_until(event), UTC)
-    return Use(f"{signature}/{hashlib.sha256(body).hexdigest()}", signature, until)
-
-
 def turn(app_id: int, room_id: str) -> int:
     """Return the number of the advisory lock that serialises this room's callbacks on PostgreSQL."""
     return int.from_bytes(hashlib.sha256(f"{app_id}/{room_id}".encode()).digest()[:8], signed=True)
@@ -149,7 +126,8 @@ class CallbackStore:
         in flight gets its own answer.
         """
         with writing(self.engine) as connection:
-            results = _remember(connection, [callback.use for callback in group])
+            seen = remember(connection, [callback.use for callback in group])
+            results = [Received(replayed=replayed, suspicious=suspicious) for replayed, suspicious in seen]
             new = [callback for callback, result in zip(group, results, strict=True) if _counts(callback, result)]
             if not new:
                 return results
@@ -335,19 +313,6 @@ def _counts(callback: Callback, result: Received) -> bool:
             assert_never(callback)
 
 
-def _remember(connection: sa.Connection, uses: Sequence[Use | None]) -> list[Received]:
-    """Store the uses of signatures; return which came before, with the same body and with another body."""
-    keys = {key: use.until for use in reversed(uses) if use is not None for key in (use.key, use.signature)}
-    unused = _insert_new(connection, callbacks_seen, [{"replay_key": key, "until": keys[key]} for key in sorted(keys)])
-    results = []
-    for use in uses:
-        is_new_use = use is None or use.key in unused
-        is_new_signature = use is None or use.signature in unused
-        unused -= {use.key, use.signature} if use is not None else set()
-        results.append(Received(replayed=not is_new_use, suspicious=is_new_use and not is_new_signature))
-    return results
-
-
 def _take_turns(connection: sa.Connection, rooms: Iterable[Room]) -> None:
     """Serialise the callbacks of these rooms until the end of the transaction, and wait for rows a short time only.
 
@@ -377,7 +342,11 @@ def _discover(connection: sa.Connection, heard: Iterable[Speech]) -> dict[str, S
         {"task_id": task_id, "room_id": first[task_id].room_id, "app_id": first[task_id].app_id}
         for task_id in _not_being_inserted(connection, sorted(first.keys() - known))
     ]
-    return {task_id: first[task_id] for task_id in _insert_new(connection, tasks, rows)}
+    if not rows:
+        return {}
+    return {
+        task_id: first[task_id] for task_id in connection.execute(_discovered(connection.dialect.name), rows).scalars()
+    }
 
 
 def _not_being_inserted(connection: sa.Connection, task_ids: Sequence[str]) -> Sequence[str]:
@@ -393,19 +362,7 @@ def _not_being_inserted(connection: sa.Connection, task_ids: Sequence[str]) -> S
     return [task_id for task_id, is_ours in free if is_ours]
 
 
-def _insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Insert rows; return the keys of those whose key did not exist."""
-    if not rows:
-        return set()
-    return set(connection.execute(_insert(connection.dialect.name, table), rows).scalars())
-
-
 @cache
-def _insert(dialect: str, table: sa.Table) -> Any:
-    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-    if table is tasks:
-        insert = insert.values(discovered_at=utcnow())
-    if table is callbacks_seen:
-        later = sa.func.greatest if dialect == "postgresql" else sa.func.max
-        insert = insert.values(seen_at=later(utcnow(), sa.bindparam("until", type_=UtcTime)))
-    return insert.on_conflict_do_nothing().returning(*table.primary_key)
+def _discovered(dialect: str) -> Any:
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(tasks).values(discovered_at=utcnow())
+    return insert.on_conflict_do_nothing().returning(tasks.c.task_id)

@@ -161,7 +161,7 @@ class GuardedStream(httpcore.AsyncNetworkStream):
                         self._transport, self._arrived, ssl_context, server_hostname=server_hostname
                     )
             # The documentation promises one; the type does not.
-            assert transport is not None  # noqa: S101
+            assert transport is not None  # noqa: S101 - as above
         except BaseException:
             self._transport.abort()
             raise
