@@ -522,7 +522,7 @@ def test_of_a_room_without_a_task_nothing_is_read_and_a_later_task_knows_all(
     def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         statements.append(statement)
 
-    told = [created(1), joined(5, "alice"), joined(6, "bob"), left(9, "bob", 6)]
+    told: list[Event] = [created(1), joined(5, "alice"), joined(6, "bob"), left(9, "bob", 6)]
     sa.event.listen(store.engine, "before_cursor_execute", executed)
     store.receive([Presence(facts, BOTS) for event in told if (facts := facts_of(event)) is not None])
     receive(store, left(8, "alice", 5))
