@@ -38,7 +38,7 @@ class Counter:
         return self.again
 
     async def next_run(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.ran.wait()
         self.ran.clear()
 
@@ -50,8 +50,8 @@ def clock() -> WrongClock:
 
 @pytest.fixture
 def overdue_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
-    """So late is wrong, for once."""
-    seconds = 0.1
+    """So late is wrong, for once; a busy machine is not."""
+    seconds = 0.5
     monkeypatch.setattr("watchdog.daemon.jobs.OVERDUE_SECONDS", seconds)
     return seconds
 
@@ -170,7 +170,7 @@ async def test_a_look_that_breaks_is_not_the_last(clock: WrongClock) -> None:
     jobs.add("slow", slow)
     jobs.start()
     for _ in range(2):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await looked.wait()
         looked.clear()
     finish.set()
@@ -191,7 +191,7 @@ async def test_while_a_job_runs_there_are_looks(clock: WrongClock, overdue_secon
     jobs.add("busy", busy)
     jobs.start()
     for _ in range(2):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await looked.wait()
         looked.clear()
     assert clock.monotonic() - began >= 2 * overdue_seconds
@@ -222,7 +222,7 @@ async def test_a_run_that_breaks_is_said_and_does_not_end_it(jobs: Jobs, monkeyp
 
     with structlog.testing.capture_logs() as logs:
         jobs.add("job", breaks).arm(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await again.wait()
     assert [(event["event"], event["job"]) for event in logs] == [("job_failed", "job")]
 
