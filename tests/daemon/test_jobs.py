@@ -248,26 +248,23 @@ async def test_closing_waits_for_the_run_that_has_begun(clock: WrongClock) -> No
 
 async def test_closing_stops_all_jobs_at_once(clock: WrongClock) -> None:
     """A job that takes long to end must not let the others begin new runs meanwhile."""
-    finish, runs = asyncio.Event(), 0
+    begun, finish, quick = asyncio.Event(), asyncio.Event(), Counter(again=0.001)
 
     async def slow() -> float:
+        begun.set()
         await finish.wait()
         return 0
-
-    async def quick() -> float:
-        nonlocal runs
-        runs += 1
-        return 0.001
 
     jobs = Jobs(clock)
     jobs.add("slow", slow)
     jobs.add("quick", quick)
     jobs.start()
-    await asyncio.sleep(0.05)  # noqa: TID251 - real jobs in real time
+    await begun.wait()
+    await quick.next_run()
     closing = asyncio.create_task(jobs.close())
-    await asyncio.sleep(0.02)  # noqa: TID251 - the run under way ends
-    before = runs
+    await asyncio.sleep(0.02)  # noqa: TID251 - real jobs in real time: the run under way ends
+    before = quick.runs
     await asyncio.sleep(0.1)  # noqa: TID251 - a hundred runs, if they went on
-    assert runs == before > 0
+    assert quick.runs == before
     finish.set()
     await closing
