@@ -401,8 +401,8 @@ class TestTheDaemon:
             swept = (value(service.metrics, "sweep_seconds_count") or 0) - before
         assert scrapes >= 100, "each of them at least once"
         assert collected <= took + 1
-        assert median(waits) < 1, "one that waits for all scrapes takes as long as they do"
-        assert swept >= took, "five a second, less where the machine has other work"
+        assert median(waits) < took / 2, "one that waits for all scrapes takes as long as they do"
+        assert swept >= took / 2, "five a second, less where the machine has other work"
 
 
 SCRAPER = """

@@ -8,11 +8,12 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.faults.client import LISTEN, Pulse, address, metric
+from tests.faults.client import LISTEN, Pulse, address, metric, request
 from tests.faults.disks import SmallDisk
 from tests.faults.harness import Daemon, Stage, fault
 from tests.support.tools import needs_root
@@ -92,10 +93,10 @@ async def test_a_long_reader(stage: Stage) -> None:
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) "
                 "SELECT 1, hex(randomblob(20)), i FROM n",
             )
-        await stage.until(
-            "it is seen in the metrics",
-            lambda: metric(where, "zego_watchdog_sqlite_wal_bytes") > 4_000_000,
-        )
+        length = "zego_watchdog_sqlite_wal_bytes"
+        page = partial(request, where, "GET", "/metrics")
+        await stage.until("it has been measured", lambda: f"\n{length} " in page()[1])
+        await stage.until("it is seen in the metrics", lambda: metric(where, length) > 4_000_000)
         stage.record.invariants.add("I8")
         await stage.recovers("all are stopped all the same", lambda: stage.ended(rooms))
     await stage.audit(stopped=rooms)

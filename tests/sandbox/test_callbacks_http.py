@@ -66,7 +66,7 @@ class Receiver:
             writer.close()
 
     async def received(self, number: int) -> list[dict[str, Any]]:
-        async with asyncio.timeout(10), self._arrived:
+        async with asyncio.timeout(30), self._arrived:
             await self._arrived.wait_for(lambda: len(self.bodies) >= number)
         return [json.loads(body) for body in self.bodies]
 
@@ -84,7 +84,7 @@ async def receiving(*statuses: int | None) -> AsyncIterator[Receiver]:
 
 async def logged(sandbox: Sandbox, number: int) -> list[Event]:
     """Return the callback_sent entries once there are so many: they follow the answer that the sandbox has read."""
-    async with asyncio.timeout(10), httpx.AsyncClient(base_url=sandbox.url) as http:
+    async with asyncio.timeout(30), httpx.AsyncClient(base_url=sandbox.url) as http:
         while True:
             # Each turn is an exchange with the sandbox, so whatever it has to do gets done.
             events = (await http.get("/_sandbox/log")).json()["events"]
@@ -175,7 +175,7 @@ async def test_a_receiver_that_is_not_there_counts_as_one_that_does_not_answer(u
 
 async def test_closing_does_not_wait_for_a_receiver_that_never_answers() -> None:
     async with receiving(None, None) as receiver:
-        async with asyncio.timeout(4), Sandbox({APP: "s"}, callback_url=receiver.url) as sandbox:
+        async with asyncio.timeout(30), Sandbox({APP: "s"}, callback_url=receiver.url) as sandbox:
             sandbox.perform(Join(room="room", user="alice"))
             await receiver.received(2)
         assert not [event for event in sandbox.events() if event["event"].startswith("callback_")]

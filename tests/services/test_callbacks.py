@@ -249,7 +249,7 @@ SLOW = f"POST {CALLBACK_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{
 
 async def test_a_slow_body_is_not_waited_for(bench: Bench) -> None:
     reader, writer = await bench.connect(SLOW)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         reply = await reader.read()
     writer.close()
     assert reply.startswith(b"HTTP/1.1 408 ")
@@ -266,7 +266,7 @@ async def test_a_body_that_drips_holds_no_connection_whatever_its_path(
 ) -> None:
     reader, writer = await bench.connect(f"{request_line} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")
     reply = asyncio.create_task(reader.read())
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(30):
         while not reply.done():
             with contextlib.suppress(ConnectionError):
                 writer.write(b" " if "Length" in framing else b"1\r\n \r\n")
@@ -281,7 +281,7 @@ async def test_a_body_that_drips_holds_no_connection_whatever_its_path(
 @pytest.mark.parametrize("head", ["", "POST / HTTP/1.1\r\nHost:", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\nPOST"])
 async def test_a_slow_head_is_not_waited_for(bench: Bench, head: str) -> None:
     reader, writer = await bench.connect(head)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reader.read()
     writer.close()
 
@@ -289,7 +289,7 @@ async def test_a_slow_head_is_not_waited_for(bench: Bench, head: str) -> None:
 async def test_a_sender_who_leaves_is_counted(bench: Bench) -> None:
     _, writer = await bench.connect(SLOW)
     writer.transport.abort()
-    await eventually("it is noticed", lambda: bench.intake.responses["disconnected"] == 1, seconds=5)
+    await eventually("it is noticed", lambda: bench.intake.responses["disconnected"] == 1)
 
 
 async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
@@ -301,7 +301,7 @@ async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
     assert (await bench.http.get(bench.server.url + "/healthz")).status_code == 200
     for _, writer in connections:
         writer.close()
-    await eventually("all have gone", lambda: bench.intake.responses["disconnected"] >= CONCURRENT, seconds=5)
+    await eventually("all have gone", lambda: bench.intake.responses["disconnected"] >= CONCURRENT)
     assert await bench.post(body_of(login())) == (200, "accepted")
 
 

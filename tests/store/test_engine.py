@@ -514,8 +514,8 @@ def test_a_pooler_in_transaction_mode(postgresql_url: str) -> None:
         ):
             schema.migrate(engine)
         assert recorded(pooled, "Success", pooled=True) == "Success"
-        with opened(pooled, pooled=True, statement_timeout_seconds=0.2) as engine, reading(engine) as connection:
-            assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "200ms"
+        with opened(pooled, pooled=True, statement_timeout_seconds=2) as engine, reading(engine) as connection:
+            assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "2s"
             assert connection.exec_driver_sql("SHOW timezone").scalar_one() == "UTC"
         # Nothing of it stays on the pooler's only connection to the server, and no statement is prepared there twice.
         with psycopg.connect(pooled) as other:

@@ -230,14 +230,14 @@ class TestMigrate:
         """As an index on a large table does; whoever migrates meanwhile waits as long."""
         with psycopg.connect(postgresql_url, autocommit=True) as superuser:
             superuser.execute(
-                "CREATE FUNCTION dawdle() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); END'"
+                "CREATE FUNCTION dawdle() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2); END'"
             )
             superuser.execute(
                 "CREATE EVENT TRIGGER dawdle ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION dawdle()"
             )
 
         def migrate(_number: int) -> tuple[str | None, str]:
-            engine = open_engine(postgresql_url, statement_timeout_seconds=0.5)
+            engine = open_engine(postgresql_url, statement_timeout_seconds=1)
             try:
                 return schema.migrate(engine)
             finally:

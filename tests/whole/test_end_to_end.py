@@ -178,7 +178,7 @@ async def test_second_signal_cuts_short_and_says_unknown(
 
     daemon.send(signal.SIGTERM)
     await eventually("it says that it is stopping", lambda: bool(daemon.events("stopping")))
-    assert await daemon.end(signal.SIGTERM, seconds=4) == 0
+    assert await daemon.end(signal.SIGTERM) == 0
 
     assert [row["outcome"] for row in application.attempts()] == ["unknown"]
     assert application.judge(sandbox, abandoned).disagreements == ()

@@ -475,17 +475,17 @@ async def test_what_the_gate_raises_keeps_the_request_back() -> None:
 @pytest.mark.parametrize("answers", [True, False])
 async def test_the_deadline_begins_anew_where_the_gate_opens(*, answers: bool) -> None:
     async def gate() -> None:
-        await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=0.4)
+        await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=2.1)
 
     async with serving(answer_each if answers else black_hole) as url:
-        client = client_for(url, timeout_seconds=0.3)
+        client = client_for(url, timeout_seconds=2.0)
         began = asyncio.get_running_loop().time()
         if answers:
             assert (await client.stop_task(APP_ID, "1", gate=gate)).code == "0"
         else:
             async with failing(NoAnswer):
                 await client.stop_task(APP_ID, "1", gate=gate)
-            assert 0.65 < asyncio.get_running_loop().time() - began < 1.5
+            assert asyncio.get_running_loop().time() - began > 4.0
 
 
 async def test_a_transport_that_reports_nothing_is_used_after_the_gate() -> None:
@@ -604,7 +604,8 @@ async def black_hole(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter
 
 async def test_a_black_hole_is_in_doubt() -> None:
     async with serving(black_hole) as url, failing(NoAnswer):
-        await client_for(url, timeout_seconds=0.1).stop_task(APP_ID, "1")
+        # Long enough to send it.
+        await client_for(url, timeout_seconds=1.0).stop_task(APP_ID, "1")
 
 
 async def test_a_tls_handshake_that_never_ends_is_not_sent() -> None:
@@ -626,7 +627,7 @@ async def test_a_server_without_tls_is_not_sent() -> None:
 
 async def test_waiting_for_a_connection_is_not_sent() -> None:
     async with serving(black_hole) as url:
-        client = client_for(url, timeout_seconds=0.2, max_connections=1)
+        client = client_for(url, timeout_seconds=1.0, max_connections=1)
         first = asyncio.ensure_future(client.stop_task(APP_ID, "1"))
         await asyncio.wait([first], timeout=0)
         async with failing(NotSent):
@@ -661,16 +662,16 @@ async def test_a_dripping_server_is_cut_off(dripped: bytes) -> None:
         for byte in dripped:
             writer.write(bytes([byte]))
             with suppress(TimeoutError):
-                async with asyncio.timeout(0.01):
+                async with asyncio.timeout(0.1):
                     await asyncio.Event().wait()
 
     loop = asyncio.get_running_loop()
     async with serving(drip) as url:
-        client = client_for(url, timeout_seconds=0.15)
+        client = client_for(url, timeout_seconds=1.0)
         started = loop.time()
         async with failing(NoAnswer):
             await client.stop_task(APP_ID, "1")
-        assert 0.14 < loop.time() - started < 0.5
+        assert 0.9 < loop.time() - started < 0.05 * len(dripped), "not at the end of the reply"
 
 
 async def test_of_a_huge_body_only_the_beginning_is_read() -> None:
