@@ -16,7 +16,7 @@ mkdir "$work/bin"
 export PATH=$work/bin:/usr/bin:/bin PIP_QUIET=1
 set -x
 # shellcheck source=/dev/null
-. "$work/install.sh"
+. "$work/install.sh" </dev/null
 set +x
 package=$("$work/venv/bin/python" -c 'import pathlib, watchdog; print(pathlib.Path(watchdog.__file__).parent)')
 case $package in "$work"/venv/*) ;; *) echo "imported $package, not the wheel" >&2; exit 1 ;; esac

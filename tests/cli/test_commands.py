@@ -443,7 +443,7 @@ def test_an_unknown_task_gets_suggestions(operator: Operator, application: Appli
         assert (near.exit_code, room.exit_code, nothing.exit_code) == (1, 1, 1)
         assert "did you mean 1920370518175780864?" in near.stderr
         assert "lecture is a room" in room.stderr
-        assert "zego-watchdog tasks" in nothing.stderr
+        assert "zego-watchdog tasks --status all" in nothing.stderr
 
 
 async def test_status_knows_whether_a_daemon_is_alive(
@@ -533,10 +533,24 @@ async def test_stop_refuses_a_room_with_people_in_it_as_zego_sees_it(
     result = await operator_of_sandbox.does("stop", task_id)
     assert result.exit_code == 1
     assert "there are 2 people in room lecture, reported by ZEGO" in result.stderr
+    assert "see who is there with: zego-watchdog room lecture" in result.stderr
     assert result.stdout == ""
     assert requests(sandbox) == []
     assert [row["outcome"] for row in application.attempts()] == ["spared"]
     assert application.rows("SELECT user_count, claimed_by FROM zego_tasks") == [{"user_count": 2, "claimed_by": None}]
+
+
+@pytest.mark.parametrize("source", ["api", "callback"])
+async def test_what_zego_reported_is_not_to_be_overwritten(
+    operator_of_sandbox: Operator, application: Application, sandbox: Sandbox, source: str
+) -> None:
+    task_id = await application.start(sandbox, "lecture")
+    application.execute(f"UPDATE zego_tasks SET user_count = 1, user_count_source = '{source}'")
+    result = await operator_of_sandbox.does("stop", task_id)
+    assert result.exit_code == 1
+    assert "see who is there with: zego-watchdog room lecture" in result.stderr
+    assert "user_count" not in result.stderr
+    assert requests(sandbox) == []
 
 
 async def test_stop_refuses_a_room_with_people_in_it_as_the_application_sees_it(
@@ -547,6 +561,7 @@ async def test_stop_refuses_a_room_with_people_in_it_as_the_application_sees_it(
     result = await operator_of_sandbox.does("stop", task_id)
     assert result.exit_code == 1
     assert "there is 1 person in room lecture, reported by the application" in result.stderr
+    assert "if this is wrong, set its user_count to 0 first" in result.stderr
     assert requests(sandbox) == []
     assert application.rows("SELECT user_count, claimed_by, wake_at FROM zego_tasks") == [
         {"user_count": 1, "claimed_by": None, "wake_at": None}

@@ -68,6 +68,7 @@ async def test_an_empty_room_may_be_a_mistyped_one(operator: Operator) -> None:
     result = await operator.does("room", "nowhere")
     assert result.exit_code == 0
     assert "0 people" in result.stdout
+    assert "ZEGO counts 0 users.\n" in result.stdout
     assert "is the RoomId right?" in result.stdout
     assert "No active task" in result.stdout
 

@@ -169,6 +169,13 @@ def test_all_problems_are_reported_at_once() -> None:
         ("zego: {apps: 7}", "config.yaml: zego.apps: is refused; write a list"),
         ("policy: {\n  mode: observe,\n  a: b: c}", "config.yaml:3:7: "),
         ("policy:\n  mode: observe\n  mode: enforce", "config.yaml:3:3: mode is given twice; correct this line"),
+        (
+            "zego:\n  apps: []\n    - app_id: 1",
+            (
+                "config.yaml:3:5: expected <block end>, but found '<block sequence start>'; correct the indentation or "
+                "the punctuation of this line or the one above"
+            ),
+        ),
         ("log: {}\nlog: {}", "config.yaml:2:1: log is given twice; correct this line"),
         (
             "policy: {gap_seconds: .inf}",
@@ -370,7 +377,7 @@ def test_unusable_secret_files_are_named_and_their_content_is_not(monkeypatch: p
     assert problems(APP) == [
         (
             "config.yaml: zego.apps[0].server_secret_file: secret cannot be read: No such file or directory; "
-            "create it, or correct the path"
+            "create it with mode 600, or correct the path"
         ),
     ]
     for mode in (0o604, 0o602, 0o644):

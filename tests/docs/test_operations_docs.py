@@ -314,7 +314,19 @@ def test_root_is_told_what_the_package_can_do() -> None:
     commands = [line for block in BLOCKS if "root" in block.words for line in block.text.splitlines()]
     first = {line.split()[0] for line in commands}
     assert first <= {
-        *("apt", "install", "editor", "systemctl", "journalctl", "zego-watchdog", "python3", "fuser", "df", "usermod"),
+        *(
+            "apt",
+            "install",
+            "editor",
+            "systemctl",
+            "journalctl",
+            "zego-watchdog",
+            "python3",
+            "fuser",
+            "df",
+            "usermod",
+            "ln",
+        ),
         "/opt/zego-watchdog/bin/pip",
         "/opt/zego-watchdog/bin/zego-watchdog",
     }

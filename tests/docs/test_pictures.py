@@ -1,4 +1,4 @@
-"""The pictures of the README are the program's own screens; after a change: PICTURES=write make test-quick-like run.
+"""The pictures of the README are the program's own screens. To write them after a change, run this command.
 
 PICTURES=write .venv/bin/python -m pytest tests/docs/test_pictures.py
 """

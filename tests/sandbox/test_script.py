@@ -81,7 +81,9 @@ def test_a_bad_script_is_told_by_step_and_key(document: object, says: str) -> No
 def test_a_script_that_is_no_yaml_or_no_file_is_told_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"script .*script\.yaml: cannot be read: "):
         Script.load(write(tmp_path, "steps: ["))
-    with pytest.raises(ConfigError, match=r"script .*nothing\.yaml: cannot be read: "):
+    with pytest.raises(
+        ConfigError, match=r"nothing\.yaml: cannot be read: No such file or directory; correct the path$"
+    ):
         Script.load(tmp_path / "nothing.yaml")
     with pytest.raises(ConfigError, match=r"script\.yaml: step 1: at: "):
         Script.load(write(tmp_path, "steps: [{join: {}}]"))
@@ -134,8 +136,14 @@ def test_the_server_secret_comes_from_a_file_or_the_environment_and_is_not_shown
     assert read_secret("ServerSecret", None, {}) == EXAMPLE_SERVER_SECRET
     with pytest.raises(ConfigError, match="is empty"):
         read_secret("ServerSecret", None, {"ZEGO_SANDBOX_SERVER_SECRET": " "})
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^the sandbox's ServerSecret cannot be read: .*/nothing: No such file or directory; correct the path$",
+    ):
         read_secret("ServerSecret", tmp_path / "nothing", {})
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="is not UTF-8 text; it must contain only the secret"):
+        read_secret("ServerSecret", file, {})
     assert "hidden" not in repr(Sandbox({1: "hidden"}))
 
 

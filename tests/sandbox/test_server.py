@@ -520,7 +520,9 @@ async def test_the_quota_holds_for_the_control_api_too() -> None:
 async def test_a_taken_port_is_said_plainly(client: Client) -> None:
     port = urlsplit(client.sandbox.url).port
     assert port is not None
-    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: "):
+    with pytest.raises(
+        ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another"
+    ):
         await Sandbox({APP: SECRET}, port=port).__aenter__()
 
 

@@ -122,8 +122,14 @@ def _parse(text: str, name: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        # The scanner and the parser often notice a mistake only on the line below it.
+        todo = (
+            "correct this line"
+            if isinstance(error, yaml.constructor.ConstructorError)
+            else "correct the indentation or the punctuation of this line or the one above"
+        )
         # Not chained: the exception quotes the line, which may hold a secret.
-        raise ConfigError(f"{place}: {error.problem or 'not YAML'}; correct this line") from None
+        raise ConfigError(f"{place}: {error.problem or 'not YAML'}; {todo}") from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: contains characters that YAML does not allow; remove them") from None
 

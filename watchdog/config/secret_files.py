@@ -62,7 +62,7 @@ def _read_secret(value: object, info: ValidationInfo) -> SecretFile | None:
         todo = (
             "run this as root or as the daemon's user, or let this user read it"
             if isinstance(error, PermissionError)
-            else "create it, or correct the path"
+            else "create it with mode 600, or correct the path"
         )
         raise ValueError(f"{path} cannot be read: {error.strerror}; {todo}") from error
     return SecretFile(path, SecretStr(_decode_secret(raw, path)))

@@ -32,8 +32,12 @@ def read_secret(name: str, file: Path | None, environment: Mapping[str, str]) ->
     else:
         try:
             secret, origin = file.read_text(encoding="utf-8"), str(file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the sandbox's {name} cannot be read: {error}") from error
+        except OSError as error:
+            told = f"the sandbox's {name} cannot be read: {file}: {error.strerror}; correct the path"
+            raise ConfigError(told) from error
+        except UnicodeDecodeError:
+            # Not chained: the exception carries the bytes.
+            raise ConfigError(f"{file} is not UTF-8 text; it must contain only the secret") from None
     secret = secret.strip()
     if not secret:
         raise ConfigError(f"{origin} is empty: put your application's {name} there")

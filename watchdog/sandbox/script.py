@@ -62,7 +62,9 @@ class Script:
         """Read a YAML file. Raises ConfigError, which names the file too."""
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except OSError as error:
+            raise ConfigError(f"script {path}: cannot be read: {error.strerror}; correct the path") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"script {path}: cannot be read: {error}") from error
         try:
             return cls.parse(document)

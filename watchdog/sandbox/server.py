@@ -105,7 +105,9 @@ class Sandbox:
         try:
             listening = listen(host, port, 2048)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {host} port {port}: {error}; choose another port") from error
+            raise ConfigError(
+                f"cannot listen on {host} port {port}: {error.strerror or error}; choose another address or port"
+            ) from error
         self._url = url_of(listening) + "/"
         self._server = EmbeddedServer(self._app, [listening], protocol=_Protocol, log_level="warning", finish_seconds=1)
         self._sending = asyncio.create_task(self._sender.run())

@@ -375,14 +375,17 @@ def test_an_export_that_fails_half_way_leaves_what_was_there(analyst: Analyst, t
         timeout=60,
     )
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"zego-watchdog: --output {target}: File too large\n"
+    assert ended.stderr == f"zego-watchdog: --output {target}: File too large; choose another place\n"
     assert target.read_text() == "of yesterday"
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
 @pytest.mark.parametrize(
     ("output", "said"),
-    [("/dev/null", "this is not a regular file"), ("missing/history.csv", "No such file or directory")],
+    [
+        ("/dev/null", "this is not a regular file"),
+        ("missing/history.csv", "No such file or directory; choose another place"),
+    ],
 )
 def test_what_cannot_be_written_is_said(analyst: Analyst, output: str, said: str) -> None:
     result = analyst.types("export", "--output", output)

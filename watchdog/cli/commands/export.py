@@ -135,7 +135,7 @@ def _target(output: Path | None, *, force: bool) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(final)
     except OSError as error:
-        raise WatchdogError(f"--output {output}: {error.strerror}") from error
+        raise WatchdogError(f"--output {output}: {error.strerror}; choose another place") from error
     finally:
         part.unlink(missing_ok=True)
 

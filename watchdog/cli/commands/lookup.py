@@ -34,7 +34,9 @@ def find_biography(database: Engine, task_id: str) -> Biography:
     near, of_room = similar(database, task_id)
     if of_room:
         raise WatchdogError(f"{task_id} is a room, not a task; its tasks: {words.listed(near)}")
-    hint = f"did you mean {' or '.join(near)}?" if near else "list the known tasks with: zego-watchdog tasks"
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else "list the known tasks with: zego-watchdog tasks --status all"
+    )
     raise WatchdogError(f"task {task_id}: there is no such task; {hint}")
 
 

@@ -120,8 +120,12 @@ def _refusal(config: Config, story: Biography, task_id: str, finished: Finished)
         app = "has no AppId, and there is no default" if task.app_id is None else f"has AppId {task.app_id}"
         return ConfigError(f"task {task_id} {app}; zego.apps has {known_apps}: add the AppId there")
     if task.user_count:
-        doubt = "" if finished.outcome is Outcome.SPARED else "; if this is wrong, set its user_count to 0 first"
-        return Refused(f"task {task_id}: {_people_report(task, now)}; nothing was sent{doubt}")
+        todo = (
+            "if this is wrong, set its user_count to 0 first"
+            if Source(task.user_count_source or Source.APP) is Source.APP
+            else f"see who is there with: zego-watchdog room {task.room_id}"
+        )
+        return Refused(f"task {task_id}: {_people_report(task, now)}; nothing was sent; {todo}")
     if finished.detail == Rule.ON_HOLD and task.hold_until is not None:
         return Refused(
             f"task {task_id} is on hold until {words.stamp(task.hold_until)} ({words.until(task.hold_until, now)});"

@@ -51,10 +51,7 @@ def room_row(room: Room) -> Mapping[str, Any]:
 
 def print_room(room: Room) -> None:
     say(f"Room {room.room_id}, AppId {room.app_id}: {words.people(room.people)}", "bold")
-    say(
-        f"ZEGO counts {words.number(room.count.users, 'user')}, including {words.number(room.count.admins, 'admin')}; "
-        f"{_uncounted(room.count.users - room.people)}."
-    )
+    say(f"ZEGO counts {words.number(room.count.users, 'user')}{_of_these(room)}.")
     heading("Users")
     if room.users:
         show_table(
@@ -78,8 +75,12 @@ def print_room(room: Room) -> None:
     note(_advice(room))
 
 
-def _uncounted(number: int) -> str:
-    return "all count as people" if number == 0 else f"{number:,} {'does' if number == 1 else 'do'} not count as people"
+def _of_these(room: Room) -> str:
+    if not room.count.users:
+        return ""
+    number = room.count.users - room.people
+    uncounted = f"{number:,} {'does' if number == 1 else 'do'} not count as people" if number else "all count as people"
+    return f", including {words.number(room.count.admins, 'admin')}; {uncounted}"
 
 
 def _print_tasks(room: Room) -> None:

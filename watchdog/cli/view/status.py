@@ -95,7 +95,7 @@ def _daemon_line(daemon: DaemonRow, now: datetime) -> str:
 def _oldest_report(oldest: datetime | None, now: datetime) -> str:
     if oldest is None:
         return "nobody has reported yet how many people are in the room of an active task"
-    return f"the oldest number of people of an active task is from {words.since(oldest, now)}"
+    return f"the oldest report about the room of an active task is from {words.since(oldest, now)}"
 
 
 def _returned(returns: Returns) -> str | Text:
