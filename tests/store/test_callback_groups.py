@@ -197,7 +197,8 @@ async def test_one_that_the_database_refuses_is_undone_alone(world: World, threa
     assert watched(world) == {"a", "b", "c"}
 
 
-async def test_a_stop_is_never_behind_more_than_one_group(sqlite_world: World) -> None:
+async def test_a_stop_is_never_behind_more_than_one_group(sqlite_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchdog.store.aio.callbacks.BEGIN_WITHIN_SECONDS", 60.0)
     world, gate, order = sqlite_world, threading.Event(), list[str]()
     threads = DatabaseThreads(world.engine, world.clock)
 
@@ -218,8 +219,9 @@ async def test_a_stop_is_never_behind_more_than_one_group(sqlite_world: World) -
 
 
 async def test_a_row_that_another_holds_costs_its_own_callbacks_an_answer_and_no_others(
-    postgresql_world: World,
+    postgresql_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("watchdog.store.aio.callbacks.BEGIN_WITHIN_SECONDS", 60.0)
     world = postgresql_world
     threads = DatabaseThreads(world.engine, world.clock)
     groups = groups_of(world, threads)
