@@ -75,8 +75,8 @@ class Vendor:
 
 
 @asynccontextmanager
-async def serving(conversation: Conversation) -> AsyncIterator[str]:
-    """Let ``conversation`` answer each connection to the URL."""
+async def serving(conversation: Conversation, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Let ``conversation`` answer each connection to the URL, which is an http one also with ``tls``."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,12 +87,13 @@ async def serving(conversation: Conversation) -> AsyncIterator[str]:
             with suppress(ConnectionError, asyncio.CancelledError):
                 await conversation(reader, writer)
         finally:
-            writer.close()
+            # With TLS, closing waits for the other side.
+            writer.close() if tls is None else writer.transport.abort()
             with suppress(ConnectionError):
                 await writer.wait_closed()
             tasks.discard(task)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:

@@ -38,7 +38,10 @@ class Connections(httpx.AsyncBaseTransport):
         try:
             response = await transport.handle_async_request(request)
         except BaseException:
-            self._give_back(transport)
+            # Its connection is of no more use, and the library keeps one whose tunnel got no TLS, as if it were busy.
+            self._busy.discard(transport)
+            self._free.release()
+            await transport.aclose()
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - an asynchronous transport's are
         response.stream = _Body(response.stream, lambda: self._done(transport))

@@ -1,4 +1,4 @@
-"""The byte streams of the HTTP library, straight on asyncio, with two things that its own ones leave out.
+"""The byte streams of the HTTP library, straight on asyncio, with three things that its own ones leave out.
 
     pool ──► GuardedBackend ──► GuardedStream ──► asyncio's transport ──► socket
 
@@ -9,6 +9,10 @@ is sent, and the pool takes another connection.
 The library skips informational responses (1xx), any number of them, and takes a body in chunks of one byte, thousands
 without a turn for the event loop. So the stream counts both where they arrive, and hands on a little at a time. It does
 not know where a reply's head ends; a body that quotes as many status lines counts too.
+
+The library keeps bytes that follow a reply, and would read them as the reply to the next request. So the connection of
+a request with two replies is not used again. Nor may anything arrive in clear text before a TLS handshake: it would be
+read as if it were encrypted.
 """
 
 import asyncio
@@ -32,8 +36,8 @@ WIRE_LIMIT_BYTES: Final = 2 * BODY_LIMIT_BYTES
 """How long a reply may be, with head and framing. A plain body that is too long is cut before."""
 
 _AT_ONCE_BYTES: Final = 2048
-_INFORMATIONAL: Final = re.compile(rb"HTTP/\d\.\d 1")
-_LENGTH: Final = len(b"HTTP/1.1 1")
+_STATUS: Final = re.compile(rb"HTTP/\d\.\d (\d)")
+_STATUS_BYTES: Final = len(b"HTTP/1.1 2")
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 """When to try the host's next address as well (RFC 8305, "Happy Eyeballs")."""
 
@@ -44,8 +48,8 @@ def _as_connect_error() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise httpcore.ConnectTimeout(str(error)) from error
-    except (OSError, UnicodeError) as error:
-        # UnicodeError: a host name with a part that is empty or too long.
+    except (OSError, UnicodeError, TypeError) as error:
+        # UnicodeError: a host name with a part that is empty or too long. TypeError: Python 3.11, if TLS in TLS fails.
         raise httpcore.ConnectError(str(error)) from error
 
 
@@ -75,7 +79,8 @@ class _Arrived(asyncio.Protocol):
         self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_over, self.error = True, exc
+        # Python 3.11 has a TypeError if TLS in TLS fails.
+        self.is_over, self.error = True, OSError(str(exc)) if isinstance(exc, TypeError) else exc
         self._tell()
 
     def _tell(self) -> None:
@@ -109,16 +114,16 @@ class GuardedStream(httpcore.AsyncNetworkStream):
         self._transport = transport
         self._arrived = arrived
         self._socket = transport.get_extra_info("socket")
-        self._is_reading = False
+        self._is_writing = self._has_read = False
         self._begin_reply()
 
     def _begin_reply(self) -> None:
-        self._received = self._informational = 0
+        self._received = self._informational = self._replies = 0
         self._end = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Raise RemoteProtocolError if the reply to this request is too long or follows too many informational ones."""
-        self._is_reading = True
+        self._is_writing, self._has_read = False, True
         try:
             async with asyncio.timeout(timeout):
                 data = await self._arrived.take(min(max_bytes, _AT_ONCE_BYTES))
@@ -128,8 +133,10 @@ class GuardedStream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadError(str(error)) from error
         self._received += len(data)
         # A status line may be cut in two; what is kept is too short to be counted twice.
-        self._informational += len(_INFORMATIONAL.findall(self._end + data))
-        self._end = (self._end + data)[1 - _LENGTH :]
+        classes = _STATUS.findall(self._end + data)
+        self._informational += classes.count(b"1")
+        self._replies += len(classes) - classes.count(b"1")
+        self._end = (self._end + data)[1 - _STATUS_BYTES :]
         if self._informational > INFORMATIONAL_LIMIT:
             raise httpcore.RemoteProtocolError(f"more than {INFORMATIONAL_LIMIT} informational responses (1xx)")
         if self._received > WIRE_LIMIT_BYTES:
@@ -137,12 +144,18 @@ class GuardedStream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Raise ConnectionNotAvailable, on which the pool takes another connection, if this one was closed."""
+        """Raise ConnectionNotAvailable, on which the pool takes another connection, if this one cannot be used again.
+
+        Raise ConnectError if it was closed before its first request. In both cases nothing is sent.
+        """
         del timeout
-        if self._is_reading and self._is_readable():
-            raise httpcore.ConnectionNotAvailable
-        self._is_reading = False
-        self._begin_reply()
+        if not self._is_writing:
+            if self._has_read and self._is_spent():
+                raise httpcore.ConnectionNotAvailable
+            if self._arrived.is_over:
+                raise httpcore.ConnectError("closed before the request")
+            self._is_writing = True
+            self._begin_reply()
         if self._transport.is_closing():
             raise httpcore.WriteError("the connection was closed")
         self._transport.write(buffer)
@@ -154,6 +167,9 @@ class GuardedStream(httpcore.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
         loop = asyncio.get_running_loop()
+        if self._arrived.bytes or self._arrived.is_over:
+            self._transport.abort()
+            raise httpcore.ConnectError("closed, or not silent, before TLS")
         try:
             with _as_connect_error():
                 async with asyncio.timeout(timeout):
@@ -170,13 +186,13 @@ class GuardedStream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            return self._is_readable()
+            return self._is_spent()
         names = {"client_addr": "sockname", "server_addr": "peername"}
         return self._transport.get_extra_info(names.get(info, info))
 
-    def _is_readable(self) -> bool:
-        """Whether a read would return at once; true of a connection that is closed."""
-        if self._arrived.bytes or self._arrived.is_over or self._socket.fileno() < 0:
+    def _is_spent(self) -> bool:
+        """Whether it is closed, or more has come than the reply, so that no further request can use it."""
+        if self._replies > 1 or self._arrived.bytes or self._arrived.is_over or self._socket.fileno() < 0:
             return True
         # The kernel may know more than the event loop has seen.
         poll = select.poll()
