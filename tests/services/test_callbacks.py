@@ -295,6 +295,7 @@ async def test_a_sender_who_leaves_is_counted(bench: Bench) -> None:
 async def test_too_many_at_once_are_told_to_come_again(bench: Bench) -> None:
     bench.server._read_seconds = 30  # longer than it takes to open the connections
     connections = [await bench.connect(SLOW) for _ in range(CONCURRENT)]
+    await eventually("all are being answered", lambda: bench.server._callbacks == CONCURRENT)
     reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body_of(login()))
     assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "busy\n", "2")
     # Health is answered all the same.

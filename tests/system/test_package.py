@@ -77,7 +77,8 @@ def replace(path: Path, old: str, new: str) -> None:
 def files(machine: Machine) -> set[str]:
     """Return every file and directory of the system; not what dpkg and the journal write down, nor what is ours."""
     places = ("/bin", "/boot", "/etc", "/lib", "/media", "/mnt", "/opt", "/sbin", "/srv", "/usr", "/var")
-    passed_over = ("/var/log/journal", "/var/lib/dpkg", "/var/cache", "/var/lib/docker", str(ROOT))
+    # The machine that makes the container may have other work meanwhile, in /var/tmp.
+    passed_over = ("/var/log/journal", "/var/lib/dpkg", "/var/cache", "/var/lib/docker", "/var/tmp", str(ROOT))
     pruned = [word for path in passed_over for word in ("-path", path, "-prune", "-o")]
     return set(machine.run("find", *places, "-xdev", *pruned, "-print").stdout.splitlines())
 
