@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import ParamSpec, TypeVar
 
@@ -13,7 +14,7 @@ from tests.support.clock import SettableClock
 from tests.support.store_steps import begun
 from tests.support.time_travel import World
 from watchdog.errors import DatabaseError, DatabaseUnavailable, Overloaded, RowLocked
-from watchdog.store.aio.callbacks import LEAST, MOST, CallbackGroups
+from watchdog.store.aio.callbacks import ANSWERS_AT_ONCE, LEAST, MOST, CallbackGroups
 from watchdog.store.aio.calls import AsyncCallbacks
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.callbacks import Callback, CallbackStore, Received, Speech
@@ -84,6 +85,24 @@ async def test_those_that_wait_for_a_thread_are_committed_together_and_each_gets
     assert await waiting == [Received(), Received(discovered=True)]
     assert await later == [Received()]
     assert bench.store.groups == [["a", "new", "c"]]
+
+
+async def test_between_answers_others_have_a_turn() -> None:
+    """A stop needs several turns of the event loop: with all answers of a group in each of them it would be late."""
+    bench, turn = Bench(), 0
+    answered: Counter[int] = Counter()
+
+    async def one(number: int) -> None:
+        await bench.groups.submit(speech(str(number)))
+        answered[turn] += 1
+
+    all_of_them = asyncio.gather(*(one(number) for number in range(4 * ANSWERS_AT_ONCE)))
+    async with asyncio.timeout(30):
+        while not all_of_them.done():
+            turn += 1
+            await asyncio.sleep(0)  # noqa: TID251 - one turn of the event loop
+    assert len(bench.store.groups) == 1
+    assert max(answered.values()) == ANSWERS_AT_ONCE
 
 
 async def test_one_that_cannot_begin_in_time_is_refused_and_never_committed() -> None:

@@ -21,6 +21,9 @@ BEGIN_WITHIN_SECONDS: Final = 0.1
 GROUP_SECONDS: Final = 0.015
 """A group that takes longer makes the next ones smaller: a stop may have to wait for it."""
 
+ANSWERS_AT_ONCE: Final = 4
+"""How many callbacks are answered in one turn of the event loop: a stop needs several turns."""
+
 MOST: Final = 200
 LEAST: Final = 50
 """Callbacks in a group; below ``LEAST`` most of the time is that of the commit itself."""
@@ -96,8 +99,11 @@ class CallbackGroups:
             await self._failed(group, error)
             return
         self._most = max(LEAST, self._most // 2) if took > GROUP_SECONDS else min(MOST, self._most + LEAST)
-        for one, result in zip(group, results, strict=True):
+        for number, (one, result) in enumerate(zip(group, results, strict=True), 1):
             one.result.set_result(result)
+            if number % ANSWERS_AT_ONCE == 0:
+                # The loop sends these answers, and takes what the same senders send next; then stops have a turn.
+                await asyncio.sleep(0)  # noqa: TID251 - one turn of the event loop
 
     def _receive(self, store: CallbackStore, group: list[_Waiting]) -> tuple[Sequence[Received], float]:
         """Commit, in a thread; return the results, and how many seconds it took."""
