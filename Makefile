@@ -38,12 +38,12 @@ demo: $(if $(filter postgresql,$(DB)),$(POSTGRESQL),$(RUNTIME)) ## watch it work
 test: $(DEV) ## run all tests, on SQLite and on a PostgreSQL of their own: 10 minutes on two cores
 	@$(BIN)/python -m tests.support.tools
 	@echo "All tests take about 10 minutes on two cores, those of make test-quick 90 seconds."
-	@$(PYTEST)
+	@$(PYTEST) || tests/again.sh $(BIN)/python
 
 .PHONY: test-quick
 test-quick: $(DEV) ## the same in 90 seconds: on SQLite only, without whole daemons, faults, documents, reports and benchmarks
 	@$(BIN)/python -m tests.support.tools
-	@$(PYTEST) $(SLOW:%=--ignore=tests/%) -k "not postgresql"
+	@$(PYTEST) $(SLOW:%=--ignore=tests/%) -k "not postgresql" || tests/again.sh $(BIN)/python
 
 .PHONY: bare-test
 bare-test: ## run `make demo` and `make test` on a minimal Debian, as root and not; SUITE=sid for Python 3.14; needs root
