@@ -47,13 +47,10 @@ class Connections(httpx.AsyncBaseTransport):
         response.stream = _Body(response.stream, lambda: self._done(transport))
         return response
 
-    def _give_back(self, transport: httpx.AsyncHTTPTransport) -> None:
+    async def _done(self, transport: httpx.AsyncHTTPTransport) -> None:
         self._busy.discard(transport)
         self._idle.append((transport, asyncio.get_running_loop().time()))
         self._free.release()
-
-    async def _done(self, transport: httpx.AsyncHTTPTransport) -> None:
-        self._give_back(transport)
         # One is enough: it happens after every request.
         if self._idle[-1][1] - self._idle[0][1] > KEEPALIVE_SECONDS:
             await self._idle.popleft()[0].aclose()
