@@ -12,8 +12,9 @@ import pytest
 
 from watchdog.clock import SystemClock
 from watchdog.errors import ConfigError
+from watchdog.network.certificates import tls_context
 from watchdog.zego.client import ZegoClient
-from watchdog.zego.transport import network_transport, tls_context
+from watchdog.zego.transport import network_transport
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -127,7 +128,7 @@ def test_certificates_that_cannot_be_loaded_are_a_matter_of_configuration(
     with pytest.raises(
         ConfigError, match=r"what SSL_CERT_FILE names cannot be loaded.*; correct SSL_CERT_FILE"
     ) as caught:
-        tls_context()
+        tls_context("ZEGO's")
     assert "_ssl.c" not in str(caught.value)
 
 
@@ -136,12 +137,12 @@ def test_a_directory_without_certificates_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match=r"SSL_CERT_DIR names cannot be loaded.*there are none"):
-        tls_context()
+        tls_context("ZEGO's")
     (tmp_path / "0a1b2c3d.0").touch()
-    tls_context()
+    tls_context("ZEGO's")
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="there are none"):
-        tls_context()
+        tls_context("ZEGO's")
 
 
 def test_nothing_that_is_not_encrypted_needs_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
