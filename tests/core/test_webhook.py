@@ -198,8 +198,10 @@ def test_a_receiver_that_fails_gets_one_probe_after_each_pause() -> None:
     assert (receiver.wait(0.5), receiver.is_probing) == (4.5, True)
     assert not receiver.failed(5.0, None, 0.5)
     assert receiver.wait(5.0) == 10.0
+    now = 0.0
     for _ in range(30):
-        receiver.failed(now := receiver.wait(0.0), None, 1.0)
+        now += receiver.wait(now)
+        receiver.failed(now, None, 1.0)
     assert receiver.wait(now) == LONGEST_PAUSE_SECONDS * 1.25
     assert not receiver.answered(now), "this answer is to an older request"
     assert receiver.answered(now + receiver.wait(now))

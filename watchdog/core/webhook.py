@@ -161,7 +161,7 @@ def wait_seconds(attempts: int, age_seconds: float, chance: float) -> float | No
     if age_seconds >= GIVE_UP_SECONDS:
         return None
     # The exponent is bounded, because the number would be too large for a float one day.
-    wait = min(FIRST_WAIT_SECONDS * 2 ** min(attempts - 1, 20), LONGEST_WAIT_SECONDS)
+    wait = min(FIRST_WAIT_SECONDS * 2.0 ** min(attempts - 1, 20), LONGEST_WAIT_SECONDS)
     return min(wait * (0.75 + chance / 2), GIVE_UP_SECONDS - age_seconds)
 
 
@@ -193,7 +193,7 @@ class Receiver:
         """
         is_new = not self.is_probing
         if now >= self._until:
-            pause = min(FIRST_WAIT_SECONDS * 2 ** min(self._pauses, 20), LONGEST_PAUSE_SECONDS)
+            pause = min(FIRST_WAIT_SECONDS * 2.0 ** min(self._pauses, 20), LONGEST_PAUSE_SECONDS)
             self._until = now + pause * (0.75 + chance / 2)
             self._pauses += 1
         if asked_seconds is not None:
