@@ -3,7 +3,6 @@
 import asyncio
 import re
 import ssl
-import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network, IPv6Network
@@ -228,7 +227,7 @@ async def test_tls_is_verified() -> None:
             found = await client.post(ID, BODY)
         assert found.result is Result.NO_ANSWER
         assert "certificate verify failed" in (found.error or "")
-        assert receiver.connections == [] or receiver.connections == [[]]
+        assert not any(receiver.connections)
         authority.configure_trust(client_side)
         async with client_to(url, tls=client_side) as client:
             assert await client.post(ID, BODY) == Verdict(Result.DELIVERED)
@@ -312,4 +311,5 @@ async def test_no_secret_is_shown() -> None:
     assert "hooks.test" in shown
     with pytest.raises(ConfigError) as refused:
         WebhookClient(Target("https://hooks.test:secret-token/", ()), SettableClock())
-    assert "secret" not in "".join(traceback.format_exception(refused.value))
+    assert "secret" not in str(refused.value)
+    assert refused.value.__suppress_context__

@@ -55,9 +55,18 @@ class WebhookClient:
     """Sends to one target. Belongs to one event loop; ``aclose()`` ends it."""
 
     def __init__(
-        self, target: Target, clock: Clock, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None
+        self,
+        target: Target,
+        clock: Clock,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``resolve`` replaces the DNS, ``tls`` the system's certificates. Raises ConfigError."""
+        """``transport`` replaces the network, ``resolve`` the DNS, ``tls`` the system's certificates.
+
+        Raises ConfigError for a URL or certificates that cannot be used.
+        """
         self.target = target
         self._clock = clock
         try:
@@ -65,12 +74,12 @@ class WebhookClient:
         except httpx.InvalidURL:
             # Not chained: it may quote a secret.
             raise ConfigError("notify.url cannot be read: write it like https://host/path") from None
-        if url.scheme == "https" and tls is None:
+        if url.scheme == "https" and transport is None and tls is None:
             tls = tls_context("the webhook receiver's")
         self._url = url
         self._verify = tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._backend = GuardedBackend(_WIRE_LIMIT_BYTES, Destinations(target.allowed_networks, resolve))
-        self._connections = Connections(self._connection, target.concurrency)
+        self._transport = transport or Connections(self._connection, target.concurrency)
         self._timeouts = httpx.Timeout(None).as_dict()
 
     @property
@@ -121,7 +130,7 @@ class WebhookClient:
             content=body,
             extensions={"timeout": self._timeouts, "trace": connecting},
         )
-        async with aclosing(await self._connections.handle_async_request(request)) as response:
+        async with aclosing(await self._transport.handle_async_request(request)) as response:
             text = await _text(response)
             headers = response.headers
             return judge(
@@ -130,7 +139,7 @@ class WebhookClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._connections.aclose()
+        await self._transport.aclose()
 
 
 class _Connecting:
