@@ -224,7 +224,7 @@ def test_the_application_has_its_three_statements_and_the_triggers_work(database
     "statement",
     [
         *(f"SELECT 1 FROM {table}" for table in sorted(metadata.tables) if table not in {"zego_tasks", "zego_events"}),
-        "INSERT INTO zego_events (type, task_id, kind, room_id, occurred_at, data) VALUES ('', '', '', '', now(), '{}')",
+        "INSERT INTO zego_events (type, task_id, kind, room_id, occurred_at, data) SELECT '', '', '', '', now(), '{}'",
         "UPDATE zego_events SET handled_at = now(), delivered_at = now()",
         "UPDATE zego_events SET wake_at = now()",
         "UPDATE zego_events SET data = '{}'",

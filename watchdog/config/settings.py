@@ -209,12 +209,20 @@ class RetentionConfig(Section):
 
     tasks_days: Annotated[int, Field(ge=0, le=36500)] = 90
     attempts_days: Annotated[int, Field(ge=0, le=36500)] = 400
+    events_days: Annotated[int, Field(ge=0, le=36500)] = 30
 
     @field_validator("attempts_days")
     @classmethod
     def _a_week_is_read(cls, days: int) -> int:
         if 0 < days < 7:
             raise ValueError(f"{days} is too few: status and check read the last 7 days; write 7 or more, or 0")
+        return days
+
+    @field_validator("events_days")
+    @classmethod
+    def _a_day_is_for_delivery(cls, days: int) -> int:
+        if days == 1:
+            raise ValueError("1 is too few: an event is delivered within 24 hours; write 2 or more, or 0")
         return days
 
 

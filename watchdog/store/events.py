@@ -6,13 +6,13 @@ was given up has attempts, but neither ``wake_at`` nor ``delivered_at``.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.store.engine import reading, storable, writing
-from watchdog.store.records import Delivery, Event
+from watchdog.store.records import Delivery, Event, EventCounts
 from watchdog.store.tables import UtcTime, event_types, events, utcnow
 
 IS_PENDING = events.c.wake_at.is_not(None)
@@ -23,7 +23,10 @@ IS_UNDELIVERED = sa.and_(
     events.c.attempts > sa.literal_column("0"),
 )
 
-_ERROR_CHARACTERS = 500
+COUNTED: Final = 10_000
+"""Pending and undelivered events are counted up to this."""
+
+_ERROR_CHARACTERS: Final = 500
 # Two daemons may start at the same time.
 _CHOOSE = {
     name: (statement := dialect.insert(event_types)).on_conflict_do_update(
@@ -53,6 +56,16 @@ _NEXT = sa.select(
     utcnow().label("now"),
     sa.select(sa.func.min(events.c.wake_at, type_=UtcTime)).where(IS_PENDING).scalar_subquery().label("wake_at"),
 )
+_WAITING = (
+    sa.select(events.c.occurred_at).where(IS_PENDING).order_by(events.c.wake_at).limit(COUNTED).subquery("waiting")
+)
+_GIVEN_UP_IDS = sa.select(events.c.id).where(IS_UNDELIVERED).limit(COUNTED).subquery("given_up")
+_COUNT = sa.select(
+    utcnow().label("now"),
+    sa.func.count().label("pending"),
+    sa.select(sa.func.count()).select_from(_GIVEN_UP_IDS).scalar_subquery().label("undelivered"),
+    sa.func.min(_WAITING.c.occurred_at, type_=UtcTime).label("oldest_pending_at"),
+).select_from(_WAITING)
 _IS_MINE = sa.and_(events.c.claimed_by == sa.bindparam("b_instance"), IS_PENDING)
 _DELIVERED = (
     sa.update(events)
@@ -75,6 +88,11 @@ _REDELIVER = (
     .where(events.c.id == sa.bindparam("b_id"))
     .values(wake_at=utcnow(), delivered_at=None, attempts=0, claimed_by=None, error=None)
 )
+
+
+def count(connection: sa.Connection) -> EventCounts:
+    """Count the events that the webhook has not delivered; what it costs does not depend on the size of the table."""
+    return EventCounts(**connection.execute(_COUNT).one()._asdict())
 
 
 class EventStore:

@@ -195,6 +195,19 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class EventCounts:
+    """How many events wait for their delivery, and how many were given up; both counted up to a limit.
+
+    ``oldest_pending_at`` is when the oldest that waits happened.
+    """
+
+    now: datetime
+    pending: int
+    undelivered: int
+    oldest_pending_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """The result of a claimed event, or of an attempt to deliver it; ``error`` is what the receiver said.
 

@@ -280,7 +280,7 @@ def _reaper(config: Config, storage: Storage, observer: Observer) -> Reaper:
 def _retention(config: Config, clock: Clock, storage: Storage, daemon: Instance) -> Retention:
     return Retention(
         retention=storage.retention,
-        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days),
+        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days, config.retention.events_days),
         instance=daemon.instance,
         clock=clock,
     )
