@@ -191,11 +191,11 @@ async def test_an_event_that_is_refused_is_sent_again_later_with_the_same_id(
 async def test_an_event_is_given_up_after_a_day(world: World, daemon: Daemon, receiver: Receiver) -> None:
     receiver.status = 400
     end(world, "t")
-    began = world.now
+    began, step = world.now, 600
     with capture_logs() as logs:
         while rows(world, "wake_at") != [(None,)]:
             await daemon.run_once()
-            world.advance(step := 600)
+            world.advance(step)
     assert 0 <= (world.now - began).total_seconds() - GIVE_UP_SECONDS <= 2 * step
     (gave_up,) = (log for log in logs if log["event"] == "event_undelivered")
     ((event_id, attempts),) = rows(world, "id", "attempts")

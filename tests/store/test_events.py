@@ -126,3 +126,20 @@ def test_an_event_is_delivered_again(world: World, store: EventStore) -> None:
     ((again,), _) = store.claim(10, 30.0)
     assert again == event
     assert not store.redeliver(event.id + 1)
+
+
+def test_an_event_that_the_application_is_handling_delays_no_other(postgresql_world: World) -> None:
+    world = postgresql_world
+    store = EventStore(world.engine, "host/1")
+    store.choose(ALL)
+    end(world, "t", "u", "v")
+    claimed, _ = store.claim(2, 30.0)
+    world.app.execute("BEGIN")
+    world.app.rows("SELECT id FROM zego_events WHERE task_id IN ('t', 'v') FOR UPDATE")
+    results = [Delivery(event.id, delivered=True, error=None, wake_seconds=None) for event in claimed]
+    assert store.conclude(results) == 1
+    assert store.claim(10, 30.0)[0] == []
+    world.app.execute("COMMIT")
+    assert [row["task_id"] for row in rows(world) if row["delivered_at"] is not None] == ["u"]
+    world.advance(30)
+    assert [event.task_id for event in store.claim(10, 30.0)[0]] == ["t", "v"]

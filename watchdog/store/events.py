@@ -67,6 +67,12 @@ _COUNT = sa.select(
     sa.func.min(_WAITING.c.occurred_at, type_=UtcTime).label("oldest_pending_at"),
 ).select_from(_WAITING)
 _IS_MINE = sa.and_(events.c.claimed_by == sa.bindparam("b_instance"), IS_PENDING)
+# An application that is handling an event holds its row for as long as it wants.
+_FREE = (
+    sa.select(events.c.id)
+    .where(events.c.id.in_(sa.bindparam("ids", expanding=True)), _IS_MINE)
+    .with_for_update(skip_locked=True)
+)
 _DELIVERED = (
     sa.update(events)
     .where(events.c.id.in_(sa.bindparam("ids", expanding=True)), _IS_MINE)
@@ -141,17 +147,26 @@ class EventStore:
         return claimed, None if wake_at is None else max(0.0, (wake_at - now).total_seconds())
 
     def conclude(self, deliveries: Sequence[Delivery]) -> int:
-        """Write the results of claimed events; return how many were still claimed by this daemon."""
+        """Write the results of claimed events; return how many were written.
+
+        Not written are those of events that this daemon no longer holds, and of events that the application is just
+        handling: these are delivered again when their lease is over.
+        """
         mine: dict[str, Any] = {"b_instance": self.instance}
-        delivered = [one.event_id for one in deliveries if one.delivered]
         by_statement: list[tuple[sa.Update, list[dict[str, Any]]]] = [
             (_NOT_DELIVERED, []),
             (_GIVEN_UP, []),
             (_NOT_ATTEMPTED, []),
         ]
+        delivered: list[int] = []
         with writing(self.engine) as connection:
+            ids = [one.event_id for one in deliveries]
+            free = set(connection.execute(_FREE, mine | {"ids": ids}).scalars())
             for one in deliveries:
+                if one.event_id not in free:
+                    continue
                 if one.delivered:
+                    delivered.append(one.event_id)
                     continue
                 row = mine | {"b_id": one.event_id}
                 if one.error is None and one.wake_seconds is not None:
