@@ -305,6 +305,33 @@ async def test_a_result_that_the_database_does_not_take_is_written_later(
     assert are_delivered(world) == [True]
 
 
+async def test_a_row_that_a_consumer_holds_does_not_hold_up_the_others(
+    postgresql_world: World, receiver: Receiver
+) -> None:
+    world = postgresql_world
+    daemon = Daemon(world, receiver)
+    await daemon.notifier.prepare()
+    sa.event.listen(daemon.store.engine, "connect", lambda connection, _: connection.execute("SET lock_timeout = 100"))
+    daemon.store.engine.dispose()
+    end(world, "t", "u", "v")
+    consumer = world.connect()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not receiver.got:
+            consumer.execute("BEGIN")
+            consumer.execute("SELECT id FROM zego_events WHERE task_id = 'u' FOR UPDATE")
+        return receiver(request)
+
+    daemon.handler = answer
+    assert await daemon.run_once() == POLL_SECONDS
+    consumer.execute("ROLLBACK")
+    assert are_delivered(world) == [True, False, True]
+    world.advance(60)
+    await daemon.run_once()
+    assert are_delivered(world) == [True, True, True]
+    assert len(set(receiver.got)) == 3
+
+
 async def test_two_daemons_deliver_each_event_once(world: World, receiver: Receiver) -> None:
     daemons = [Daemon(world, receiver, f"host/{number}") for number in (1, 2)]
     for daemon in daemons:

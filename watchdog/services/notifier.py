@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +19,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core.webhook import FIRST_WAIT_SECONDS, Receiver, Result, Verdict, message_id, payload, wait_seconds
-from watchdog.errors import ConfigError
+from watchdog.errors import ConfigError, RowLocked
 from watchdog.observer import Observer
 from watchdog.store.aio.calls import AsyncEvents
 from watchdog.store.aio.database_clock import DatabaseClock
@@ -178,10 +179,19 @@ class Notifier:
             await self._client.aclose()
 
     async def _write(self) -> None:
-        """Write the results; those that the database does not take now are kept for the next run."""
-        if self._unwritten:
+        """Write the results; those that the database does not take now are kept for the next run.
+
+        A row that a consumer holds must not hold up the others: its event is sent again when the lease is over.
+        """
+        if not self._unwritten:
+            return
+        try:
             await self._events.conclude(self._unwritten)
-            self._unwritten = ()
+        except RowLocked:
+            for result in self._unwritten:
+                with suppress(RowLocked):
+                    await self._events.conclude([result])
+        self._unwritten = ()
 
     async def _deliver(self, batch: _Batch) -> Sequence[Delivery]:
         most = min(batch.client.target.concurrency, len(batch.to_send))
