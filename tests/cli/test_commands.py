@@ -36,7 +36,7 @@ from watchdog.store.tasks import Tasks
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "room", "explain", "stop", "hold", "guard", "version", "systemd"),
+    *("tasks", "history", "room", "explain", "stop", "hold", "guard", "events", "version", "systemd"),
 ]
 
 
@@ -164,7 +164,8 @@ async def test_every_documented_command_works(
     task_id = ""
     for line in documented():
         words = [task_id if word == "1920370518175780864" else word for word in line]
-        if words[0] in {"demo", "systemd"} or words[:2] == ["guard", "release"]:
+        own = (["guard", "release"], ["events", "redeliver"], ["events", "test"])
+        if words[0] in {"demo", "systemd"} or words[:2] in own:
             # They have their own tests; here only the spelling is tested.
             assert (await operator.does(*words, "--help")).exit_code == 0
         elif words[0] == "run":
@@ -190,6 +191,7 @@ DATABASE_COMMANDS = [
     ["hold", "1", "--for", "1m"],
     ["guard"],
     ["guard", "release"],
+    ["events"],
     ["run"],
 ]
 
@@ -244,6 +246,11 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ["hold", "1", "--for", "10"],
         ["hold", "1", "--until", "2001-01-01"],
         ["explain"],
+        ["events", "redeliver"],
+        ["events", "redeliver", "1", "--undelivered"],
+        ["events", "redeliver", "first"],
+        ["events", "--limit", "1", "redeliver", "1"],
+        ["events", "test", "--type", "task.stoped"],
     ],
     ids=" ".join,
 )

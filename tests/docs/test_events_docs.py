@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.time_travel import World
+from watchdog.core.events import EventType, sample
 from watchdog.core.model import Evidence, Outcome, Reason, Source
 from watchdog.store.attempts import Ledger
 from watchdog.store.engine import reading
@@ -154,3 +155,4 @@ def test_the_page_names_every_key(world: World) -> None:
     for row in found:
         (line,) = re.findall(rf"^\|.*`{row.type}`.* \| (.*) \|$", section, re.MULTILINE)
         assert set(row.data) == common | set(re.findall(r"`(\w+)`", line)), row.type
+        assert set(row.data) == set(sample(EventType(row.type), world.now, 1)), "a sample is like an event"

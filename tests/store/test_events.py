@@ -128,6 +128,23 @@ def test_an_event_is_delivered_again(world: World, store: EventStore) -> None:
     assert not store.redeliver(event.id + 1)
 
 
+def test_events_that_were_given_up_are_delivered_again(world: World, store: EventStore) -> None:
+    store.choose(ALL)
+    for name in ("given up", "given up, too", "delivered", "pending"):
+        end(world, name)
+    claimed, _ = store.claim(3, 30.0)
+    store.conclude(
+        [
+            Delivery(event.id, delivered=event.task_id == "delivered", error="HTTP 500", wake_seconds=None)
+            for event in claimed
+        ]
+    )
+    assert [store.redeliver_undelivered(1) for _ in range(3)] == [1, 1, 0]
+    found = {row["task_id"]: (row["attempts"], row["error"], row["wake_at"] is None) for row in rows(world)}
+    assert found.pop("delivered") == (1, None, True)
+    assert set(found.values()) == {(0, None, False)}
+
+
 def test_an_event_that_the_application_is_handling_delays_no_other(postgresql_world: World) -> None:
     world = postgresql_world
     store = EventStore(world.engine, "host/1")

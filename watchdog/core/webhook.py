@@ -65,6 +65,11 @@ def message_id(event_id: int, occurred_at: datetime) -> str:
     return f"zego_{event_id}_{(occurred_at - _EPOCH) // timedelta(microseconds=1)}"
 
 
+def sample_id(now: datetime) -> str:
+    """Return the ``webhook-id`` of a sample, which no event has."""
+    return f"zego_sample_{(now - _EPOCH) // timedelta(microseconds=1)}"
+
+
 def payload(event_type: str, occurred_at: datetime, data: Mapping[str, Any]) -> bytes:
     """Return the body of a request, which is shorter than BODY_LIMIT_BYTES: texts are cut until it is."""
     timestamp = occurred_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

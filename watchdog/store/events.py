@@ -95,6 +95,12 @@ _REDELIVER = (
     .values(wake_at=utcnow(), delivered_at=None, attempts=0, claimed_by=None, error=None)
 )
 
+_REDELIVER_GIVEN_UP = (
+    sa.update(events)
+    .where(events.c.id.in_(sa.select(events.c.id).where(IS_UNDELIVERED).limit(sa.bindparam("limit", type_=sa.Integer))))
+    .values(wake_at=utcnow(), attempts=0, claimed_by=None, error=None)
+)
+
 
 def count(connection: sa.Connection) -> EventCounts:
     """Count the events that the webhook has not delivered; what it costs does not depend on the size of the table."""
@@ -189,3 +195,8 @@ class EventStore:
         """Deliver an event now, as if it had never been; False if there is no such event."""
         with writing(self.engine) as connection:
             return connection.execute(_REDELIVER, {"b_id": event_id}).rowcount == 1
+
+    def redeliver_undelivered(self, limit: int) -> int:
+        """Deliver at most ``limit`` of the events that were given up now; return how many."""
+        with writing(self.engine) as connection:
+            return connection.execute(_REDELIVER_GIVEN_UP, {"limit": limit}).rowcount

@@ -24,6 +24,10 @@ _IPV4_IN_IPV6: Final = IPv6Network("64:ff9b::/96")
 """The prefix of NAT64 (RFC 6052): the last four bytes are the address that is reached."""
 
 
+class AddressRefused(OSError):
+    """A name leads only to addresses that are not public, and that the operator did not allow."""
+
+
 class Destinations:
     """Finds the addresses of a host that a request may go to."""
 
@@ -32,11 +36,11 @@ class Destinations:
         self._resolve = resolve or _Lookups()
 
     async def __call__(self, host: str, port: int) -> Sequence[Address]:
-        """Raise OSError if there is no address, or none that is allowed."""
+        """Raise OSError if there is no address, AddressRefused if there is none that is allowed."""
         found = await self._resolve(host, port)
         reachable = [address for address in found if self._is_allowed(host, address[4][0])]
         if found and not reachable:
-            raise OSError(
+            raise AddressRefused(
                 f"{host} leads to {found[0][4][0]}, which is not public: if that is right, add its network to "
                 "notify.allowed_networks"
             )

@@ -18,7 +18,7 @@ import httpx2 as httpx
 from watchdog import __version__
 from watchdog.clock import Clock
 from watchdog.core.webhook import Result, Verdict, judge, signatures
-from watchdog.errors import ConfigError, in_words
+from watchdog.errors import ConfigError, NoAnswer, in_words
 from watchdog.network.certificates import tls_context
 from watchdog.network.connections import KEEPALIVE_SECONDS, Connections
 from watchdog.network.streams import GuardedBackend, Resolve
@@ -49,6 +49,16 @@ class Target:
     concurrency: int = 8
     """Requests, and connections, at a time."""
     allowed_networks: Sequence[Network] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: its status, the beginning of its body in one line, and two headers."""
+
+    status: int
+    text: str
+    retry_after: str | None
+    date: str | None
 
 
 class WebhookClient:
@@ -100,6 +110,14 @@ class WebhookClient:
     async def post(self, webhook_id: str, body: bytes) -> Verdict:
         """Send one event; raises nothing but a cancellation."""
         try:
+            answer = await self.ask(webhook_id, body)
+        except NoAnswer as error:
+            return Verdict(Result.NO_ANSWER, str(error))
+        return judge(answer.status, answer.text, answer.retry_after, answer.date, self._clock.time())
+
+    async def ask(self, webhook_id: str, body: bytes) -> Answer:
+        """Send one event. Raises NoAnswer, also if the event certainly was not sent: it is sent again anyway."""
+        try:
             async with asyncio.timeout(self.target.timeout_seconds):
                 connecting = _Connecting()
                 try:
@@ -112,9 +130,9 @@ class WebhookClient:
         except _FOREIGN_ERRORS as error:
             late = isinstance(error, TimeoutError)
             reason = f"no answer within {self.target.timeout_seconds:g} s" if late else in_words(error)
-            return Verdict(Result.NO_ANSWER, f"{self.host}: {reason}")
+            raise NoAnswer(f"{self.host}: {reason}") from error
 
-    async def _exchange(self, webhook_id: str, body: bytes, connecting: "_Connecting") -> Verdict:
+    async def _exchange(self, webhook_id: str, body: bytes, connecting: "_Connecting") -> Answer:
         timestamp = int(self._clock.time())
         request = httpx.Request(
             "POST",
@@ -133,9 +151,7 @@ class WebhookClient:
         async with aclosing(await self._transport.handle_async_request(request)) as response:
             text = await _text(response)
             headers = response.headers
-            return judge(
-                response.status_code, text, headers.get("retry-after"), headers.get("date"), self._clock.time()
-            )
+            return Answer(response.status_code, text, headers.get("retry-after"), headers.get("date"))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from watchdog.cli.app import daemon, guard, history, sandbox, systemd, tasks
+from watchdog.cli.app import daemon, events, guard, history, sandbox, systemd, tasks
 from watchdog.cli.app.options import AsJson
 from watchdog.cli.app.plain import PlainCommand, PlainGroup, in_our_words
 from watchdog.errors import WatchdogError
 
 _ORDER: Final = (
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "room", "explain", "stop", "hold", "guard", "version", "systemd"),
+    *("tasks", "history", "room", "explain", "stop", "hold", "guard", "events", "version", "systemd"),
 )
 """The order in ``--help``; Typer would list the groups last."""
 
@@ -142,4 +142,5 @@ for _command in _COMMANDS:
     app.command(cls=PlainCommand)(_command)
 app.add_typer(history.app, name="history")
 app.add_typer(guard.app, name="guard")
+app.add_typer(events.app, name="events")
 app.add_typer(systemd.app, name="systemd")

@@ -1,14 +1,66 @@
-"""Tables of events."""
+"""Tables of events, and what came back from the webhook."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from rich.text import Text
 
 from watchdog.cli.view import words
 from watchdog.cli.view.legible import legible
-from watchdog.cli.view.output import Column, show_table
+from watchdog.cli.view.output import Column, show_pairs, show_table
 from watchdog.store.reports.history import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of a sample. ``status`` is None without an answer; then ``error`` says why."""
+
+    host: str
+    type: str
+    webhook_id: str
+    signatures: int
+    milliseconds: int
+    status: int | None
+    answer: str
+    error: str | None
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    def as_row(self) -> Row:
+        """For JSON."""
+        return {"delivered": self.is_delivered} | {name: getattr(self, name) for name in self.__slots__}
+
+
+def print_tried(tried: Tried, next_step: str | None) -> None:
+    """Print what was sent, what came back, and what to do."""
+    signed = "one signature" if tried.signatures == 1 else f"{tried.signatures} signatures"
+    lines: list[tuple[str, str | Text]] = [
+        ("sent", f"event {tried.type} to {tried.host}, webhook-id {tried.webhook_id}, {signed}"),
+    ]
+    took = f"after {tried.milliseconds:,} ms"
+    if tried.status is None:
+        lines.append(("no answer", Text(f"{legible(tried.error or '')} ({took})", "bold red")))
+    else:
+        style = "bold green" if tried.is_delivered else "bold red"
+        lines.append(("answer", Text(f"HTTP {tried.status} {took}", style)))
+    if tried.answer:
+        lines.append(("body", tried.answer))
+    if next_step is not None:
+        lines.append(("next step", next_step))
+    show_pairs(lines)
+
+
+def no_events(*, written: bool, undelivered: bool, task: str | None) -> str:
+    """What an empty list of events means."""
+    about = "" if task is None else f" of task {task}"
+    if undelivered:
+        return f"No event{about} is undelivered."
+    if not written:
+        return f"No event{about}: notify.events is empty, so none are written. Write for example: events: [all]"
+    return f"No event{about} yet. docs/events.md says what writes one."
 
 
 def print_events(rows: Sequence[Row], now: datetime, *, with_task: bool = False) -> None:

@@ -13,7 +13,12 @@ from watchdog.store.tables import NOW, event_types, events
 
 
 def find_events(
-    engine: sa.Engine, *, limit: int, undelivered: bool = False, task_id: str | None = None
+    engine: sa.Engine,
+    *,
+    limit: int,
+    undelivered: bool = False,
+    task_id: str | None = None,
+    ids: Sequence[int] | None = None,
 ) -> tuple[datetime, Sequence[Row]]:
     """Return the database's time and at most ``limit`` events, newest first."""
     chosen = sa.select(*events.c).order_by(events.c.id.desc()).limit(limit)
@@ -21,6 +26,8 @@ def find_events(
         chosen = chosen.where(outbox.IS_UNDELIVERED)
     if task_id is not None:
         chosen = chosen.where(events.c.task_id == task_id)
+    if ids is not None:
+        chosen = chosen.where(events.c.id.in_(ids))
     with reading(engine) as connection:
         now = connection.execute(NOW).scalar_one()
         return now, [as_row(row) for row in connection.execute(chosen)]
