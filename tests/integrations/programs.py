@@ -65,10 +65,15 @@ class Folder:
             settings |= {"DATABASE_FILE": "app.db", "DATABASE_URL": "sqlite:app.db"}
         else:
             settings |= {"DATABASE_URL": self.url}
-        return self.run(str(_node() / "bin/node"), name, **settings)
+        return self.run(node_program(), name, **settings)
 
     def _sqlalchemy(self) -> dict[str, str]:
         return {"DATABASE_URL": self.url.replace("postgresql://", "postgresql+psycopg://")}
+
+
+def node_program() -> str:
+    """The path of Node.js."""
+    return str(_node() / "bin/node")
 
 
 def _node() -> Path:
