@@ -23,9 +23,10 @@ from rich.console import Console
 
 from watchdog import config
 from watchdog.core import policy
+from watchdog.core.events import EventType
 from watchdog.core.model import Mode, Outcome, Status, Task, Verify
 from watchdog.demo import environment, main, perform, screen, snapshot, verdict
-from watchdog.demo.scenario import SCENARIO, Expected, Hold, People, Release, Scenario, Start, Step, Timing
+from watchdog.demo.scenario import SCENARIO, Callbacks, Expected, Hold, People, Release, Scenario, Start, Step, Timing
 from watchdog.demo.snapshot import Line, Snapshot, State
 from watchdog.errors import ConfigError
 from watchdog.sandbox import Action, Misbehaviour
@@ -34,15 +35,25 @@ from watchdog.sandbox import Action, Misbehaviour
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 A_SECOND = 1.0
+ENDED_BY_US = {Expected.STOPPED, Expected.RESTARTED}
 
 
 def of_room(room: str) -> list[Step]:
     return [step for step in SCENARIO.steps if step.room == room]
 
 
+def until_the_stop(room: str) -> list[Step]:
+    """The steps of a room, without people's return after the stop."""
+    steps = of_room(room)
+    if SCENARIO.rooms[room] is not Expected.RESTARTED:
+        return steps
+    *before, _ = [step for step in steps if isinstance(step.event, People)]
+    return [step for step in steps if step.at <= before[-1].at]
+
+
 def due_and_auto_stop(room: str) -> tuple[float, float]:
     """Return when a room's last empty period is due and auto-stopped, by the daemon's policy."""
-    steps = of_room(room)
+    steps = until_the_stop(room)
     said = [(step.at, step.event.count) for step in steps if isinstance(step.event, People) and step.event.reported]
     occupied = [at for at, count in said if count]
     empty = min(at for at, count in said if not count and at >= max(occupied, default=0))
@@ -90,7 +101,7 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
 
 def dues() -> dict[str, float]:
     """Return when each room is due, spared ones included, in order."""
-    coming = {room: due_and_auto_stop(room)[0] for room, fate in SCENARIO.rooms.items() if fate is Expected.STOPPED}
+    coming = {room: due_and_auto_stop(room)[0] for room, fate in SCENARIO.rooms.items() if fate in ENDED_BY_US}
     for room, fate in SCENARIO.rooms.items():
         if fate is Expected.SPARED:
             coming[room] = due_and_auto_stop(room)[0]
@@ -102,7 +113,7 @@ def test_the_story_is_short_and_shows_everything() -> None:
     assert 12 <= len(SCENARIO.rooms) <= 14
     assert set(SCENARIO.rooms.values()) == set(Expected)
     assert {type(step.event).__name__ for step in SCENARIO.steps} == {
-        *("Start", "People", "Join", "Hold", "Release", "Misbehaviour")
+        *("Start", "People", "Join", "Hold", "Release", "Callbacks", "Misbehaviour")
     }
     faults = [step.event for step in SCENARIO.steps if isinstance(step.event, Misbehaviour)]
     assert {how.http_status for how in faults} >= {500}
@@ -120,7 +131,7 @@ def test_each_room_is_started_once_and_before_anything_else() -> None:
     assert {step.room for step in SCENARIO.steps} == set(SCENARIO.rooms)
 
 
-@pytest.mark.parametrize("room", [room for room, fate in SCENARIO.rooms.items() if fate is Expected.STOPPED])
+@pytest.mark.parametrize("room", [room for room, fate in SCENARIO.rooms.items() if fate in ENDED_BY_US])
 def test_an_abandoned_room_is_due_well_before_its_auto_stop_and_the_end(room: str) -> None:
     due, auto_stop = due_and_auto_stop(room)
     assert due + 5 <= min(auto_stop, SCENARIO.seconds)
@@ -139,6 +150,17 @@ def test_a_room_that_is_kept_has_people_in_it_when_it_matters(room: str) -> None
         assert back + A_SECOND <= at + SCENARIO.timing.grace_seconds
     # Only the spared room's backend does not report; the other one is kept without a request.
     assert all(event.reported for _, event in people) is (SCENARIO.rooms[room] is Expected.KEPT)
+
+
+@pytest.mark.parametrize("room", [room for room, fate in SCENARIO.rooms.items() if fate is Expected.RESTARTED])
+def test_people_come_back_after_the_stop_and_after_callbacks_are_sent(room: str) -> None:
+    [callbacks] = [step.at for step in SCENARIO.steps if isinstance(step.event, Callbacks)]
+    back = of_room(room)[-1]
+    assert isinstance(back.event, People)
+    assert back.event.count > 0
+    # A stop that is tried again, or a slow machine, needs some seconds more.
+    assert due_and_auto_stop(room)[0] + 5 <= back.at <= SCENARIO.seconds - 5
+    assert callbacks <= back.at
 
 
 def test_the_backend_releases_its_task_before_the_watchdog_comes() -> None:
@@ -160,7 +182,7 @@ def test_each_trouble_hits_the_room_it_is_meant_for() -> None:
         if isinstance(step.event, Misbehaviour):
             # A spared room is verified, but no stop is sent for it.
             asked = step.event.action is Action.USER_NUM
-            times = {room: at for room, at in in_order.items() if asked or SCENARIO.rooms[room] is Expected.STOPPED}
+            times = {room: at for room, at in in_order.items() if asked or SCENARIO.rooms[room] in ENDED_BY_US}
             assert next(room for room, at in times.items() if at > step.at) == step.room
             assert min(abs(at - step.at) for at in times.values()) >= 0.5
 
@@ -361,7 +383,7 @@ def entry(task_id: str, outcome: Outcome, request_id: str | None = None) -> dict
 
 
 EXPECTED = {"quiz": Expected.STOPPED, "clinic": Expected.SPARED}
-IDS = {"quiz": "1", "clinic": "2"}
+IDS = {"quiz": ["1"], "clinic": ["2"]}
 LOG = [request("1", "11"), stopped("1")]
 LEDGER = [entry("1", Outcome.STOPPED, "11"), entry("2", Outcome.SPARED)]
 
@@ -391,7 +413,25 @@ def test_the_sandbox_does_not_agree(log: list[dict[str, Any]], ledger: list[dict
 
 
 def test_a_task_that_was_never_started_is_no_success() -> None:
-    assert verdict.judge(EXPECTED, {"quiz": "1"}, LOG, LEDGER).complaints == ("clinic: its task was never started.",)
+    assert verdict.judge(EXPECTED, {"quiz": ["1"]}, LOG, LEDGER).complaints == ("clinic: its task was never started.",)
+
+
+@pytest.mark.parametrize(
+    ("ids", "log", "complaint"),
+    [
+        (["1", "3"], LOG, None),
+        (["1"], LOG, "quiz: people came back, and 0 new tasks were started instead of one."),
+        (["1", "3", "4"], LOG, "quiz: people came back, and 2 new tasks were started instead of one."),
+        (["1", "3"], [*LOG, stopped("3")], "quiz: stopped, but expected: "),
+        (["1", "3"], [], "quiz: not stopped before the end of the demo."),
+        (["1", "3"], [{"event": "auto_stopped", "task_id": "1"}], "quiz: ZEGO's auto-stop came first."),
+    ],
+)
+def test_a_room_to_which_people_come_back(ids: list[str], log: list[dict[str, Any]], complaint: str | None) -> None:
+    ledger = LEDGER[:1] if LOG[0] in log else []
+    found = verdict.judge({"quiz": Expected.RESTARTED}, {"quiz": ids}, log, ledger)
+    assert [text for text in found.complaints if complaint is None or complaint not in text] == []
+    assert found.passed is (complaint is None)
 
 
 # --- the environment ---------------------------------------------------------------------------------------------
@@ -399,7 +439,11 @@ def test_a_task_that_was_never_started_is_no_success() -> None:
 
 def test_the_daemon_is_configured_by_its_file_alone(tmp_path: Path) -> None:
     file = environment.write_config(
-        tmp_path, database_url="sqlite:////tmp/a: b #1/demo.db", zego_url="http://127.0.0.1:1/", timing=Timing()
+        tmp_path,
+        database_url="sqlite:////tmp/a: b #1/demo.db",
+        zego_url="http://127.0.0.1:1/",
+        port=8765,
+        timing=Timing(),
     )
     assert stat.S_IMODE((tmp_path / "server_secret").stat().st_mode) == 0o600
     read = config.load(file, environ={})
@@ -408,6 +452,8 @@ def test_the_daemon_is_configured_by_its_file_alone(tmp_path: Path) -> None:
     assert read.policy.verify is Verify.REQUIRED
     assert read.policy.grace_seconds == Timing().grace_seconds
     assert read.zego.apps[0].secret.get_secret_value() == environment.SERVER_SECRET
+    assert [one.get_secret_value() for one in read.zego.apps[0].callback_secrets] == [environment.CALLBACK_SECRET]
+    assert read.notify.types == (EventType.ROOM_REJOINED,)
     ours = {"ZEGO_WATCHDOG_POLICY__MODE": "observe", "PGPORT": "1", "HTTP_PROXY": "http://proxy", "PATH": "/bin"}
     theirs = environment.daemon_environment(ours)
     assert not [name for name in theirs if name.startswith(("ZEGO_WATCHDOG_", "PG"))]
@@ -494,6 +540,30 @@ def test_a_short_play_passes_and_leaves_nothing_but_what_is_to_be_kept(tmp_path:
     assert re.search(rf"^quiz +empty_room stopped +0 +{request_id} +1 ", text, re.MULTILINE)
     assert max(map(len, text.splitlines()[:-1])) <= 80
     assert not runs(daemon_of(text))
+
+
+COMEBACK = replace(
+    SHORT,
+    rooms={"quiz": Expected.RESTARTED},
+    steps=(
+        *(step for step in SHORT.steps if step.room == "quiz"),
+        Step(3.0, "quiz", Callbacks()),
+        Step(3.0, "quiz", People(2), "people come back"),
+    ),
+    seconds=4,
+)
+
+
+@pytest.mark.parametrize("db", ["sqlite", "postgresql"])
+def test_the_backend_starts_recognition_again_and_the_end_says_how_long_there_was_none(db: str) -> None:
+    output = io.StringIO()
+    assert perform(COMEBACK, db, Console(file=output, width=80, color_system=None)) == 0, output.getvalue()
+    text = " ".join(output.getvalue().split())
+    assert "quiz: the backend reads room.rejoined, and starts a new task" in text
+    found = re.search(r"quiz: no transcript for (\S+) s; a new task was started (\S+) s after the event", text)
+    assert found is not None
+    interrupted, reaction = map(float, found.groups())
+    assert 0 <= reaction < interrupted < 10
 
 
 def test_a_ledger_that_lacks_a_request_is_a_failure(tmp_path: Path) -> None:

@@ -212,3 +212,9 @@ def test_a_stop_by_the_application_itself_is_not_counted() -> None:
     log.append(1.0, "task_stopped", task_id="t", via="control", users=[user("alice")], request_id=None)
     verdict = judge(log, [])
     assert (verdict.stopped_in_time, verdict.wrong_stops) == (0, ())
+
+
+def test_what_a_callback_reported_is_no_attempt() -> None:
+    told = row("t", Outcome.AUTO_STOPPED, code="1202") | {"attempt": None, "detail": "callback"}
+    verdict = judge(Truth().auto_stop("t").log.since(0), [told])
+    assert (verdict.attempts_recorded, verdict.agrees, verdict.missed) == (0, True, ("t",))

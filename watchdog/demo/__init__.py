@@ -1,7 +1,7 @@
 """The demo: a real daemon, a fake ZEGO, and fourteen rooms with the usual problems.
 
 scenario ──► runner ──► the application's SQL, people in the sandbox's rooms
-               ▲                │
+               ▲                │ ▲ events
                │                ▼
 screen ◄── snapshot       the database ◄── zego-watchdog run ──HTTP──► the sandbox
                                 │                                          │
@@ -71,9 +71,11 @@ async def _perform(scenario: Scenario, url: str, place: Path, console: Console, 
         seed=scenario.seed,
         concurrent_tasks=0,
         max_idle_seconds=timing.max_idle_seconds,
+        callback_secrets={environment.APP_ID: environment.CALLBACK_SECRET},
     )
+    port = environment.free_port()
     async with sandbox:
-        file = environment.write_config(place, database_url=url, zego_url=sandbox.url, timing=timing)
+        file = environment.write_config(place, database_url=url, zego_url=sandbox.url, port=port, timing=timing)
         environment.migrate(file)
         with Application(url) as application:
             async with environment.daemon(file) as daemon:
@@ -82,7 +84,7 @@ async def _perform(scenario: Scenario, url: str, place: Path, console: Console, 
                     f"daemon {daemon.pid}, {database}, sandbox {sandbox.url.removeprefix('http://').rstrip('/')}"
                 )
                 with _showing(console, footing) as show:
-                    runner = Runner(scenario, sandbox, application, daemon, SystemClock(), show, footing)
+                    runner = Runner(scenario, sandbox, application, daemon, SystemClock(), show, port, footing)
                     await runner.perform()
                 # Before it exits, it records the requests in flight.
                 await daemon.end()
@@ -96,6 +98,8 @@ def _report(console: Console, application: Application, found: verdict.Verdict) 
     console.print(
         Group("\nThe recorded results, and the SQL query for them:\n", Text(HISTORY + ";\n", style="cyan"), rows, "")
     )
+    for interruption in application.interruptions():
+        console.print(screen.interruption_words(interruption), soft_wrap=True)
     for complaint in found.complaints:
         console.print(complaint, style="bold red")
     console.print(found.found.summary(), style="bold")

@@ -1,11 +1,13 @@
 """The application's side: plain SQL on its own connection, as a backend in any language would use it.
 
-A backend needs only the first three statements; the hold is an operator's, and the queries are for the screen. This
-module does not use the watchdog's code, on purpose.
+A backend needs only the first three statements, and those of ``returns`` to learn that people came back after a stop.
+The hold is an operator's, and the queries are for the screen. This module does not use the watchdog's code, on purpose.
 """
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +22,13 @@ STARTED: Final = "INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)"
 OCCUPANCY: Final = "UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'"
 RELEASED: Final = "UPDATE zego_tasks SET status = 'released' WHERE task_id = ?"
 
+RUNNING: Final = "SELECT 1 FROM zego_tasks WHERE room_id = ? AND status = 'active'"
+
 HISTORY: Final = """\
 SELECT room_id, reason, outcome, code, request_id, attempts AS tries,
        seconds_before_auto_stop AS early
   FROM zego_stop_history
- ORDER BY due_at"""
+ ORDER BY due_at IS NULL, due_at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +38,41 @@ class _Dialect:
     mark: str
     hold: str
     now: str
+    begin: str
+    """Begins the transaction of a reaction; empty if that must not keep other writers waiting."""
+    events: str
+    handled: str
+    commit: str
 
 
 _SQLITE: Final = _Dialect(
     mark="?",
     hold="UPDATE zego_tasks SET hold_until = datetime('now', ? || ' seconds') WHERE task_id = ?",
     now="SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    begin="",
+    events="SELECT id, room_id, data FROM zego_events WHERE handled_at IS NULL ORDER BY id LIMIT 10",
+    handled="UPDATE zego_events SET handled_at = strftime('%Y-%m-%d %H:%M:%f000', 'now') WHERE id = ?",
+    commit="",
 )
 _POSTGRESQL: Final = _Dialect(
     mark="%s",
     hold="UPDATE zego_tasks SET hold_until = now() + make_interval(secs => ?) WHERE task_id = ?",
     now="SELECT clock_timestamp()",
+    begin="BEGIN",
+    events="SELECT id, room_id, data FROM zego_events WHERE handled_at IS NULL ORDER BY id LIMIT 10"
+    " FOR UPDATE SKIP LOCKED",
+    handled="UPDATE zego_events SET handled_at = now() WHERE id = ?",
+    commit="COMMIT",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """``seconds`` from our stop to the new start, which was ``reaction_seconds`` after the event."""
+
+    room: str
+    seconds: float
+    reaction_seconds: float
 
 
 class Application:
@@ -81,6 +108,35 @@ class Application:
     def hold(self, task_id: str, seconds: float) -> None:
         self._execute(self._dialect.hold, seconds, task_id)
 
+    @contextmanager
+    def returns(self) -> Iterator[list[str]]:
+        """Yield rooms to which people came back and where no task runs; what is done with them is then handled.
+
+        If it fails, the events are read again. So a reaction must be one that may be repeated, hence RUNNING.
+        """
+        if self._dialect.begin:
+            self._execute(self._dialect.begin)
+        found = self.select(self._dialect.events)
+        yield [event["room_id"] for event in found if not self._execute(RUNNING, event["room_id"])[1]]
+        for event in found:
+            self._execute(self._dialect.handled, event["id"])
+        if self._dialect.commit:
+            self._execute(self._dialect.commit)
+
+    def interruptions(self) -> list[Interruption]:
+        """Return the stops after which people came back, and recognition was started again."""
+        started = {row["room_id"]: as_time(row["started_at"]) for row in self.tasks().values() if _runs(row)}
+        found = []
+        for event in self.select("SELECT * FROM zego_events WHERE type = 'room.rejoined' ORDER BY id"):
+            room, data = event["room_id"], event["data"]
+            told = json.loads(data) if isinstance(data, str) else data
+            if room in started:
+                seconds, reaction = (
+                    (started[room] - as_time(at)).total_seconds() for at in (told["stopped_at"], event["occurred_at"])
+                )
+                found.append(Interruption(room, seconds, reaction))
+        return found
+
     def now(self) -> datetime:
         [(now,)] = self._execute(self._dialect.now)[1]
         return as_time(now)
@@ -104,6 +160,10 @@ class Application:
         if cursor.description is None:
             return [], []
         return [column[0] for column in cursor.description], cursor.fetchall()
+
+
+def _runs(task: Row) -> bool:
+    return bool(task["status"] == "active")
 
 
 def as_time(value: str | datetime) -> datetime:

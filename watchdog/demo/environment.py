@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import warnings
@@ -24,6 +25,7 @@ from watchdog.wiring.database import engine
 
 APP_ID: Final = 1234567890
 SERVER_SECRET: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105  # used by the demo's sandbox only
+CALLBACK_SECRET: Final = "fedcba9876543210fedcba9876543210"  # noqa: S105  # likewise
 _LOG: Final = "daemon.log"
 _LOG_LINES: Final = 5
 _EXIT_SECONDS: Final = 15.0
@@ -89,11 +91,20 @@ def _postgresql(data: Path) -> Iterator[str]:
         server.cleanup()
 
 
-def write_config(place: Path, *, database_url: str, zego_url: str, timing: Timing) -> Path:
-    """Write the daemon's configuration and secret into the directory ``place``."""
-    secret = place / "server_secret"
-    secret.touch(mode=0o600)
-    secret.write_text(SERVER_SECRET + "\n", encoding="utf-8")
+def free_port() -> int:
+    """A port of 127.0.0.1 that no other process listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_config(place: Path, *, database_url: str, zego_url: str, port: int, timing: Timing) -> Path:
+    """Write the daemon's configuration and secrets into the directory ``place``; it takes callbacks on ``port``."""
+    for name, text in (("server_secret", SERVER_SECRET), ("callback_secret", CALLBACK_SECRET)):
+        secret = place / name
+        secret.touch(mode=0o600)
+        secret.write_text(text + "\n", encoding="utf-8")
     file = place / "config.yaml"
     file.write_text(
         f"""\
@@ -101,7 +112,7 @@ database:
   url: {json.dumps(database_url)}
 zego:
   apps:
-    - {{app_id: {APP_ID}, server_secret_file: {secret.name}}}
+    - {{app_id: {APP_ID}, server_secret_file: server_secret, callback_secret_file: callback_secret}}
   asr_url: {zego_url}
   rtc_url: {zego_url}
 policy: # much shorter than in production, so that the demo is short
@@ -119,6 +130,10 @@ stop:
   request_timeout_seconds: 5
   lease_seconds: 8
   shutdown_seconds: 3
+http:
+  listen: 127.0.0.1:{port} # for ZEGO's callbacks
+notify:
+  events: [room.rejoined] # the backend reads them in SQL
 log:
   format: json
 """,

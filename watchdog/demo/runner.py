@@ -13,23 +13,27 @@ from watchdog.clock import Clock
 from watchdog.core.model import Outcome
 from watchdog.demo.application import Application
 from watchdog.demo.environment import DaemonEnded, DaemonProcess
-from watchdog.demo.scenario import Expected, Hold, People, Release, Scenario, Start, Step
+from watchdog.demo.scenario import Callbacks, Expected, Hold, People, Release, Scenario, Start, Step
 from watchdog.demo.screen import attempt_words
-from watchdog.demo.snapshot import ENDED, Snapshot, look
-from watchdog.sandbox import Join, Leave, Misbehaviour, Sandbox
+from watchdog.demo.snapshot import ENDED, Line, Snapshot, look
+from watchdog.sandbox import Join, Leave, Misbehaviour, Sandbox, SendCallbacks
 from watchdog.sandbox import Start as StartTask
 from watchdog.sandbox import Stop as StopTask
 
 _TICK_SECONDS: Final = 0.2
 _OVERTIME_SECONDS: Final = 15.0
 _START_SECONDS: Final = 20.0
+_CALLBACK_PATH: Final = "/callbacks/zego"
 
 Show = Callable[[Snapshot], None]
 
 
 @dataclass(slots=True)
 class Runner:
-    """One run of ``scenario``; ``task_ids`` has the task of each room that was started."""
+    """One run of ``scenario``; ``task_ids`` has the tasks of each room, in the order in which they were started.
+
+    The daemon takes callbacks on ``port``.
+    """
 
     scenario: Scenario
     sandbox: Sandbox
@@ -37,8 +41,9 @@ class Runner:
     daemon: DaemonProcess
     clock: Clock
     show: Show
+    port: int
     footing: str = ""
-    task_ids: dict[str, str] = field(init=False, default_factory=dict)
+    task_ids: dict[str, list[str]] = field(init=False, default_factory=dict)
     _people: Counter[str] = field(init=False, default_factory=Counter)
     _captions: list[tuple[float, str]] = field(init=False, default_factory=list)
     _reported: set[int] = field(init=False, default_factory=set)
@@ -54,13 +59,19 @@ class Runner:
             self.daemon.require()
             while steps and steps[0].at <= at:
                 self._do(steps.popleft())
+            self._start_again(at)
             snapshot = self._look(at)
             self.show(snapshot)
-            running = {line.room for line in snapshot.lines if line.state not in ENDED}
-            must_wait = any(self.scenario.rooms[room] is Expected.STOPPED for room in running)
+            must_wait = any(self._is_unfinished(line) for line in snapshot.lines)
             if at >= self.scenario.seconds + (_OVERTIME_SECONDS if must_wait else 0):
                 return
             await self.clock.sleep(_TICK_SECONDS)
+
+    def _is_unfinished(self, line: Line) -> bool:
+        expected = self.scenario.rooms[line.room]
+        if expected is Expected.RESTARTED:
+            return len(self.task_ids.get(line.room, ())) < 2
+        return expected is Expected.STOPPED and line.state not in ENDED
 
     async def _wait_for_the_daemon(self) -> None:
         deadline = self.clock.monotonic() + _START_SECONDS
@@ -76,21 +87,35 @@ class Runner:
             self._captions.append((step.at, f"{room}: {step.caption}"))
         match step.event:
             case Start():
-                self.task_ids[room] = self.sandbox.perform(StartTask(room=room))["task_id"]
-                self.application.started(self.task_ids[room], room)
+                self._start(room)
             case People(count, reported):
                 self._move(room, count)
                 if reported:
                     self.application.occupancy(room, count)
             case Hold(seconds):
-                self.application.hold(self.task_ids[room], seconds)
+                self.application.hold(self.task_ids[room][-1], seconds)
             case Release():
-                self.sandbox.perform(StopTask(task_id=self.task_ids[room]))
-                self.application.released(self.task_ids[room])
+                self.sandbox.perform(StopTask(task_id=self.task_ids[room][-1]))
+                self.application.released(self.task_ids[room][-1])
+            case Callbacks():
+                self.sandbox.perform(SendCallbacks(url=f"http://127.0.0.1:{self.port}{_CALLBACK_PATH}"))
             case Join() | Misbehaviour():
                 self.sandbox.perform(step.event)
             case _:
                 assert_never(step.event)
+
+    def _start(self, room: str) -> None:
+        task_id = self.sandbox.perform(StartTask(room=room))["task_id"]
+        self.application.started(task_id, room)
+        self.task_ids.setdefault(room, []).append(task_id)
+
+    def _start_again(self, at: float) -> None:
+        """As the backend, start recognition again in the rooms to which people came back."""
+        with self.application.returns() as rooms:
+            for room in rooms:
+                self._start(room)
+                self.application.occupancy(room, self._people[room])
+                self._captions.append((at, f"{room}: the backend reads room.rejoined, and starts a new task"))
 
     def _move(self, room: str, people: int) -> None:
         """Let people join or leave until ``people`` are in the room."""
@@ -112,6 +137,6 @@ class Runner:
             if event["event"] == "auto_stopped":
                 self._captions.append((at, f"{event['room_id']}: empty for its MaxIdleTime, so ZEGO ends the task"))
         tasks, now = self.application.tasks(), self.application.now()
-        rows = {room: tasks[task_id] for room, task_id in self.task_ids.items()}
+        rows = {room: tasks[task_ids[-1]] for room, task_ids in self.task_ids.items()}
         lines = look(list(self.scenario.rooms), rows, attempts, self.sandbox.state(), now)
         return Snapshot(at, self.scenario.seconds, lines, tuple(self._captions), self.footing)

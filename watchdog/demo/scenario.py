@@ -15,6 +15,7 @@ from watchdog.sandbox.world import ADMIN_ROLE
 
 class Expected(StrEnum):
     STOPPED = "stopped by the watchdog"
+    RESTARTED = "stopped by the watchdog, and started again by its backend"
     KEPT = "kept, because people came back"
     SPARED = "spared, and kept"
     LEFT = "left to ZEGO"
@@ -46,7 +47,12 @@ class Release:
     """The backend stops its own task, and records it."""
 
 
-Event = Start | People | Hold | Release | Join | Misbehaviour
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """ZEGO sends callbacks to the daemon from now on."""
+
+
+Event = Start | People | Hold | Release | Callbacks | Join | Misbehaviour
 """What the backend or an operator does, or else an operation on the sandbox."""
 
 
@@ -92,11 +98,11 @@ _STOP: Final = Action.STOP
 
 SCENARIO: Final = Scenario(
     rooms={
-        "standup": Expected.STOPPED,
+        "standup": Expected.RESTARTED,
         "lobby": Expected.STOPPED,
         "coffee": Expected.KEPT,
         "clinic": Expected.SPARED,
-        "lecture": Expected.STOPPED,
+        "lecture": Expected.RESTARTED,
         "podcast": Expected.STOPPED,
         "support": Expected.STOPPED,
         "sales": Expected.RELEASED,
@@ -140,12 +146,16 @@ SCENARIO: Final = Scenario(
         Step(16.5, "sales", People(0), "everybody leaves"),
         Step(17.0, "retro", People(0), "everybody leaves"),
         Step(17.5, "webinar", People(0), "everybody leaves"),
+        # Until now the rooms show what happens without callbacks.
+        Step(18.0, "standup", Callbacks()),
+        Step(18.0, "standup", People(3), "people come back: ZEGO's callback tells the watchdog"),
         Step(18.5, "sales", Release(), "the backend stops the task itself, and records it"),
         Step(19.5, "support", Misbehaviour(action=_STOP, requests=1, code=206)),
         Step(21.0, "retro", People(2), "people come back within the grace period"),
         Step(22.5, "webinar", Misbehaviour(action=_STOP, requests=1, drop_reply=Drop.AFTER)),
         Step(25.0, "review", People(0), "everybody leaves"),
         Step(26.0, "retro", People(0), "everybody leaves again: the grace period starts again"),
+        Step(27.0, "lecture", People(2), "people come back"),
         Step(28.0, "quiz", People(0), "everybody leaves"),
         Step(30.0, "review", Misbehaviour(action=_STOP, requests=1, reply_latency_seconds=(2.5, 2.5))),
         Step(33.0, "quiz", Misbehaviour(action=Action.USER_NUM, requests=1, http_status=503)),

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from watchdog.core.model import Outcome
-from watchdog.demo.application import Row
+from watchdog.demo.application import Interruption, Row
 from watchdog.demo.snapshot import Line, Snapshot, State
 
 WIDTH: Final = 80
@@ -153,6 +153,14 @@ def rows_as_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def interruption_words(found: Interruption) -> str:
+    """How long nobody transcribed a room, from our stop to the new start."""
+    return (
+        f"{found.room}: no transcript for {found.seconds:.1f} s; "
+        f"a new task was started {found.reaction_seconds:.1f} s after the event"
+    )
+
+
 def attempt_words(attempt: Row) -> str:
     code = attempt["code"]
     match Outcome(attempt["outcome"]):
@@ -170,6 +178,8 @@ def attempt_words(attempt: Row) -> str:
             text = "ZEGO reports people, so no stop is sent"
         case Outcome.WITHHELD:
             text = "ZEGO cannot report who is there, so no stop is sent yet"
+        case Outcome.AUTO_STOPPED:
+            text = f"ZEGO's callback {code} reports the auto-stop; recorded"
         case outcome:
             text = f"{outcome}, Code {code}"
     return f"{attempt['room_id']}: {text}"

@@ -24,14 +24,14 @@ class Verdict:
 
 def judge(
     expected: Mapping[str, Expected],
-    task_ids: Mapping[str, str],
+    task_ids: Mapping[str, Sequence[str]],
     log: Iterable[Mapping[str, Any]],
     ledger: Sequence[Row],
 ) -> Verdict:
-    """Compare the sandbox's ``log``, the rows of the ``ledger``, and each room's expected end."""
+    """Compare the sandbox's ``log``, the rows of the ``ledger``, and the expected end of each room's tasks."""
     events = list(log)
-    rooms = {task_id: room for room, task_id in task_ids.items()}
-    watched = [task_id for task_id, room in rooms.items() if expected[room] is Expected.STOPPED]
+    rooms = {task_id: room for room, ids in task_ids.items() for task_id in ids}
+    watched = [ids[0] for room, ids in task_ids.items() if expected[room] in {Expected.STOPPED, Expected.RESTARTED}]
     found = referee.judge(events, ledger, watched=watched)
     stopped = {event["task_id"] for event in events if event["event"] == "task_stopped" and event["via"] == "api"}
     spared = {row["task_id"] for row in ledger if row["outcome"] == Outcome.SPARED}
@@ -41,14 +41,16 @@ def judge(
         *(f"{rooms[task_id]}: stopped with people in the room." for task_id in found.wrong_stops),
     ]
     for room, end in expected.items():
-        task_id = task_ids.get(room)
+        task_id, *later = task_ids.get(room, (None,))
         if task_id is None:
             complaints.append(f"{room}: its task was never started.")
         elif task_id in (*found.missed, *found.wrong_stops):
             continue
-        elif end is Expected.STOPPED and task_id not in stopped:
+        elif end in {Expected.STOPPED, Expected.RESTARTED} and task_id not in stopped:
             complaints.append(f"{room}: not stopped before the end of the demo.")
-        elif end is not Expected.STOPPED and task_id in stopped:
+        elif end is Expected.RESTARTED and len(later) != 1:
+            complaints.append(f"{room}: people came back, and {len(later)} new tasks were started instead of one.")
+        elif end is not Expected.STOPPED and stopped & set(later or [task_id]):
             complaints.append(f"{room}: stopped, but expected: {end}.")
         elif end is Expected.SPARED and task_id not in spared:
             complaints.append(f"{room}: no row has outcome spared.")

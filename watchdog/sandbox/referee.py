@@ -9,7 +9,7 @@ Each Stop request that the sandbox received must have one row of ``zego_stop_att
   without a RequestId.
 
 Rows without a RequestId cannot be told apart, so they are counted per task. Such a row without a request is no
-disagreement: its request never arrived.
+disagreement: its request never arrived. A row that a callback wrote is of no request.
 """
 
 from collections import Counter
@@ -25,6 +25,7 @@ Row = Mapping[str, Any]
 """One row of ``zego_stop_attempts``, by column."""
 
 _NOTHING_SENT = frozenset({Outcome.SPARED, Outcome.WITHHELD, Outcome.WOULD_STOP})
+_FROM_A_CALLBACK = "callback"
 _WITHOUT_AN_ANSWER = frozenset({Outcome.UNKNOWN, Outcome.RETRY, Outcome.REJECTED, Outcome.BLOCKED})
 
 
@@ -73,7 +74,7 @@ def judge(
     """
     events = list(log)
     requests = [event for event in events if event["event"] == "stop_requested"]
-    sent = [row for row in attempts if row["outcome"] not in _NOTHING_SENT]
+    sent = [row for row in attempts if row["outcome"] not in _NOTHING_SENT and row.get("detail") != _FROM_A_CALLBACK]
     stops = [event for event in events if event["event"] == "task_stopped" and event["via"] == "api"]
     wrong = tuple(event["task_id"] for event in stops if _people(event, bot_user_ids))
     among = None if watched is None else frozenset(watched)
