@@ -36,7 +36,7 @@ DEMO = Snapshot(
     at=23,
     seconds=SCENARIO.seconds,
     lines=[
-        Line("standup", State.STOPPED, 0, outcome=STOPPED, code="0"),
+        Line("standup", State.IN_USE, 3, 3),
         Line("lobby", State.STOPPED, 0, outcome=STOPPED, code="0"),
         Line("coffee", State.IN_USE, 4, 4),
         Line("clinic", State.IN_USE, 2, 2, outcome=Outcome.SPARED.value),

@@ -31,7 +31,7 @@ def table_commands(file: str) -> list[str]:
     return re.findall(r"^\|.*\| `(zego-watchdog [^`]*)`", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("language", ["console", "sql", "bash", "text"])
+@pytest.mark.parametrize("language", ["console", "sql", "bash", "text", "yaml"])
 def test_both_languages_show_the_same(language: str) -> None:
     english, chinese = ([without_comments(block) for block in blocks(file, language)] for file in LANGUAGES)
     assert english == chinese
