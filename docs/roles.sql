@@ -17,7 +17,7 @@
   \set schema public
 \endif
 -- By name, because the application may have its own tables that begin with zego_.
-\set tables 'ARRAY[''zego_tasks'', ''zego_stop_attempts'', ''zego_daemons'', ''zego_pace'', ''zego_rejoins'', ''zego_room_sessions'', ''zego_room_users'', ''zego_callbacks_seen'', ''zego_deleted_tasks'']'
+\set tables 'ARRAY[''zego_tasks'', ''zego_stop_attempts'', ''zego_daemons'', ''zego_pace'', ''zego_rejoins'', ''zego_room_sessions'', ''zego_room_users'', ''zego_callbacks_seen'', ''zego_deleted_tasks'', ''zego_events'', ''zego_event_types'']'
 BEGIN;
 SET LOCAL search_path = :"schema";
 
@@ -50,7 +50,8 @@ GRANT SELECT ON zego_schema_version, zego_stop_history TO zego_daemon;
 SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO zego_daemon', name) FROM unnest(:tables) AS name \gexec
 
 -- The application: its three statements, on its own columns. The triggers run with its rights and need no more than these:
--- they change only the row that is being written, and note the TaskId of a row that is deleted.
+-- they change only the row that is being written, and note the TaskId of a row that is deleted. Those that write events run
+-- with the rights of zego_owner. Of events, the application marks those that it has handled, and nothing else.
 GRANT SELECT, DELETE ON zego_tasks TO zego_application;
 GRANT INSERT ON zego_deleted_tasks TO zego_application;
 GRANT INSERT (
@@ -61,6 +62,7 @@ GRANT UPDATE (
     max_idle_seconds, grace_seconds, hold_until, started_at,
     user_count, user_count_at, user_count_source, status, ended_at
 ) ON zego_tasks TO zego_application;
+GRANT SELECT, UPDATE (handled_at) ON zego_events TO zego_application;
 
 -- The analyst: reads the history and the ledger, nothing else. `zego-watchdog history` and `zego-watchdog history export`
 -- read the schema version first.

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping
 
 from watchdog.core.model import Outcome, Reason
+from watchdog.core.webhook import Result
 
 Reading = float | Mapping[tuple[str, ...], float] | None
 """A number, or one for each combination of labels, or None if not known yet."""
@@ -28,6 +29,9 @@ class Observer:
 
     def swept(self, seconds: float, at: float) -> None:
         """A sweep ended at this time of the host's clock."""
+
+    def delivery(self, result: Result) -> None:
+        """An attempt to deliver an event to the webhook ended."""
 
     def show(self, name: str, value: Reading | Callable[[], Reading]) -> None:
         """Set the gauge ``name``, or set the function that returns its value when it is read."""

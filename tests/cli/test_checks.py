@@ -20,12 +20,12 @@ from watchdog.cli.checks.installation import check_configuration
 from watchdog.cli.commands.check import examine
 from watchdog.clock import SystemClock
 from watchdog.config.settings import Config
+from watchdog.network.certificates import tls_context
 from watchdog.sandbox import Action, Drop, Limits, Misbehaviour, Sandbox
 from watchdog.store import sqlite_file
 from watchdog.store.engine import open_engine
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Instance
-from watchdog.zego.transport import tls_context
 
 
 @pytest.fixture
@@ -152,8 +152,8 @@ async def test_a_certificate_is_verified_as_the_client_does(monkeypatch: pytest.
         used.append(ssl)
         raise OSError("no more is needed")
 
-    clients = tls_context()
-    monkeypatch.setattr(vendor, "tls_context", lambda: clients)
+    clients = tls_context("ZEGO's")
+    monkeypatch.setattr(vendor, "tls_context", lambda _: clients)
     monkeypatch.setattr(asyncio, "open_connection", connect)
     assert (await vendor._asr_host("https://zego.test/", 1)).level is Level.FAIL
     assert used == [clients]

@@ -127,6 +127,43 @@ def test_explain_of_an_ended_task_without_its_attempts(operator: Operator, appli
     assert "retention has removed it" in operator.types("explain", "1").stdout
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("wake_at = NULL", "-"),
+        ("wake_at = '2100-01-01 00:00:00.000000', attempts = 1, error = 'HTTP 500'", "to be delivered in"),
+        ("claimed_by = 'host/1', attempts = 1", "being delivered"),
+        ("wake_at = NULL, attempts = 1, delivered_at = '2026-03-01 12:00:00.000000'", "delivered 2026-03-01 12:00:00Z"),
+        ("wake_at = NULL, attempts = 14, error = 'HTTP 500'", "UNDELIVERED"),
+    ],
+)
+def test_explain_shows_events_and_their_delivery(
+    operator: Operator, application: Application, written: str, said: str
+) -> None:
+    application.execute("INSERT INTO zego_event_types (type, webhook) VALUES ('task.stopped', true)")
+    ended(application, "stopped")
+    application.execute(f"UPDATE zego_events SET {written}, handled_at = '2026-03-02 12:00:00.000000'")
+    shown = operator.types("explain", "1").stdout.partition("Events")[2]
+    parts = ["task.stopped", said, "2026-03-02 12:00:00Z", *(["HTTP 500"] if "HTTP" in written else [])]
+    assert [part for part in parts if part not in shown] == []
+    (event,) = operator.sees("explain", "1")["events"]
+    assert (event["type"], event["data"]["room_id"]) == ("task.stopped", "lecture")
+
+
+def test_status_says_what_is_not_delivered(operator: Operator, application: Application) -> None:
+    assert "events" not in operator.types("status").stdout
+    application.execute("INSERT INTO zego_event_types (type, webhook) VALUES ('task.stopped', true)")
+    for task in ("1", "2", "3"):
+        ended(application, "stopped", task)
+    application.execute("UPDATE zego_events SET wake_at = NULL, attempts = 9 WHERE task_id = '1'")
+    shown = operator.types("status").stdout
+    assert "2 events to be delivered" in shown
+    assert "1 event UNDELIVERED: all attempts failed. Next step: zego-watchdog events --undelivered" in shown
+    found = operator.sees("status")["events"]
+    assert (found["pending"], found["undelivered"]) == (2, 1)
+    assert found["oldest_pending_at"] is not None
+
+
 @pytest.mark.parametrize("detail", ["room_refused", "app_not_configured", "hint_before_gap"])
 def test_no_screen_shows_the_word_for_programs(operator: Operator, application: Application, detail: str) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'lecture')")

@@ -20,6 +20,7 @@ from watchdog.config import loader, secret_files
 from watchdog.config.loader import Config, find, load
 from watchdog.config.secret_files import _no_credential
 from watchdog.config.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
+from watchdog.core.events import EventType
 from watchdog.core.model import Mode, Verify
 from watchdog.core.policy import Policy
 from watchdog.errors import ConfigError
@@ -712,7 +713,109 @@ def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:
     shown = keys(yaml.load(text, yaml.BaseLoader))  # noqa: S506  # text only
     assert shown == {
         (section, key) for section, field in Config.model_fields.items() for key in type(field.default).model_fields
-    } - {("http", "token")}, "a secret is for the environment alone"
+    } - {("http", "token"), ("notify", "secret")}, "a secret is for the environment alone"
+
+
+WEBHOOK_SECRETS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + "QUJD" * 8]
+
+
+def test_a_webhook(here: Path) -> None:
+    write(here / "hook", "\n".join(WEBHOOK_SECRETS) + "\n")
+    loaded = observed(
+        "notify: {url: 'https://hooks.test:8443/in?token=t', secret_file: hook, "
+        "events: [room.rejoined, task.stopped, room.rejoined], allowed_networks: [10.0.0.0/8, '::1']}"
+    ).notify
+    assert loaded.types == (EventType.ROOM_REJOINED, EventType.TASK_STOPPED)
+    assert (loaded.host, len(loaded.signing_keys)) == ("hooks.test", 2)
+    assert [str(network) for network in loaded.allowed_networks] == ["10.0.0.0/8", "::1/128"]
+    assert "token" not in str(loaded)
+    for secret in WEBHOOK_SECRETS:
+        assert scrub(f"so {secret} it is") == scrub("so x it is").replace("x", "***")
+
+
+@pytest.mark.usefixtures("here")
+def test_events_without_a_webhook_are_for_sql() -> None:
+    loaded = observed("notify: {events: [all]}")
+    assert loaded.notify.types == tuple(EventType)
+    assert loaded.notify.signing_keys == loaded.warnings == ()
+    assert observed("notify:\n  events:\n").notify.types == ()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_webhook_from_the_environment() -> None:
+    environ = {
+        "ZEGO_WATCHDOG_NOTIFY__URL": "https://hooks.test/",
+        "ZEGO_WATCHDOG_NOTIFY__SECRET": "\n".join(WEBHOOK_SECRETS),
+        "ZEGO_WATCHDOG_NOTIFY__EVENTS": '["task.gone"]',
+        "ZEGO_WATCHDOG_NOTIFY__ALLOWED_NETWORKS": "[10.0.0.0/8]",
+    }
+    loaded = observed("", environ).notify
+    assert (loaded.types, len(loaded.signing_keys)) == ((EventType.TASK_GONE,), 2)
+
+
+@pytest.mark.parametrize(
+    ("keys_given", "problem"),
+    [
+        ("url: 'https://h.test/'", "notify: url is set, but events is empty, so nothing would be sent"),
+        (
+            "url: 'https://h.test/', events: [all]",
+            "notify: url is set, but secret_file is not, so the receiver could not tell our requests from others",
+        ),
+        ("events: [task.stoped]", "notify.events: 'task.stoped' is no event; did you mean task.stopped?"),
+        ("events: [x]", "notify.events: 'x' is no event; write all, task.stopped, task.auto_stopped, "),
+        ("events: all", "notify.events: 'all' is refused; write a list (default: ())"),
+        ("url: ftp://h.test/", "notify.url: is not an address of http or https; write for example https://"),
+        ("url: 'https://h.test:hunter22/'", "notify.url: its host and port cannot be read; write for example https://"),
+        ("url: 'https://u:hunter22@h.test/'", "notify.url: may have no user, password or fragment; the receiver"),
+        ("url: 'https://h.test/hunter 22'", "notify.url: is not an address of http or https; "),
+        (
+            "secret_file: bad",
+            "notify: secret_file bad: what follows whsec_ is not base64; make one with: echo whsec_",
+        ),
+        ("secret: hunter22", "notify.secret: a secret does not belong in this file; put it into a file of its own"),
+        (
+            "allowed_networks: [10.0.0.1/8]",
+            "notify.allowed_networks[0]: '10.0.0.1/8' is not a network; did you mean",
+        ),
+        (
+            "allowed_networks: [here]",
+            "notify.allowed_networks[0]: 'here' is not a network; write for example 10",
+        ),
+        (
+            "request_timeout_seconds: 0",
+            "notify.request_timeout_seconds: '0' is refused; write more than 0",
+        ),
+        ("urls: x", "notify.urls: unknown key; did you mean url?"),
+    ],
+)
+def test_a_webhook_that_cannot_be_used(here: Path, keys_given: str, problem: str) -> None:
+    write(here / "bad", "whsec_hunter22 is not base64")
+    (line,) = problems(f"policy: {{mode: observe}}\nnotify: {{{keys_given}}}")
+    assert line.startswith(f"config.yaml: {problem}")
+    assert "hunter22" not in line
+
+
+def test_a_command_of_the_database_does_not_read_the_webhooks_secret(here: Path) -> None:
+    path = write(
+        here / "config.yaml",
+        "policy: {mode: observe}\nnotify: {url: 'https://h.test/', secret_file: nowhere, events: [all]}",
+    )
+    assert load(path, {}, database_only=True).notify.host == "h.test"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_in_clear"), [("http://h.test/", True), ("http://127.0.0.1:9/", False), ("https://h.test/", False)]
+)
+def test_events_that_others_can_read_are_a_warning(here: Path, url: str, *, is_in_clear: bool) -> None:
+    write(here / "hook", WEBHOOK_SECRETS[0])
+    warnings = observed(f"notify: {{url: '{url}', secret_file: hook, events: [all]}}").warnings
+    assert ["notify.url leads to h.test without encryption" in line for line in warnings] == [True] * is_in_clear
+
+
+def test_a_webhooks_secret_without_an_address_is_a_warning(here: Path) -> None:
+    write(here / "hook", WEBHOOK_SECRETS[0])
+    (line,) = observed("notify: {secret_file: hook, events: [all]}").warnings
+    assert line.startswith("notify has a secret, and notify.url is empty")
 
 
 def test_the_example_of_an_app_works(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from watchdog.core.model import Outcome, Status
 from watchdog.demo.scenario import SCENARIO
 from watchdog.demo.screen import WIDTH, draw
 from watchdog.demo.snapshot import Line, Snapshot, State
+from watchdog.store.records import EventCounts
 from watchdog.store.reports.health import DaemonRow
 from watchdog.store.reports.situation import Returns, Situation, Windows
 
@@ -91,6 +92,7 @@ STATUS = Situation(
     blocked_apps=[],
     returns=Returns(watched=570, returned=0),
     windows=Windows(count=14, minimum=150.2, median=151.1, early=-1.1),
+    events=EventCounts(NOW, pending=0, undelivered=0, oldest_pending_at=None),
 )
 
 

@@ -223,7 +223,14 @@ def test_the_application_has_its_three_statements_and_the_triggers_work(database
 @pytest.mark.parametrize(
     "statement",
     [
-        *(f"SELECT 1 FROM {table}" for table in sorted(metadata.tables) if table != "zego_tasks"),
+        *(f"SELECT 1 FROM {table}" for table in sorted(metadata.tables) if table not in {"zego_tasks", "zego_events"}),
+        "INSERT INTO zego_events (type, task_id, kind, room_id, occurred_at, data) SELECT '', '', '', '', now(), '{}'",
+        "UPDATE zego_events SET handled_at = now(), delivered_at = now()",
+        "UPDATE zego_events SET wake_at = now()",
+        "UPDATE zego_events SET data = '{}'",
+        "DELETE FROM zego_events",
+        "TRUNCATE zego_events",
+        "INSERT INTO zego_event_types (type, webhook) VALUES ('task.stopped', false)",
         "UPDATE zego_tasks SET claimed_by = 'me'",
         "UPDATE zego_tasks SET due_at = now()",
         "UPDATE zego_tasks SET wake_at = now()",
@@ -239,6 +246,43 @@ def test_the_application_has_its_three_statements_and_the_triggers_work(database
 def test_the_application_can_do_nothing_else_with_our_tables(database: Database, statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         database.run("backend", statement)
+
+
+def test_the_application_marks_events_that_its_own_statements_wrote(database: Database) -> None:
+    """Whatever its search_path, and although it may not write events."""
+    database.run("watchdog", "INSERT INTO zego_event_types (type, webhook) VALUES ('task.stopped', false)")
+    database.run("backend", "INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room')")
+    end = "UPDATE public.zego_tasks SET status = 'stopped'"
+    database.run("backend", f"SET search_path = pg_catalog; {end}")
+    mark = (
+        "UPDATE zego_events SET handled_at = now() WHERE id IN"
+        " (SELECT id FROM zego_events WHERE handled_at IS NULL FOR UPDATE SKIP LOCKED) RETURNING type, task_id"
+    )
+    assert database.run("backend", mark) == [("task.stopped", "t")]
+    assert database.run("backend", mark) == []
+
+
+def test_the_functions_that_write_events_write_into_our_tables_only(database: Database) -> None:
+    """They run with their owner's rights, so nobody else may choose the tables that they work on."""
+    database.run("postgres", "CREATE SCHEMA theirs AUTHORIZATION backend")
+    database.run("backend", "CREATE TABLE theirs.zego_event_types (type text, webhook boolean)")
+    database.run("backend", "CREATE TABLE theirs.tasks (LIKE zego_tasks)")
+    found = database.run("postgres", "SELECT proname FROM pg_proc WHERE proname LIKE 'zego%' AND prosecdef ORDER BY 1")
+    assert found == [("zego_rejoins_told",), ("zego_stop_attempts_told",), ("zego_tasks_told",)]
+    for (name,) in found:
+        trigger = f"CREATE TRIGGER t AFTER INSERT ON theirs.tasks FOR EACH ROW EXECUTE FUNCTION {name}()"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            database.run("backend", trigger)
+    # Temporary tables are found last.
+    ((name,),) = database.run("postgres", "SELECT current_database()")
+    database.run("postgres", f'GRANT TEMPORARY ON DATABASE "{name}" TO backend')
+    database.run("backend", "INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room')")
+    database.run(
+        "backend",
+        "CREATE TEMPORARY TABLE zego_event_types AS SELECT 'task.stopped' AS type, true AS webhook;"
+        " UPDATE zego_tasks SET status = 'stopped'",
+    )
+    assert database.run("postgres", "SELECT 1 FROM zego_events") == []
 
 
 # The daemon
@@ -287,6 +331,7 @@ def test_a_daemon_may_prune(database: Database) -> None:
         "ALTER TABLE zego_stop_attempts DISABLE TRIGGER ALL",
         "UPDATE zego_schema_version SET version_num = '9999'",
         "CREATE INDEX i ON zego_tasks (app_id)",
+        "CREATE TRIGGER t AFTER INSERT ON zego_tasks FOR EACH ROW EXECUTE FUNCTION zego_tasks_told('ended')",
         "SET ROLE zego_owner",
     ],
 )

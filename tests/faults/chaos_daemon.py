@@ -16,6 +16,10 @@ several separated by commas.
     claim.committed     committed claims, and done nothing with them
     receive.commit      written a group of callbacks, and their COMMIT is about to be sent
     receive.committed   committed a group of callbacks, and answered none
+    notify.claimed      committed the claim of events, and sent none
+    notify.answered     read the receiver's answer, and written nothing
+    notify.commit       written that events are delivered, and its COMMIT is about to be sent
+    notify.committed    committed that events are delivered
     sweep               begun a sweep
 
     action      what happens
@@ -52,7 +56,9 @@ from watchdog import cli
 from watchdog.services.sweeper import Sweeper
 from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import CallbackStore
+from watchdog.store.events import EventStore
 from watchdog.store.tasks import Tasks
+from watchdog.webhook.client import WebhookClient
 from watchdog.zego import client as zego
 from watchdog.zego.client import ZegoClient
 
@@ -96,6 +102,9 @@ def install(failpoints: str) -> None:
 
     for owner, name in ((Tasks, "claim"), (Ledger, "intend"), (Ledger, "record"), (CallbackStore, "receive")):
         _wrap(owner, name, partial(_store_call, name, reach))
+    _wrap(EventStore, "claim", lambda original: _claim_events(original, reach))
+    _wrap(EventStore, "conclude", partial(_store_call, "notify", reach))
+    _wrap(WebhookClient, "post", lambda original: _post(original, reach))
     sa.event.listen(sa.Engine, "commit", lambda _: _at_commit(reach))
     _wrap(ZegoClient, "stop_task", lambda original: _stop_task(original, reach))
     _wrap(zego._Departure, "__call__", lambda original: _departure(original, reach))
@@ -122,6 +131,25 @@ def _store_call(name: str, reach: Callable[[str], None], original: Any) -> Any:
         return result
 
     return call
+
+
+def _claim_events(original: Any, reach: Callable[[str], None]) -> Any:
+    def claim(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if result[0]:
+            reach("notify.claimed")
+        return result
+
+    return claim
+
+
+def _post(original: Any, reach: Callable[[str], None]) -> Any:
+    async def post(*args: Any, **kwargs: Any) -> Any:
+        verdict = await original(*args, **kwargs)
+        reach("notify.answered")
+        return verdict
+
+    return post
 
 
 def _at_commit(reach: Callable[[str], None]) -> None:

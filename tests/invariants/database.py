@@ -7,10 +7,12 @@ connection and checked for what must never happen (design §11):
     I4  two attempts of one task in flight
     I5  a final status or outcome that changes, a ledger row that disappears
     I6  a task that changes its owner, or ends, through a process that does not hold it
+    I10  an end, a return, a discovery or a stop in observe mode without its one event; an event of anything else
 """
 
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ Row = Mapping[str, Any]
 
 ACTIVE = "active"
 SENT = "sent"
+_EVENT_OF = {status: f"task.{status}" for status in ("stopped", "gone", "auto_stopped", "failed")}
 
 
 class Violation(AssertionError):
@@ -182,6 +185,8 @@ class Record:
 
     tasks: dict[str, Row] = field(default_factory=dict)
     attempts: dict[int, Row] = field(default_factory=dict)
+    events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many of each type and task."""
 
 
 class Database:
@@ -201,6 +206,8 @@ class Database:
         self._failed_at: dict[str, float] = {}
         for table in reversed(metadata.sorted_tables):
             driver.application.execute(f"DELETE FROM {table.name}")
+        for name in (*_EVENT_OF.values(), "room.rejoined", "task.discovered", "task.would_stop"):
+            driver.application.execute("INSERT INTO zego_event_types (type, webhook) VALUES (?, ?)", name, False)
         sa.event.listen(self.engine, "do_execute", self._before_statement)
         sa.event.listen(self.engine, "do_executemany", self._before_statement)
         sa.event.listen(self.engine, "do_execute_no_params", self._before_bare_statement)
@@ -289,8 +296,9 @@ class Database:
     def _look(self, instance: str | None) -> None:
         before = self.record
         tasks = {row["task_id"]: row for row in self.rows("SELECT * FROM zego_tasks")}
-        attempts = {row["id"]: row for row in self.rows("SELECT * FROM zego_stop_attempts")}
-        self.record = Record(tasks, attempts)
+        attempts = {row["id"]: row for row in self.rows("SELECT * FROM zego_stop_attempts ORDER BY id")}
+        self.record = Record(tasks, attempts, _expected_events(before, tasks, attempts))
+        self._check_events()
         _compare_ledgers(before.attempts, attempts)
         new = [attempts[number] for number in attempts.keys() - before.attempts.keys()]
         for row in new:
@@ -305,6 +313,31 @@ class Database:
                 _check_final(old, row)
                 if instance is not None and task_id not in ended:
                     _check_owner(old, row, instance, self.now)
+
+    def _check_events(self) -> None:
+        """I10."""
+        returned = self.rows("SELECT task_id FROM zego_rejoins WHERE rejoined_at IS NOT NULL")
+        expected = self.record.events + Counter(("room.rejoined", row["task_id"]) for row in returned)
+        written = Counter((row["type"], row["task_id"]) for row in self.rows("SELECT type, task_id FROM zego_events"))
+        if written != expected:
+            raise Violation(f"I10: missing events: {expected - written}, false events: {written - expected}")
+
+
+def _expected_events(before: Record, tasks: Mapping[str, Row], attempts: Mapping[int, Row]) -> Counter[tuple[str, str]]:
+    """Return what must have been written so far, of tasks and attempts; a return is in a table of its own."""
+    expected = Counter(before.events)
+    for task_id, row in tasks.items():
+        old = before.tasks.get(task_id)
+        if old is None and row["discovered_at"] is not None:
+            expected["task.discovered", task_id] += 1
+        if row["status"] in _EVENT_OF and (
+            row["discovered_at"] is not None if old is None else old["status"] == ACTIVE
+        ):
+            expected[_EVENT_OF[row["status"]], task_id] += 1
+    for number in attempts.keys() - before.attempts.keys():
+        if attempts[number]["outcome"] == "would_stop":
+            expected["task.would_stop", attempts[number]["task_id"]] += 1
+    return expected
 
 
 def _compare_ledgers(before: Mapping[int, Row], after: Mapping[int, Row]) -> None:

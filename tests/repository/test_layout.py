@@ -26,7 +26,7 @@ TESTED_WITH_OTHERS = {
     "tests/cli/test_screens.py": ["cli/view/legible"],
     "tests/cli/test_systemd.py": ["cli/commands/shared_sqlite", "cli/commands/steps"],
     "tests/config/test_loader.py": [
-        *("config/addresses", "config/rules_between", "config/secret_files", "config/settings"),
+        *("config/addresses", "config/rules_between", "config/secret_files", "config/settings", "core/events"),
     ],
     "tests/core/test_callbacks.py": ["core/callback_body"],
     "tests/core/test_policy.py": ["core/model", "core/timing"],

@@ -325,7 +325,7 @@ def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
 
 def test_the_rows_are_the_questions() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Is it working?", "Rooms", "ZEGO", "Evidence", "Database", "Daemons"]
+    assert rows == ["Is it working?", "Rooms", "ZEGO", "Evidence", "Database", "Events", "Daemons"]
 
 
 def test_every_panel_explains_itself_and_lets_the_data_source_be_chosen() -> None:

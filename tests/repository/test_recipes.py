@@ -64,8 +64,8 @@ def test_a_key_that_can_change_is_taken_again() -> None:
 def test_a_key_that_can_change_is_on_the_page() -> None:
     page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     (sentence,) = re.findall(r"These keys apply at once: all of `policy` and `guard`, ([^.]*(?:\.\w[^.]*)*)\.", page)
-    # A token that is not in a file is in the environment, which does not change.
-    listed = {"policy.*", "guard.*", "http.token", *re.findall(r"`(\w+\.\w+)`", sentence)}
+    # A secret that is not in a file is in the environment, which does not change.
+    listed = {"policy.*", "guard.*", "http.token", "notify.secret", *re.findall(r"`(\w+\.\w+)`", sentence)}
     assert listed == reload.APPLIED
 
 

@@ -13,6 +13,7 @@ from watchdog.observer import Observer, Reading
 from watchdog.services.figures import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, DatabaseFigures
 from watchdog.store.aio.calls import AsyncFigures
 from watchdog.store.callbacks import CallbackStore, Speech
+from watchdog.store.events import EventStore
 from watchdog.store.figures import ROWS_AT_ONCE, FigureStore
 
 
@@ -91,6 +92,25 @@ async def test_who_came_back_within_the_day(world: World) -> None:
         world.advance(500)
         await read_all(reader(it, metrics), world)
     assert value(metrics, "rejoined_stops") == 1
+
+
+async def test_events_that_are_not_delivered(world: World) -> None:
+    metrics = Metrics()
+    names = ("events_pending", "events_undelivered", "oldest_pending_event_seconds")
+    async with bench(world, metrics) as it:
+        await read_all(reader(it, metrics), world)
+        assert [value(metrics, name) for name in names] == [0, 0, 0]
+        EventStore(world.engine, "host/1").choose({"task.stopped": True})
+        for task in ("given up", "delivered", "old", "new"):
+            world.advance(10)
+            world.app.start(task)
+            world.app.change(task, status="stopped")
+        world.app.execute(
+            "UPDATE zego_events SET attempts = 1, wake_at = NULL WHERE task_id IN ('given up', 'delivered')"
+        )
+        world.app.execute("UPDATE zego_events SET delivered_at = occurred_at WHERE task_id = 'delivered'")
+        await reader(it, metrics).run_once()
+    assert [value(metrics, name) for name in names] == [2, 1, 10]
 
 
 @pytest.mark.parametrize(("statement_seconds", "times"), [(0.1, PAUSE), (0.001, LONG_PAUSE)])

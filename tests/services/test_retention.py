@@ -24,13 +24,14 @@ from watchdog.store.aio.calls import AsyncRetention
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.attempts import Ledger
 from watchdog.store.engine import open_engine, writing
+from watchdog.store.events import EventStore
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.records import Claim, Instance, Intent, SetAside
 from watchdog.store.retention import Kept, RetentionStore
 from watchdog.store.tasks import Tasks
 
 DAY = 86_400.0
-TASKS_DAYS, ATTEMPTS_DAYS = 90, 400
+TASKS_DAYS, ATTEMPTS_DAYS, EVENTS_DAYS = 90, 400, 30
 
 
 def made(
@@ -38,13 +39,14 @@ def made(
     *,
     tasks: int = TASKS_DAYS,
     attempts: int = ATTEMPTS_DAYS,
+    events: int = EVENTS_DAYS,
     instance: str = "host/1",
     clock: SettableClock | None = None,
 ) -> Retention:
     threads = DatabaseThreads(world.engine, clock or world.clock)
     return Retention(
         retention=AsyncRetention(threads, RetentionStore(world.engine)),
-        keep=Keep.of_days(tasks, attempts),
+        keep=Keep.of_days(tasks, attempts, events),
         instance=instance,
         clock=clock or world.clock,
     )
@@ -63,9 +65,11 @@ async def one_pass(service: Retention, world: World) -> list[float]:
     return waits
 
 
-async def whole(world: World, *, tasks: int = TASKS_DAYS, attempts: int = ATTEMPTS_DAYS) -> None:
+async def whole(
+    world: World, *, tasks: int = TASKS_DAYS, attempts: int = ATTEMPTS_DAYS, events: int = EVENTS_DAYS
+) -> None:
     """A daemon starts, and goes through the tables once."""
-    service = made(world, tasks=tasks, attempts=attempts)
+    service = made(world, tasks=tasks, attempts=attempts, events=events)
     beat(world)
     world.advance(retention.FIRST_PASS_SECONDS)
     assert (await one_pass(service, world))[-1] == retention.PASS_SECONDS
@@ -254,11 +258,30 @@ async def test_nothing_goes_while_its_room_is_watched(world: World) -> None:
     assert known(world, "zego_rejoins") == known(world, "zego_stop_attempts") == ["task"]
 
 
+async def test_an_event_goes_by_its_own_age(world: World) -> None:
+    EventStore(world.engine, "host/1").choose({"task.stopped": True})
+    tasks = [f"old {number:03}" for number in range(retention.MOST_ROWS + 1)]
+    for task in tasks:
+        world.app.start(task)
+    world.app.execute("UPDATE zego_tasks SET status = 'stopped'")
+    world.advance(10 * DAY)
+    stopped(world, "young")
+    world.app.execute("UPDATE zego_events SET handled_at = occurred_at, wake_at = NULL WHERE task_id = 'old 000'")
+    world.advance((EVENTS_DAYS - 11) * DAY)
+    await whole(world)
+    assert known(world, "zego_events") == sorted([*tasks, "young"])
+    world.advance(DAY)
+    await whole(world)
+    assert known(world, "zego_events") == ["young"]
+    assert len(known(world, "zego_tasks")) == len(tasks) + 1
+
+
 async def test_0_is_for_ever(world: World) -> None:
+    EventStore(world.engine, "host/1").choose({"task.stopped": True})
     stopped(world, "task")
     world.advance(3000 * DAY)
-    await whole(world, tasks=0, attempts=0)
-    assert known(world, "zego_tasks") == known(world, "zego_stop_attempts") == ["task"]
+    await whole(world, tasks=0, attempts=0, events=0)
+    assert known(world, "zego_tasks") == known(world, "zego_stop_attempts") == known(world, "zego_events") == ["task"]
 
 
 async def test_a_pass_goes_in_small_batches_with_pauses_and_says_one_word(world: World) -> None:
@@ -273,10 +296,12 @@ async def test_a_pass_goes_in_small_batches_with_pauses_and_says_one_word(world:
     with capture_logs() as logs:
         world.advance(retention.FIRST_PASS_SECONDS)
         waits = await one_pass(service, world)
-    # 26 tasks are three slices, which grow by ten; 25 attempts then fit into one.
-    assert len(waits) == 4
+    # 26 tasks are three slices, which grow by ten; 25 attempts then fit into one; the last looks for events.
+    assert len(waits) == 5
     assert set(waits[:-1]) == {retention.PAUSE_SECONDS}
-    assert logs == [{"event": "pruned", "log_level": "info", "tasks": 25, "attempts": 25, "rejoins": 0, "callbacks": 0}]
+    assert logs == [
+        {"event": "pruned", "log_level": "info", "tasks": 25, "attempts": 25, "rejoins": 0, "events": 0, "callbacks": 0}
+    ]
     assert known(world, "zego_tasks") == ["active"]
     with capture_logs() as logs:
         world.advance(retention.TABLES_SECONDS)
@@ -429,7 +454,7 @@ async def test_what_callbacks_told_goes_too_without_a_server_for_them(sqlite_wor
     threads = DatabaseThreads(world.engine, world.clock)
     service = Retention(
         retention=AsyncRetention(threads, Callbacks(world.engine)),
-        keep=Keep.of_days(0, 0),
+        keep=Keep.of_days(0, 0, 0),
         instance="host/1",
         clock=world.clock,
     )
@@ -462,6 +487,7 @@ def test_by_default_months_of_history_are_kept() -> None:
     assert Config(policy=PolicyConfig(mode=Mode.OBSERVE)).retention.model_dump() == {
         "tasks_days": 90,
         "attempts_days": 400,
+        "events_days": 30,
     }
 
 
@@ -470,6 +496,7 @@ def test_by_default_months_of_history_are_kept() -> None:
     [
         ("{tasks_days: -1}", "retention.tasks_days: '-1' is refused; write 0 or more"),
         ("{attempts_days: 6}", "retention.attempts_days: 6 is too few: status and check read the last 7 days"),
+        ("{events_days: 1}", "retention.events_days: 1 is too few: an event is delivered within 24 hours"),
         ("{tasks_days: 1.5}", "retention.tasks_days: '1.5' is refused"),
         ("{task_days: 1}", "retention.task_days: unknown key; did you mean tasks_days?"),
     ],

@@ -72,7 +72,12 @@ def test_what_an_applications_migrations_may_drop(engine: sa.Engine) -> None:
         "DROP TABLE zego_rejoins",
     )
     found = contract.compare(engine)
-    assert found.blinding == ("column zego_daemons.requests", "table zego_rejoins", "view zego_stop_history")
+    assert found.blinding == (
+        "column zego_daemons.requests",
+        "table zego_rejoins",
+        "view zego_stop_history",
+        "trigger zego_rejoins_told",
+    )
     assert found.slowing == ("zego_rejoins_asked", "zego_rejoins_room", "zego_rejoins_watched", "zego_tasks_wake")
 
 

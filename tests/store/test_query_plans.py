@@ -13,17 +13,19 @@ from tests.support.time_travel import Stores
 from watchdog.core.model import Evidence, Outcome, Reason, Source
 from watchdog.core.policy import Plan
 from watchdog.core.presence import Facts, RoomFact
-from watchdog.store import schema
+from watchdog.store import contract, schema
 from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence, Speech
 from watchdog.store.engine import open_engine, reading, writing
+from watchdog.store.events import EventStore
 from watchdog.store.heartbeats import Heartbeats
-from watchdog.store.records import Claim, Instance, Intent, SetAside
+from watchdog.store.records import Claim, Delivery, Instance, Intent, SetAside
+from watchdog.store.reports.events import count_events, find_events
 from watchdog.store.tasks import Tasks
 
 ACTIVE = 5000
 LEASE = 20.0
-BIG = {"zego_tasks", "zego_stop_attempts"}
+BIG = {"zego_tasks", "zego_stop_attempts", "zego_events"}
 ALIASES = dict.fromkeys(("a", "n", "later"), "zego_stop_attempts")
 """What SQLite calls the ledger within the view."""
 
@@ -141,6 +143,78 @@ class TestPlans:
         store.heartbeats.beat(Instance("host/1", "host", 1, "0", "enforce"), 60.0, fresh=True)
 
 
+class TestPlansOfEvents:
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> EventStore:
+        """Many events that were delivered and handled, a few that are pending, a few that were given up."""
+        schema.migrate(engine)
+        store = EventStore(engine, "host/1")
+        store.choose({"task.stopped": True})
+        with writing(engine) as connection:
+            connection.execute(
+                sa.text("INSERT INTO zego_tasks (task_id, room_id) VALUES (:task, 'room')"),
+                [{"task": f"task-{number}"} for number in range(ACTIVE)],
+            )
+            connection.execute(sa.text("UPDATE zego_tasks SET status = 'stopped'"))
+            for condition, values in (
+                ("> 20", "handled_at = occurred_at, delivered_at = occurred_at, attempts = 1, wake_at = NULL"),
+                ("<= 5", "attempts = 9, wake_at = NULL"),
+            ):
+                connection.execute(sa.text(f"UPDATE zego_events SET {values} WHERE id {condition}"))
+        with writing(engine) as connection:
+            connection.execute(sa.text("ANALYZE"))
+        return store
+
+    def test_no_statement_reads_the_whole_table(self, store: EventStore) -> None:
+        with recorded(store.engine) as statements:
+            found = count_events(store.engine)
+            assert (found.pending, found.undelivered) == (15, 5)
+            claimed, _ = store.claim(10, LEASE)
+            store.conclude(
+                [
+                    Delivery(claimed[0].id, delivered=True, error=None, wake_seconds=None),
+                    Delivery(claimed[1].id, delivered=False, error="500", wake_seconds=5.0),
+                    Delivery(claimed[2].id, delivered=False, error="500", wake_seconds=None),
+                    Delivery(claimed[3].id, delivered=False, error=None, wake_seconds=5.0),
+                ]
+            )
+            assert store.redeliver(claimed[0].id)
+            assert store.choose({"task.stopped": False})
+            assert len(find_events(store.engine, limit=10)[1]) == 10
+            assert len(find_events(store.engine, limit=10, undelivered=True)[1]) == 6
+            assert len(find_events(store.engine, limit=10, task_id="task-7")[1]) == 1
+        assert len(statements) >= 15
+        for statement, parameters in statements:
+            # The newest come from the end of the primary key.
+            if "ORDER BY zego_events.id DESC" not in statement:
+                assert not whole_tables(store.engine, statement, parameters), statement
+
+    def test_each_question_has_its_index(self, store: EventStore) -> None:
+        for condition, index in (
+            ("handled_at IS NULL ORDER BY id LIMIT 5", "zego_events_unhandled"),
+            ("wake_at IS NULL AND delivered_at IS NULL AND attempts > 0 ORDER BY id", "zego_events_undelivered"),
+            ("task_id = 'task-7' AND type = 'task.stopped'", "zego_events_task"),
+        ):
+            used, sorts = indexes_used(store.engine, f"SELECT * FROM zego_events WHERE {condition}")
+            assert (used, sorts) == ({index}, False)
+
+    def test_an_end_reads_no_whole_table_to_write_its_event(self, sqlite_url: str) -> None:
+        """Nor does a discovery or a return; SQLite explains a trigger's statements one by one."""
+        engine = open_engine(sqlite_url, must_exist=False)
+        schema.migrate(engine)
+        told = [
+            statement
+            for (kind, name), statement in contract.definitions("sqlite").items()
+            if kind == "TRIGGER" and "_told" in name
+        ]
+        assert len(told) == 4
+        for trigger in told:
+            _, _, body = trigger.partition("BEGIN\n")
+            statement = re.sub(r"\b(NEW|OLD)\.\w+", "'x'", body.rpartition(";")[0])
+            assert not whole_tables(engine, statement, ()), statement
+        engine.dispose()
+
+
 Statement = tuple[str, Any]
 
 
@@ -184,7 +258,10 @@ def indexes_used(engine: sa.Engine, statement: str) -> tuple[set[str], bool]:
 
 def _scanned_by_sqlite(rows: Sequence[sa.Row[Any]]) -> set[str]:
     # To read a small partial index is as good as a search.
-    small = "zego_tasks_newly_empty|zego_tasks_wake|zego_stop_attempts_in_flight"
+    small = (
+        "zego_tasks_newly_empty|zego_tasks_wake|zego_stop_attempts_in_flight"
+        "|zego_events_pending|zego_events_undelivered|zego_events_unhandled"
+    )
     scans = (re.match(rf"SCAN (\w+)(?! USING (COVERING )?INDEX ({small}))\b", row.detail) for row in rows)
     return {ALIASES.get(scan[1], scan[1]) for scan in scans if scan}
 

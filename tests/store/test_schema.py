@@ -42,6 +42,13 @@ INDEXES = {
     "zego_pace": {},
     "zego_room_sessions": {"zego_room_sessions_seen_at": ["seen_at"]},
     "zego_room_users": {},
+    "zego_event_types": {},
+    "zego_events": {
+        "zego_events_task": ["task_id"],
+        "zego_events_unhandled": ["id"],
+        "zego_events_pending": ["wake_at"],
+        "zego_events_undelivered": ["id"],
+    },
     "zego_deleted_tasks": {"zego_deleted_tasks_at": ["deleted_at"]},
     "zego_callbacks_seen": {"zego_callbacks_seen_at": ["seen_at"]},
     "zego_rejoins": {

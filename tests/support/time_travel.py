@@ -57,6 +57,13 @@ class PostgresqlTime:
                 f'ALTER DATABASE "{connection.info.dbname}" SET search_path = public, time_travel, pg_catalog'
             )
 
+    @staticmethod
+    def reach_own_paths(url: str) -> None:
+        """Extend virtual time to functions with a search path of their own, once they exist."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            for (name,) in connection.execute("SELECT proname FROM pg_proc WHERE proname LIKE 'zego_%' AND prosecdef"):
+                connection.execute(f"ALTER FUNCTION {name} SET search_path = time_travel, pg_catalog")
+
     def set(self, moment: datetime) -> None:
         self._connection.execute("UPDATE time_travel.clock SET moment = %s", [moment])
 
@@ -231,6 +238,7 @@ def postgresql_in_virtual_time(postgresql_server: str) -> str:
     engine = open_engine(url)
     schema.migrate(engine)
     engine.dispose()
+    PostgresqlTime.reach_own_paths(url)
     return url
 
 

@@ -13,7 +13,7 @@ import pytest
 from watchdog.clock import SystemClock
 from watchdog.errors import ConfigError
 from watchdog.zego.client import ZegoClient
-from watchdog.zego.transport import network_transport, tls_context
+from watchdog.zego.transport import network_transport
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -114,34 +114,6 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
     with pytest.raises(ConfigError, match=r"proxy .* for zego\.test .*ALL_PROXY") as caught:
         network_transport(httpx.URL("https://zego.test/"), 4, None)
     assert "made-up" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [None, ""], ids=["missing", "empty"])
-def test_certificates_that_cannot_be_loaded_are_a_matter_of_configuration(
-    tmp_path: Path, content: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "ca.pem"
-    if content is not None:
-        file.write_text(content)
-    monkeypatch.setenv("SSL_CERT_FILE", str(file))
-    with pytest.raises(
-        ConfigError, match=r"what SSL_CERT_FILE names cannot be loaded.*; correct SSL_CERT_FILE"
-    ) as caught:
-        tls_context()
-    assert "_ssl.c" not in str(caught.value)
-
-
-def test_a_directory_without_certificates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSL says nothing about it, and then verifies nothing."""
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"SSL_CERT_DIR names cannot be loaded.*there are none"):
-        tls_context()
-    (tmp_path / "0a1b2c3d.0").touch()
-    tls_context()
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="there are none"):
-        tls_context()
 
 
 def test_nothing_that_is_not_encrypted_needs_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

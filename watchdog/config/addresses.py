@@ -89,6 +89,38 @@ def vendor_url(value: str) -> str:
     return value if value.endswith("/") else value + "/"
 
 
+def webhook_url(value: SecretStr) -> SecretStr:
+    """Accept an address of http or https; an empty value stays empty. Errors show none of it: it may hold a token."""
+    url = value.get_secret_value()
+    if not url:
+        return value
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        # Not chained: the exception carries a part of the URL.
+        raise ValueError("its host and port cannot be read; write for example https://example.com/hooks/zego") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable() or " " in url:
+        raise ValueError("is not an address of http or https; write for example https://example.com/hooks/zego")
+    if parts.fragment or "@" in parts.netloc:
+        raise ValueError("may have no user, password or fragment; the receiver verifies the signature instead")
+    return value
+
+
+def network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Accept a network such as 10.0.0.0/8, or one address."""
+    text = str(value)
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = f"; did you mean {ipaddress.ip_network(text, strict=False)}?"
+    except ValueError:
+        meant = "; write for example 10.0.0.0/8"
+    raise ValueError(f"{text!r} is not a network{meant}")
+
+
 def listen_address(value: str) -> str:
     """Accept a host and a port; an empty value stays empty."""
     host, _, port = value.rpartition(":")

@@ -85,7 +85,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ, *, d
     for (section, key), variable in variables.items():
         if isinstance(inside := values.get(section) or {}, dict):
             value: object = environ[variable]
-            if key == "apps":
+            if key in _LISTS:
                 value = _parse(environ[variable], variable)
             values[section] = {**inside, key: value}
     try:
@@ -185,7 +185,10 @@ def _is_of_a_service(name: str) -> bool:
     return "__" not in name and _OF_A_SERVICE.search(name) is not None
 
 
-_UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "token", "apps"})
+_LISTS: Final = frozenset({"apps", "bot_user_ids", "events", "allowed_networks"})
+"""Keys whose values are lists: a variable has them as JSON, or as YAML writes them in one line."""
+
+_UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "token", "secret", "apps"})
 """Keys whose values may contain a secret."""
 
 

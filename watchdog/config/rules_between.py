@@ -9,7 +9,7 @@ from watchdog.core.model import Mode, Verify
 from watchdog.core.policy import VENDORS_NEWER_WINDOW_SECONDS
 
 if TYPE_CHECKING:
-    from watchdog.config.settings import Config, StopConfig
+    from watchdog.config.settings import Config, NotifyConfig, StopConfig
 
 
 def conflicts(config: "Config") -> Iterator[str]:
@@ -85,3 +85,14 @@ def warnings(config: "Config") -> Iterator[str]:
             "http.listen is empty, and an app has a callback secret: no callback is received unless systemd passes a "
             "socket; set http.listen, or remove the app's callback_secret_file"
         )
+    yield from _webhook(config.notify)
+
+
+def _webhook(notify: "NotifyConfig") -> Iterator[str]:
+    if notify.is_in_clear:
+        yield (
+            f"notify.url leads to {notify.host} without encryption: others on the way can read which rooms are used; "
+            "write https://, unless the network between is your own"
+        )
+    if notify.signing_keys and not notify.host:
+        yield "notify has a secret, and notify.url is empty: no event is sent; set notify.url, or remove the secret"

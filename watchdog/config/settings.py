@@ -4,18 +4,42 @@
 ``config.yaml`` explains each key to operators; a test compares the two.
 """
 
+import difflib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from watchdog.config import rules_between
-from watchdog.config.addresses import absolute_path, database_url, is_loopback, listen_address, vendor_url, with_driver
+from watchdog.config.addresses import (
+    absolute_path,
+    database_url,
+    is_loopback,
+    listen_address,
+    network,
+    vendor_url,
+    webhook_url,
+    with_driver,
+)
 from watchdog.config.secret_files import SecretFromFile, from_environment_only, given
+from watchdog.core.events import EventType
 from watchdog.core.model import Mode, Verify
-from watchdog.logs.redaction import scrub
+from watchdog.core.webhook import keys
+from watchdog.logs.redaction import redact, scrub
+
+ALL_EVENTS: Final = "all"
 
 _AppSecret = Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("zego", "apps")]
 
@@ -209,12 +233,20 @@ class RetentionConfig(Section):
 
     tasks_days: Annotated[int, Field(ge=0, le=36500)] = 90
     attempts_days: Annotated[int, Field(ge=0, le=36500)] = 400
+    events_days: Annotated[int, Field(ge=0, le=36500)] = 30
 
     @field_validator("attempts_days")
     @classmethod
     def _a_week_is_read(cls, days: int) -> int:
         if 0 < days < 7:
             raise ValueError(f"{days} is too few: status and check read the last 7 days; write 7 or more, or 0")
+        return days
+
+    @field_validator("events_days")
+    @classmethod
+    def _a_day_is_for_delivery(cls, days: int) -> int:
+        if days == 1:
+            raise ValueError("1 is too few: an event is delivered within 24 hours; write 2 or more, or 0")
         return days
 
 
@@ -247,6 +279,81 @@ class HttpConfig(Section):
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+class NotifyConfig(Section):
+    """Which events are written, and the webhook that they are sent to."""
+
+    url: Annotated[SecretStr, AfterValidator(webhook_url)] = SecretStr("")
+    secret_file: SecretFromFile = None
+    secret: Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("notify", "secret")] = (
+        None
+    )
+    events: tuple[str, ...] = ()
+    request_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 15
+    concurrency: Annotated[int, Field(ge=1, le=100)] = 8
+    allowed_networks: tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(network)], ...] = ()
+
+    @field_validator("events", "allowed_networks", mode="before")
+    @classmethod
+    def _empty_list(cls, value: object) -> object:
+        return () if value == "" else value
+
+    @field_validator("events")
+    @classmethod
+    def _events_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = [ALL_EVENTS, *EventType]
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise ValueError(
+                    f"{name!r} is no event; " + (f"did you mean {near[0]}?" if near else f"write {', '.join(known)}")
+                )
+        return names
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.secret is not None and self.secret_file is not None:
+            raise ValueError("the secret is given twice; keep secret_file only")
+        if self.url.get_secret_value() and not self.events:
+            raise ValueError("url is set, but events is empty, so nothing would be sent; write events: [all]")
+        secret = given(self.secret, self.secret_file)
+        if self.url.get_secret_value() and secret is None:
+            raise ValueError(
+                "url is set, but secret_file is not, so the receiver could not tell our requests from others; make a "
+                "secret with: echo whsec_$(openssl rand -base64 32), and set secret_file to its file (mode 600)"
+            )
+        # Empty: a command that needs the database only has not read it.
+        if secret is not None and secret.get_secret_value():
+            try:
+                keys(secret.get_secret_value())
+            except ValueError as error:
+                where = "secret" if self.secret_file is None else f"secret_file {self.secret_file.path}"
+                raise ValueError(f"{where}: {error}") from None
+            for line in secret.get_secret_value().splitlines():
+                redact(line)
+        return self
+
+    @property
+    def types(self) -> tuple[EventType, ...]:
+        """The types that are written."""
+        return tuple(EventType) if ALL_EVENTS in self.events else tuple(map(EventType, dict.fromkeys(self.events)))
+
+    @property
+    def signing_keys(self) -> tuple[bytes, ...]:
+        """What requests are signed with; two while the secret is rotated, none without a secret."""
+        secret = given(self.secret, self.secret_file)
+        return () if secret is None else keys(secret.get_secret_value())
+
+    @property
+    def host(self) -> str:
+        """The receiver's host, which is not secret; empty without a URL."""
+        return urlsplit(self.url.get_secret_value()).hostname or ""
+
+    @property
+    def is_in_clear(self) -> bool:
+        """Whether others on the way can read what is sent."""
+        return self.url.get_secret_value().lower().startswith("http:") and not is_loopback(self.host)
+
+
 class LogConfig(Section):
     """Format and level of the log; ``auto`` is JSON unless stderr is a terminal or the journal."""
 
@@ -265,6 +372,7 @@ class Config(Section):
     guard: GuardConfig = GuardConfig()
     retention: RetentionConfig = RetentionConfig()
     http: HttpConfig = HttpConfig()
+    notify: NotifyConfig = NotifyConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@
     reap        closes attempts that a dead daemon left in ``sent``; its answer spool comes first
     retain      removes old rows, a few at a time
     figures     reads the metrics' figures from the database, a few at a time
+    notify      delivers events to the webhook; soon after this daemon ended a task, and every second
 
 Jobs are short: they hand work over to the stopper, which works beside them.
 """
@@ -66,8 +67,7 @@ class Service:
             clock,
             database,
             Tasks(database, "").now(),
-            # Retries may be near, and there may be capacity for tasks that wait.
-            on_progress=lambda: self._sweep_job.arm(_AFTER_PROGRESS_SECONDS),
+            on_progress=self._progressed,
             observer=self.metrics,
         )
         self.status = ServiceStatus(
@@ -88,15 +88,25 @@ class Service:
         self._jobs.add("figures", self.parts.figures.run_once, may_be_early=True)
         if self.parts.poller is not None:
             self._add_job("poll", self._poll)
+        self._notify_job = self._add_job("notify", self.parts.notifier.run_once)
         self.reloader = Reloader(
             parts=self.parts,
             metrics=self.metrics,
             status=self.status,
-            # What was planned by the old rules may be due by the new ones.
-            on_applied=lambda: self._sweep_job.arm(0.0),
+            on_applied=self._configured,
         )
         self.passed = manager.listening_sockets()
         self.http = self._http_server()
+
+    def _progressed(self) -> None:
+        # Retries may be near, and there may be capacity for tasks that wait.
+        self._sweep_job.arm(_AFTER_PROGRESS_SECONDS)
+        self._notify_job.arm(_AFTER_PROGRESS_SECONDS)
+
+    def _configured(self) -> None:
+        # What was planned by the old rules may be due by the new ones.
+        self._sweep_job.arm(0.0)
+        self._notify_job.arm(0.0)
 
     def _http_server(self) -> HttpServer | None:
         address = self.parts.config.http.address
@@ -126,6 +136,8 @@ class Service:
         if self.http is not None:
             self.http.bind()
         await self.parts.heartbeat.run_once()
+        # Before the first task ends.
+        await self.parts.notifier.prepare()
         # Before the first claim: an answer in a spool may spare a request.
         await self.parts.reaper.replay()
         if self.http is not None:
@@ -139,6 +151,7 @@ class Service:
         extending = asyncio.create_task(self._extend_stop_timeout())
         if self.http is not None:
             await self.http.stop()
+        await parts.notifier.close()
         await self._jobs.close()
         if parts.poller is not None:
             await parts.poller.close()
@@ -223,6 +236,8 @@ class Service:
             problems.append("no hints come any more")
         if parts.guard.tripped_at is not None:
             problems.append(f"the guard holds back {parts.guard.held} tasks: zego-watchdog guard")
+        if parts.notifier.problem is not None:
+            problems.append(parts.notifier.problem)
         if self.reloader.problem is not None:
             problems.append(f"the new configuration is refused: {self.reloader.problem}")
         active = "?" if parts.feed.active is None else parts.feed.active

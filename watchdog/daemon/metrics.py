@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from watchdog import __version__
 from watchdog.clock import Clock
 from watchdog.core.model import Outcome, Reason
+from watchdog.core.webhook import Result
 from watchdog.observer import Observer, Reading
 from watchdog.store.engine import SQLITE_VERSION
 
@@ -63,6 +64,9 @@ SHOWN: Final = (
     Shown("due_tasks", "Active tasks whose time has come and that no daemon holds; counted up to 10000."),
     Shown("due_lag_seconds", "For how long the longest of the due tasks has been waiting."),
     Shown("rejoined_stops", "Stops of the last 24 hours after which people came back to the room."),
+    Shown("events_pending", "Events that wait for their delivery by webhook; counted up to 10000."),
+    Shown("events_undelivered", "Events whose delivery was given up; counted up to 10000."),
+    Shown("oldest_pending_event_seconds", "Age of the oldest event that waits for its delivery."),
     Shown("daemons_alive", "Daemons on this database, this one included."),
     Shown("feed_dead", "1 while tasks are active and no evidence of any kind arrives."),
     Shown("database_refreshed_timestamp_seconds", "When the figures of active tasks were last read to the end."),
@@ -75,6 +79,7 @@ SHOWN: Final = (
     Shown("database_up", "0 while the database is away or refuses a statement, as the daemon's jobs see it."),
     Shown("database_errors", "Statements that the database failed or refused.", counts=True),
     Shown("callbacks", "Callbacks, by what they were answered.", ("answer",), counts=True),
+    Shown("webhook_suspended", "1 while nothing is delivered, because the webhook's receiver answered 410."),
     Shown("log_lines_dropped", "Log lines lost because nobody took them.", counts=True),
     Shown("log_lines_suppressed", "Repetitions of warnings and errors, counted instead of written.", counts=True),
     Shown("config_last_reload_successful", "0 when the last reload of the configuration was refused."),
@@ -107,6 +112,9 @@ class Metrics(Observer):
             *("operation", "class"),
         )
         self._sweep = self._histogram("sweep_seconds", "How long a sweep took.", _SWEEP)
+        self._deliveries = self._counter(
+            "webhook_deliveries", "Attempts to deliver an event to the webhook, by what came of them.", "result"
+        )
         self._reloads = self._counter("config_reloads", "Reloads of the configuration.", "result")
         Info(PREFIX + "build", "What is running.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version(), "sqlite": SQLITE_VERSION}
@@ -117,6 +125,8 @@ class Metrics(Observer):
                 self._attempts.labels(outcome, reason)
         for result in ("ok", "refused"):
             self._reloads.labels(result)
+        for delivery in Result:
+            self._deliveries.labels(delivery)
         self.show("config_last_reload_successful", 1)
         self.registry.register(_Live(self._shown))
         ProcessCollector(registry=self.registry)
@@ -145,6 +155,9 @@ class Metrics(Observer):
     def swept(self, seconds: float, at: float) -> None:
         self._sweep.observe(seconds)
         self.show("last_sweep_timestamp_seconds", at)
+
+    def delivery(self, result: Result) -> None:
+        self._deliveries.labels(result).inc()
 
     def reloaded(self, *, successful: bool) -> None:
         self._reloads.labels("ok" if successful else "refused").inc()

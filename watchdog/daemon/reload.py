@@ -24,6 +24,8 @@ APPLIED: Final = frozenset(
         *("policy.*", "guard.*", "zego.bot_user_ids", "zego.discover", "schedule.poll_seconds"),
         *("stop.requests_per_second", "stop.occupancy_requests_per_second", "stop.shutdown_seconds"),
         *("http.token", "http.token_file", "log.level"),
+        *("notify.url", "notify.secret", "notify.secret_file", "notify.events", "notify.request_timeout_seconds"),
+        *("notify.concurrency", "notify.allowed_networks"),
     }
 )
 """The keys that take effect at once; of ``zego.apps`` the secrets do. After a restart: everything else."""

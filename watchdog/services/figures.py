@@ -1,6 +1,7 @@
 """When to read which figure of the database for the metrics: a little at a time, by the daemon, never by a scrape.
 
     due        tasks that wait to be claimed: one look into an index
+    events     events that the webhook has not delivered: two looks into an index
     manual     attempts of ``zego-watchdog stop``, which counts nothing itself
     active     walks through the active tasks by room
     rejoined   walks through the stops of the last day: to which rooms people came back
@@ -52,7 +53,7 @@ class DatabaseFigures:
         self._observer = observer
         self._clock = clock
         self._by_status: dict[tuple[str, ...], float] = {}
-        self._steps = deque((self._due, self._manual, self._active, self._rejoined, self._ended))
+        self._steps = deque((self._due, self._events, self._manual, self._active, self._rejoined, self._ended))
         self._incomplete = set(self._steps)
         """What has not been read to the end since the last rest."""
         self._skipped = dict.fromkeys((self._rejoined, self._ended), 0)
@@ -94,6 +95,13 @@ class DatabaseFigures:
         self._observer.show("due_lag_seconds", _age(oldest, now))
         if (wal_bytes := store.wal_bytes()) is not None:
             self._observer.show("sqlite_wal_bytes", wal_bytes)
+        return True
+
+    def _events(self, store: FigureStore) -> bool:
+        found = store.events()
+        self._observer.show("events_pending", found.pending)
+        self._observer.show("events_undelivered", found.undelivered)
+        self._observer.show("oldest_pending_event_seconds", _age(found.oldest_pending_at, found.now))
         return True
 
     def _manual(self, store: FigureStore) -> bool:

@@ -1,8 +1,8 @@
 """Retention: removes old rows in short batches; the daemon that has run longest does it for all.
 
 Each minute it removes what lives for a short time: callbacks, watches of stopped tasks' rooms, daemons that ended.
-Every six hours it also goes through tasks and attempts. A batch is too short to delay a sweep, and the pause after it
-is nine times as long, so that retention takes at most a tenth of the database's time.
+Every six hours it also goes through tasks, attempts and events. A batch is too short to delay a sweep, and the pause
+after it is nine times as long, so that retention takes at most a tenth of the database's time.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ PASS_SECONDS: Final = 60.0
 """The wait between two passes."""
 
 TABLES_SECONDS: Final = 6 * 3600.0
-"""How often a pass goes through tasks and attempts."""
+"""How often a pass goes through tasks, attempts and events."""
 
 ASK_AGAIN_SECONDS: Final = 600.0
 """How often a daemon checks whether it has become the one that does this."""
@@ -44,15 +44,16 @@ _CLOCK_JUMP: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long rows are kept: tasks from their end, attempts from a task's last one. None: for ever."""
+    """How long rows are kept: tasks from their end, attempts from a task's last one, events. None: for ever."""
 
     tasks: timedelta | None
     attempts: timedelta | None
+    events: timedelta | None
 
     @classmethod
-    def of_days(cls, tasks: int, attempts: int) -> "Keep":
+    def of_days(cls, tasks: int, attempts: int, events: int) -> "Keep":
         """0 days: for ever."""
-        return cls(timedelta(days=tasks) or None, timedelta(days=attempts) or None)
+        return cls(*(timedelta(days=days) or None for days in (tasks, attempts, events)))
 
 
 @dataclass(slots=True)
@@ -62,11 +63,12 @@ class Pruned:
     tasks: int = 0
     attempts: int = 0
     rejoins: int = 0
+    events: int = 0
     callbacks: int = 0
 
     @property
     def total(self) -> int:
-        return self.tasks + self.attempts + self.rejoins + self.callbacks
+        return self.tasks + self.attempts + self.rejoins + self.events + self.callbacks
 
 
 class Retention:
@@ -89,7 +91,7 @@ class Retention:
         self._pruned = Pruned()
         self._kept = Kept(), Kept()
         self._tables_at = clock.monotonic() + FIRST_PASS_SECONDS
-        """When to go through tasks and attempts next (monotonic)."""
+        """When to go through these tables next (monotonic)."""
         self._is_through_tables = False
         self._began = clock.monotonic()
         self._first_time: tuple[datetime, float] | None = None
@@ -170,6 +172,13 @@ class Retention:
                 pruned.attempts += attempts.attempts
                 pruned.rejoins += attempts.rejoins
                 yield
+        if self._keep.events is not None:
+            event_id: int | None = 0
+            while event_id is not None:
+                events = store.prune_events(event_id, self._rows, now - self._keep.events)
+                event_id = events.after
+                pruned.events += events.events
+                yield
 
     def _end(self) -> None:
         self._pass = None
@@ -191,5 +200,6 @@ class Retention:
                 tasks=pruned.tasks,
                 attempts=pruned.attempts,
                 rejoins=pruned.rejoins,
+                events=pruned.events,
                 callbacks=pruned.callbacks,
             )

@@ -264,9 +264,10 @@ class _Group:
 
     def write(self) -> None:
         self._rooms.write()
-        self._tasks.write()
+        # Before the task ends: the trigger that writes the event reads the ledger.
         if self._ledger:
             self._connection.execute(sa.insert(attempts), self._ledger)
+        self._tasks.write()
         if self._returns:
             self._note_returns()
 

@@ -13,9 +13,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from watchdog.core.model import Outcome, Reason, Status
+from watchdog.store import events
 from watchdog.store.engine import reading
 from watchdog.store.heartbeats import ELDEST
-from watchdog.store.records import DETAIL_LEASE_EXPIRED
+from watchdog.store.records import DETAIL_LEASE_EXPIRED, EventCounts
 from watchdog.store.tables import ACTIVE, UtcTime, attempts, rejoins, tasks, utcnow
 
 ROWS_AT_ONCE: Final = 20_000
@@ -55,6 +56,11 @@ class FigureStore:
         with reading(self.engine) as connection:
             row = connection.execute(_DUE).one()
         return row.number, row.oldest, row.now
+
+    def events(self) -> EventCounts:
+        """Count the events that the webhook has not delivered."""
+        with reading(self.engine) as connection:
+            return events.count(connection)
 
     def wal_bytes(self) -> int | None:
         """Return the size of SQLite's write-ahead log; None on PostgreSQL."""

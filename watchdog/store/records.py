@@ -1,8 +1,9 @@
 """The values that travel between the services and the tables; all immutable, times aware UTC."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from watchdog.core.model import Evidence, Outcome, Reason, Reply, Status, Task
 from watchdog.core.outcomes import TASK_BECOMES
@@ -176,3 +177,45 @@ class Heartbeat:
     alive: int
     enforcing: int = 0
     guard_released_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened to a task, as a trigger wrote it. ``attempts`` counts the webhook's attempts, this one included."""
+
+    id: int
+    type: str
+    task_id: str
+    kind: str
+    app_id: int | None
+    room_id: str
+    occurred_at: datetime
+    data: Mapping[str, Any]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventCounts:
+    """How many events wait for their delivery, and how many were given up; both counted up to a limit.
+
+    ``oldest_pending_at`` is when the oldest that waits happened.
+    """
+
+    now: datetime
+    pending: int
+    undelivered: int
+    oldest_pending_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The result of a claimed event, or of an attempt to deliver it; ``error`` is what the receiver said.
+
+    Not delivered, it is tried again after ``wake_seconds``; None gives it up. Not delivered and without an error, it
+    was not attempted: it is given back, and the attempt does not count.
+    """
+
+    event_id: int
+    delivered: bool
+    error: str | None
+    wake_seconds: float | None

@@ -26,6 +26,7 @@ from watchdog.store.tables import (
     callbacks_seen,
     daemons,
     deleted_tasks,
+    events,
     rejoins,
     room_sessions,
     room_users,
@@ -87,6 +88,14 @@ class AttemptBatch:
     rejoins: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """How many events were deleted. The walk goes on behind ``after``; None at its end."""
+
+    after: int | None
+    events: int = 0
+
+
 class RetentionStore:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
@@ -141,6 +150,20 @@ class RetentionStore:
             where = {"task_ids": task_ids, "before": before}
             pruned = len(connection.execute(_DELETE_ATTEMPTS, where | {"limit": limit}).all())
             return pruned, connection.execute(_DELETE_REJOINS, where).rowcount
+
+    def prune_events(self, after: int, limit: int, before: datetime) -> EventBatch:
+        """Delete, among the next ``limit`` events after the id ``after``, those from before ``before``.
+
+        The ids grow with the times, so the walk ends at the first young event.
+        """
+        with reading(self.engine) as connection:
+            rows = connection.execute(_SLICE_OF_EVENTS, {"after": after, "limit": limit, "before": before}).all()
+        old = [row.id for row in rows if row.is_old]
+        if not old:
+            return EventBatch(None)
+        with writing(self.engine) as connection:
+            deleted = connection.execute(_DELETE_EVENTS, {"ids": old, "before": before}).all()
+        return EventBatch(old[-1] if len(old) == limit else None, len(deleted))
 
     def prune_callbacks(self) -> int:
         """Delete a batch of old signatures, TaskIds and old rooms with their users; return how many rows.
@@ -234,6 +257,21 @@ _DELETE_REJOINS = sa.delete(rejoins).where(
     rejoins.c.watch_until < utcnow(),
     ~sa.exists(sa.select(attempts.c.id).where(attempts.c.task_id == rejoins.c.task_id)),
 )
+
+_OCCURRED_BEFORE = events.c.occurred_at < sa.bindparam("before", type_=events.c.occurred_at.type)
+_SLICE_OF_EVENTS = (
+    sa.select(events.c.id, _OCCURRED_BEFORE.label("is_old"))
+    .where(events.c.id > _AFTER)
+    .order_by(events.c.id)
+    .limit(_LIMIT)
+)
+_OLD_EVENTS = (
+    sa.select(events.c.id)
+    .where(events.c.id.in_(sa.bindparam("ids", expanding=True)), _OCCURRED_BEFORE)
+    .with_for_update(skip_locked=True)
+    .cte("old_events")
+)
+_DELETE_EVENTS = sa.delete(events).where(events.c.id.in_(sa.select(_OLD_EVENTS.c.id))).returning(events.c.id)
 
 _DELETE_SIGNATURES = sa.delete(callbacks_seen).where(
     callbacks_seen.c.replay_key.in_(

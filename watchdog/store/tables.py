@@ -3,11 +3,13 @@
 ``migrations/`` builds the tables; a test compares the two. ``docs/schema.md`` explains every column.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -41,6 +43,21 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
             return None
         moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class Json(sa.types.TypeDecorator[Mapping[str, Any]]):
+    """A JSON object that only triggers write: ``jsonb`` on PostgreSQL, text on SQLite."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(sa.Text() if dialect.name == "sqlite" else postgresql.JSONB())
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Mapping[str, Any] | None:  # noqa: ARG002 - SQLAlchemy's signature
+        # Not strict: SQLite's triggers leave a NUL as it is.
+        found: Mapping[str, Any] | None = json.loads(value, strict=False) if isinstance(value, str) else value
+        return found
 
 
 class utcnow(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
@@ -200,6 +217,32 @@ rejoins = sa.Table(
     _index("zego_rejoins_watched", "watch_until", where=_NOT_BACK),
     _index("zego_rejoins_asked", "asked_at", where=_NOT_BACK),
     _index("zego_rejoins_room", "room_id", where=_NOT_BACK),
+)
+
+event_types = sa.Table(
+    "zego_event_types",
+    metadata,
+    sa.Column("type", sa.Text, primary_key=True),
+    sa.Column("webhook", sa.Boolean, nullable=False),
+)
+
+events = sa.Table(
+    "zego_events",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    *_columns(sa.Text, "type", "task_id", "kind", nullable=False),
+    sa.Column("app_id", sa.BigInteger),
+    sa.Column("room_id", sa.Text, nullable=False),
+    sa.Column("occurred_at", UtcTime, nullable=False),
+    sa.Column("data", Json, nullable=False),
+    *_columns(UtcTime, "handled_at", "delivered_at"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("wake_at", UtcTime),
+    *_columns(sa.Text, "claimed_by", "error"),
+    _index("zego_events_task", "task_id"),
+    _index("zego_events_unhandled", "id", where="handled_at IS NULL"),
+    _index("zego_events_pending", "wake_at", where="wake_at IS NOT NULL"),
+    _index("zego_events_undelivered", "id", where="wake_at IS NULL AND delivered_at IS NULL AND attempts > 0"),
 )
 
 REPLACED_TABLE = "zego_replaced"

@@ -13,8 +13,10 @@ from watchdog.core.guard import Limits
 from watchdog.core.policy import Policy
 from watchdog.observer import Observer
 from watchdog.services.claims import StopSettings
+from watchdog.services.notifier import Notifications
 from watchdog.services.occupancy import BACKGROUND_CALLS
 from watchdog.store.records import Instance
+from watchdog.webhook.client import Target
 from watchdog.zego.client import ZegoClient
 
 
@@ -72,6 +74,19 @@ def zego_client(
         max_connections=2 * config.stop.concurrency + BACKGROUND_CALLS,
         observer=observer,
     )
+
+
+def notifications(config: Config) -> Notifications:
+    target = Target(
+        url=config.notify.url.get_secret_value(),
+        keys=config.notify.signing_keys,
+        timeout_seconds=config.notify.request_timeout_seconds,
+        concurrency=config.notify.concurrency,
+        allowed_networks=config.notify.allowed_networks,
+    )
+    has_target = bool(config.notify.host)
+    types = {name.value: has_target for name in config.notify.types}
+    return Notifications(types, target if has_target else None)
 
 
 def identity(config: Config) -> Instance:

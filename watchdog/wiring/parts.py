@@ -21,6 +21,7 @@ from watchdog.services.feed import HintFeed
 from watchdog.services.figures import DatabaseFigures
 from watchdog.services.guard import StopGuard
 from watchdog.services.heartbeat import HeartbeatSender
+from watchdog.services.notifier import Notifier
 from watchdog.services.occupancy import BACKGROUND_SHARE, Occupancy
 from watchdog.services.poller import Poller
 from watchdog.services.reaper import Reaper
@@ -34,11 +35,13 @@ from watchdog.services.workload import Workload
 from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.engine import identify
 from watchdog.store.records import Instance
+from watchdog.webhook.client import WebhookClient
 from watchdog.wiring.from_config import (
     app_ids,
     callback_secrets,
     identity,
     limits,
+    notifications,
     rules,
     server_secrets,
     silence_seconds,
@@ -111,6 +114,7 @@ class Parts:
         self.callbacks = _callbacks(config, clock, self.storage, self._observer)
         self.heartbeat = self._heartbeat()
         self.reaper = _reaper(config, self.storage, self._observer)
+        self.notifier = _notifier(config, clock, self.storage, self._observer)
         self.retention = _retention(config, clock, self.storage, self.daemon)
         self.figures = DatabaseFigures(self.storage.figures, self.storage.clock, self._observer, clock)
         _show(self._observer, self)
@@ -236,9 +240,11 @@ class Parts:
         self.callbacks.adopt(
             secrets=callback_secrets(config), bot_user_ids=config.zego.bot_user_ids, discover=config.zego.discover
         )
+        self.notifier.adopt(notifications(config))
 
     async def close(self) -> None:
         await self.zego.aclose()
+        await self.notifier.aclose()
         self.storage.close()
         self.storage.engine.dispose()
 
@@ -277,10 +283,21 @@ def _reaper(config: Config, storage: Storage, observer: Observer) -> Reaper:
     )
 
 
+def _notifier(config: Config, clock: Clock, storage: Storage, observer: Observer) -> Notifier:
+    return Notifier(
+        notifications=notifications(config),
+        events=storage.events,
+        database_clock=storage.clock,
+        clock=clock,
+        connect=lambda target: WebhookClient(target, clock),
+        observer=observer,
+    )
+
+
 def _retention(config: Config, clock: Clock, storage: Storage, daemon: Instance) -> Retention:
     return Retention(
         retention=storage.retention,
-        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days),
+        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days, config.retention.events_days),
         instance=daemon.instance,
         clock=clock,
     )
@@ -332,5 +349,6 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("apps_blocked", lambda: len(parts.blocks.blocked()))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
     observer.show("database_errors", lambda: parts.storage.threads.errors)
+    observer.show("webhook_suspended", lambda: parts.notifier.is_suspended)
     observer.show("log_lines_dropped", writer.dropped_lines)
     observer.show("log_lines_suppressed", writer.suppressed_lines)

@@ -13,6 +13,7 @@ from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import CallbackStore
+from watchdog.store.events import EventStore
 from watchdog.store.figures import FigureStore
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.pace import PaceStore
@@ -55,6 +56,7 @@ class Storage:
         )
         self.polling = calls.AsyncPolling(background, PollStore(engine))
         self.retention = calls.AsyncRetention(background, RetentionStore(engine))
+        self.events = calls.AsyncEvents(background, EventStore(engine, instance))
         self.figures = calls.AsyncFigures(background, FigureStore(engine, instance))
 
     def close(self) -> None:

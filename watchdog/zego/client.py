@@ -32,6 +32,7 @@ from watchdog.core.model import Reply
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
 from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError, in_words
+from watchdog.network.certificates import tls_context
 from watchdog.observer import Observer
 from watchdog.zego.replies import (
     BODY_LIMIT_BYTES,
@@ -42,7 +43,7 @@ from watchdog.zego.replies import (
     read_room_counts,
     read_user_list,
 )
-from watchdog.zego.transport import network_transport, tls_context
+from watchdog.zego.transport import network_transport
 
 # httpx2 logs every URL at INFO, and our URLs carry a signature that is valid for ten minutes.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -127,7 +128,7 @@ class ZegoClient:
         """
         self.set_secrets(server_secrets)
         encrypted = any(url.lower().startswith("https:") for url in (asr_url, rtc_url or ""))
-        tls = tls_context() if encrypted and transport is None else None
+        tls = tls_context("ZEGO's") if encrypted and transport is None else None
 
         def endpoint(key: str, text: str) -> _Endpoint:
             url = _base_url(key, text)

@@ -3,7 +3,8 @@
 from tests.support.store_steps import planned, tried
 from tests.support.time_travel import World
 from watchdog.core.model import Outcome, Status
-from watchdog.store.records import Instance
+from watchdog.store.events import EventStore
+from watchdog.store.records import Delivery, EventCounts, Instance
 from watchdog.store.reports.situation import BLOCKED_SECONDS, situation
 
 
@@ -53,3 +54,20 @@ def test_an_app_is_blocked_as_long_as_its_latest_request_says_so_and_is_recent(w
     assert situation(world.engine).blocked_apps == [1, 3]
     world.advance(BLOCKED_SECONDS + 1)
     assert situation(world.engine).blocked_apps == []
+
+
+def test_events_are_counted_until_they_are_delivered(world: World) -> None:
+    store = EventStore(world.engine, "host/1")
+    store.choose({"task.stopped": True})
+    for task in ("a", "b", "c"):
+        world.app.start(task)
+        world.app.change(task, status="stopped")
+        world.advance(5)
+    claimed, _ = store.claim(2, 30.0)
+    store.conclude(
+        [
+            Delivery(claimed[0].id, delivered=True, error=None, wake_seconds=None),
+            Delivery(claimed[1].id, delivered=False, error="400", wake_seconds=None),
+        ]
+    )
+    assert situation(world.engine).events == EventCounts(world.now, 1, 1, world.ago(5))

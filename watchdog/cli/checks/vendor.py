@@ -9,9 +9,10 @@ from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError, in_words
+from watchdog.network.certificates import tls_context
 from watchdog.wiring.from_config import zego_client
 from watchdog.zego.client import ZegoClient
-from watchdog.zego.transport import proxy_to, tls_context
+from watchdog.zego.transport import proxy_to
 
 _NO_SUCH_ROOM: Final = "zego-watchdog-check"
 """A room that does not exist: asking about it tests everything and reads no data."""
@@ -86,7 +87,7 @@ async def _asr_host(url: str, timeout_seconds: float) -> Finding:
     encrypted = parts.scheme == "https"
     port = parts.port or (443 if encrypted else 80)
     try:
-        tls = tls_context() if encrypted else None
+        tls = tls_context("ZEGO's") if encrypted else None
         async with asyncio.timeout(timeout_seconds):
             _, writer = await asyncio.open_connection(host, port, ssl=tls)
             writer.close()

@@ -40,5 +40,6 @@ def explain_task(path: Path | None, task_id: str, *, as_json: bool) -> None:
             "feed_dead": silence is not None,
             "room_refused": story.room_refused,
             "attempts": story.attempts,
+            "events": story.events,
         }
     )

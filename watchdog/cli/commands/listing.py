@@ -46,6 +46,11 @@ def show_status(path: Path | None, *, as_json: bool) -> None:
             "in_flight": found.in_flight,
             "blocked_apps": found.blocked_apps,
             "returns_24h": asdict(found.returns),
+            "events": {
+                "pending": found.events.pending,
+                "undelivered": found.events.undelivered,
+                "oldest_pending_at": found.events.oldest_pending_at,
+            },
             "auto_stop_windows": None if found.windows is None else asdict(found.windows),
         }
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from watchdog.cli.view import words
+from watchdog.cli.view.events import print_events
 from watchdog.cli.view.legible import legible
 from watchdog.cli.view.output import Column, heading, say, show_pairs, show_table
 from watchdog.cli.view.tasks import styled
@@ -53,6 +54,9 @@ def print_explanation(found: Explanation) -> None:
     heading("Attempts" if attempts else "No attempt yet")
     if attempts:
         _print_attempts(attempts)
+    if found.story.events:
+        heading("Events")
+        print_events(found.story.events, now)
 
 
 _FINAL: Final = {

@@ -10,7 +10,7 @@ from watchdog.cli.view import words
 from watchdog.cli.view.output import show_pairs
 from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Status
-from watchdog.store.records import Activity, Instance
+from watchdog.store.records import Activity, EventCounts, Instance
 from watchdog.store.reports.health import DaemonRow, modes_alive
 from watchdog.store.reports.situation import Returns, Situation, Windows
 
@@ -38,6 +38,7 @@ def print_status(config: Config, schema_version: str, found: Situation) -> None:
             ("last 24 hours", words.listed(latest) if latest else "no attempt"),
             ("", Text(f"{misses:,} missed: ZEGO stopped first", "bold yellow") if misses else "none missed"),
             ("returns", _returned(found.returns)),
+            *event_lines(found.events),
             ("auto-stop", _windows(found.windows, config)),
             ("in flight", words.number(found.in_flight, "request")),
             ("blocked apps", _blocked(found.blocked_apps)),
@@ -59,6 +60,21 @@ def guard_lines(daemons: Sequence[DaemonRow], now: datetime) -> Lines:
     ends = [daemon.guard_released_until for daemon in daemons if daemon.alive and daemon.guard_released_until]
     if ends and max(ends) > now:
         lines.append(("" if lines else "guard", Text(f"released, ends {words.until(max(ends), now)}", "bold yellow")))
+    return lines
+
+
+def event_lines(found: EventCounts) -> Lines:
+    """What the webhook has not delivered; empty if there is nothing."""
+    lines: Lines = []
+    if found.pending and found.oldest_pending_at is not None:
+        oldest = words.since(found.oldest_pending_at, found.now)
+        lines.append(("events", f"{words.number(found.pending, 'event')} to be delivered, the oldest from {oldest}"))
+    if found.undelivered:
+        told = (
+            f"{words.number(found.undelivered, 'event')} UNDELIVERED: all attempts failed. "
+            "Next step: zego-watchdog events --undelivered"
+        )
+        lines.append(("" if lines else "events", Text(told, "bold red")))
     return lines
 
 

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from watchdog.store.aio.threads import Threads
 from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import CallbackStore
+from watchdog.store.events import EventStore
 from watchdog.store.figures import FigureStore
 from watchdog.store.heartbeats import Heartbeats
 from watchdog.store.pace import PaceStore
@@ -83,6 +84,13 @@ class AsyncPolling(_Calls[PollStore]):
 
 class AsyncPace(_Calls[PaceStore]):
     reserve = _InThread(PaceStore.reserve)
+
+
+class AsyncEvents(_Calls[EventStore]):
+    choose = _InThread(EventStore.choose)
+    claim = _InThread(EventStore.claim)
+    conclude = _InThread(EventStore.conclude)
+    redeliver = _InThread(EventStore.redeliver)
 
 
 class AsyncRetention(_Calls[RetentionStore]):

@@ -9,8 +9,9 @@ from typing import Final
 import sqlalchemy as sa
 
 from watchdog.core.model import Outcome, Status
+from watchdog.store import events
 from watchdog.store.engine import reading
-from watchdog.store.records import DETAIL_ROOM_REFUSED
+from watchdog.store.records import DETAIL_ROOM_REFUSED, EventCounts
 from watchdog.store.reports.health import DaemonRow, daemons_at
 from watchdog.store.reports.history import recorded_since
 from watchdog.store.tables import ACTIVE, NOW, UtcTime, attempts, rejoins, tasks, utcnow
@@ -102,6 +103,7 @@ class Situation:
     blocked_apps: Sequence[int]
     returns: Returns
     windows: Windows | None
+    events: EventCounts
 
 
 def situation(engine: sa.Engine) -> Situation:
@@ -130,6 +132,7 @@ def situation(engine: sa.Engine) -> Situation:
             blocked_apps=_blocked(connection, now),
             returns=_returns(connection),
             windows=_windows(connection, now),
+            events=events.count(connection),
         )
 
 

@@ -12,7 +12,7 @@ from watchdog.store.engine import reading, writing
 from watchdog.store.records import DETAIL_ROOM_REFUSED
 from watchdog.store.reports.health import daemons_at
 from watchdog.store.reports.history import Row, as_row
-from watchdog.store.tables import ACTIVE, NOW, as_task, attempts, tasks, utcnow
+from watchdog.store.tables import ACTIVE, NOW, as_task, attempts, events, tasks, utcnow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,12 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Biography:
-    """One task's row, None if it was deleted, and all its attempts, oldest first."""
+    """One task's row, None if it was deleted, and all its attempts and events, oldest first."""
 
     now: datetime
     task: Task | None
     attempts: Sequence[Row]
+    events: Sequence[Row]
     watching_since: datetime
     daemon_alive: bool
     guard_tripped: bool
@@ -95,12 +96,14 @@ def biography(engine: sa.Engine, task_id: str) -> Biography | None:
         row = connection.execute(sa.select(*tasks.c).where(tasks.c.task_id == task_id)).one_or_none()
         tried = connection.execute(sa.select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.id))
         ledger = [as_row(attempt) for attempt in tried]
+        written = connection.execute(sa.select(events).where(events.c.task_id == task_id).order_by(events.c.id))
+        happened = [as_row(event) for event in written]
         alive = [daemon for daemon in daemons_at(connection, now) if daemon.alive]
     if row is None and not ledger:
         return None
     since = alive[0].watching_since if alive else now
     tripped = any(daemon.has_tripped for daemon in alive)
-    return Biography(now, None if row is None else as_task(row), ledger, since, bool(alive), tripped)
+    return Biography(now, None if row is None else as_task(row), ledger, happened, since, bool(alive), tripped)
 
 
 def similar(engine: sa.Engine, text: str, limit: int = 3) -> tuple[list[str], bool]:

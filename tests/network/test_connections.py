@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import httpx2 as httpx
 import pytest
 
-from watchdog.zego import connections
-from watchdog.zego.connections import Connections
+from watchdog.network import connections
+from watchdog.network.connections import Connections
 
 
 class Server:

@@ -11,8 +11,8 @@ from tests.support.clock import SettableClock
 from tests.zego.test_client import APP_ID, SECRET, SUCCESS, Conversation, http_reply, read_request, serving
 from watchdog.clock import SystemClock
 from watchdog.errors import NoAnswer
+from watchdog.network.streams import INFORMATIONAL_LIMIT
 from watchdog.zego.client import ZegoClient
-from watchdog.zego.streams import INFORMATIONAL_LIMIT
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 AT_ONCE = 16

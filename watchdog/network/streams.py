@@ -20,26 +20,32 @@ import re
 import select
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import aiohappyeyeballs
 import httpcore2 as httpcore
 
-from watchdog.zego.replies import BODY_LIMIT_BYTES
-
 INFORMATIONAL_LIMIT: Final = 8
-"""How many informational responses may precede a reply. ZEGO sends none; proxies send one or two."""
-
-WIRE_LIMIT_BYTES: Final = 2 * BODY_LIMIT_BYTES
-"""How long a reply may be, with head and framing. A plain body that is too long is cut before."""
+"""How many informational responses may precede a reply. Servers send none; proxies send one or two."""
 
 _AT_ONCE_BYTES: Final = 2048
 _STATUS: Final = re.compile(rb"HTTP/\d\.\d (\d)")
 _STATUS_BYTES: Final = len(b"HTTP/1.1 2")
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 """When to try the host's next address as well (RFC 8305, "Happy Eyeballs")."""
+
+Address = tuple[int, int, int, str, Any]
+"""As ``getaddrinfo`` returns it; the last item has the IP address and the port."""
+
+Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
+"""Finds the addresses of a host and a port. Raises OSError, also for a host that may not be connected to."""
+
+
+async def resolve(host: str, port: int) -> Sequence[Address]:
+    """Ask the system. Raises OSError."""
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 @contextmanager
@@ -56,7 +62,8 @@ def _as_connect_error() -> Iterator[None]:
 class _Arrived(asyncio.Protocol):
     """What has arrived on a connection and was not read; pauses the connection when that is much."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
         self.bytes = bytearray()
         self.is_over = False
         """Whether nothing more will arrive."""
@@ -70,7 +77,7 @@ class _Arrived(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.bytes += data
-        if len(self.bytes) > WIRE_LIMIT_BYTES:
+        if len(self.bytes) > self._limit_bytes:
             self.transport.pause_reading()
         self._tell()
 
@@ -99,7 +106,7 @@ class _Arrived(asyncio.Protocol):
             raise self.error
         taken = bytes(self.bytes[:most])
         del self.bytes[:most]
-        if not self.is_over and len(self.bytes) <= WIRE_LIMIT_BYTES:
+        if not self.is_over and len(self.bytes) <= self._limit_bytes:
             self.transport.resume_reading()
         return taken
 
@@ -110,9 +117,10 @@ class GuardedStream(httpcore.AsyncNetworkStream):
     Without ``timeout``, a call waits for as long as its caller lets it. A request is small: it never waits to be sent.
     """
 
-    def __init__(self, transport: asyncio.Transport, arrived: _Arrived) -> None:
+    def __init__(self, transport: asyncio.Transport, arrived: _Arrived, limit_bytes: int) -> None:
         self._transport = transport
         self._arrived = arrived
+        self._limit_bytes = limit_bytes
         self._socket = transport.get_extra_info("socket")
         self._is_writing = self._has_read = False
         self._begin_reply()
@@ -139,8 +147,8 @@ class GuardedStream(httpcore.AsyncNetworkStream):
         self._end = (self._end + data)[1 - _STATUS_BYTES :]
         if self._informational > INFORMATIONAL_LIMIT:
             raise httpcore.RemoteProtocolError(f"more than {INFORMATIONAL_LIMIT} informational responses (1xx)")
-        if self._received > WIRE_LIMIT_BYTES:
-            raise httpcore.RemoteProtocolError(f"a reply of more than {WIRE_LIMIT_BYTES} bytes")
+        if self._received > self._limit_bytes:
+            raise httpcore.RemoteProtocolError(f"a reply of more than {self._limit_bytes} bytes")
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -182,7 +190,7 @@ class GuardedStream(httpcore.AsyncNetworkStream):
             self._transport.abort()
             raise
         self._arrived.transport = transport
-        return GuardedStream(transport, self._arrived)
+        return GuardedStream(transport, self._arrived, self._limit_bytes)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
@@ -201,7 +209,14 @@ class GuardedStream(httpcore.AsyncNetworkStream):
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Opens guarded connections over TCP."""
+    """Opens guarded connections over TCP, to no address but those that ``resolve`` returned.
+
+    A reply has at most ``limit_bytes``, with head and framing.
+    """
+
+    def __init__(self, limit_bytes: int, resolve: Resolve = resolve) -> None:
+        self._limit_bytes = limit_bytes
+        self._resolve = resolve
 
     async def connect_tcp(
         self,
@@ -213,18 +228,19 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         with _as_connect_error():
             async with asyncio.timeout(timeout):
-                transport, arrived = await _connect(host, port, local_address)
+                transport, arrived = await self._connect(host, port, local_address)
         for option in socket_options or ():
             transport.get_extra_info("socket").setsockopt(*option)
-        return GuardedStream(transport, arrived)
+        return GuardedStream(transport, arrived, self._limit_bytes)
 
-
-async def _connect(host: str, port: int, local_address: str | None) -> tuple[asyncio.Transport, _Arrived]:
-    loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    local = None if local_address is None else await loop.getaddrinfo(local_address, 0, type=socket.SOCK_STREAM)
-    # asyncio's own race leaves a socket open if it is cancelled at the wrong moment.
-    connected = await aiohappyeyeballs.start_connection(
-        addresses, local_addr_infos=local, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS
-    )
-    return await loop.create_connection(_Arrived, sock=connected)
+    async def _connect(self, host: str, port: int, local_address: str | None) -> tuple[asyncio.Transport, _Arrived]:
+        addresses = await self._resolve(host, port)
+        local = None if local_address is None else await resolve(local_address, 0)
+        # asyncio's own race leaves a socket open if it is cancelled at the wrong moment.
+        connected = await aiohappyeyeballs.start_connection(
+            list(addresses),
+            local_addr_infos=None if local is None else list(local),
+            happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+        )
+        loop = asyncio.get_running_loop()
+        return await loop.create_connection(lambda: _Arrived(self._limit_bytes), sock=connected)
