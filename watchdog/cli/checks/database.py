@@ -11,7 +11,7 @@ from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, split
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, DatabaseError
-from watchdog.store.contract import SEQUENCE_BEHIND, SET_SEQUENCE, Differences, compare, hidden_rows
+from watchdog.store.contract import Differences, compare, hidden_rows, sequences_behind, set_sequences
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
 from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms, short_windows
@@ -139,7 +139,7 @@ def _contract(found: Differences) -> Iterator[Finding]:
         what, _, todo = hidden_rows(found.hidden).partition("; ")
         yield fail("schema", what, todo, Blame.CONFIGURATION)
     if found.behind:
-        yield fail("schema", SEQUENCE_BEHIND, SET_SEQUENCE)
+        yield fail("schema", sequences_behind(found.behind), set_sequences(found.behind))
 
 
 def _database_clock(offset: float, config: Config) -> Finding:
