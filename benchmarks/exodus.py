@@ -162,8 +162,7 @@ async def all_ended(database: Database) -> None:
 def first_and_last(database: Database) -> tuple[float, float]:
     """The Unix times at which the first of the tasks was due and the last one ended, by tasks and ledger."""
     times = partial(unix_time, database.engine.dialect.name)
-    # Both are expressions of our own.
-    due = f"SELECT {times('min(due_at)')} FROM zego_stop_attempts"  # noqa: S608
-    ended = f"SELECT {times('max(ended_at)')} FROM zego_tasks"  # noqa: S608
+    due = f"SELECT {times('min(due_at)')} FROM zego_stop_attempts"  # noqa: S608  # an expression of our own
+    ended = f"SELECT {times('max(ended_at)')} FROM zego_tasks"  # noqa: S608  # the same
     (first,), (last,) = (database.application.execute(statement).fetchone() for statement in (due, ended))
     return float(first), float(last)
