@@ -27,7 +27,9 @@ from watchdog.core.webhook import GIVE_UP_SECONDS, LONGEST_PAUSE_SECONDS, keys, 
 from watchdog.sandbox import Sandbox
 from watchdog.webhook.client import Target, WebhookClient
 
-PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8").partition("## The webhook")[2]
+WHOLE = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
+PAGE = WHOLE.partition("## Receive events by webhook")[2]
+SECRET_FILE = "/etc/zego-watchdog/webhook_secret"
 RECEIVERS = ["receiver.py", "receiver.mjs"]
 
 
@@ -38,7 +40,8 @@ def blocks(fence: str) -> list[str]:
 def make_secret(folder: Path) -> str:
     """Make a secret with the page's command."""
     (command,) = [block for block in blocks("sh") if "openssl" in block]
-    subprocess.run(["bash", "-c", command], cwd=folder, check=True)
+    assert command.count(SECRET_FILE) == 1
+    subprocess.run(["bash", "-c", command.replace(SECRET_FILE, "webhook_secret")], cwd=folder, check=True)
     file = folder / "webhook_secret"
     assert file.stat().st_mode & 0o777 == 0o600
     return file.read_text().strip()
@@ -46,11 +49,11 @@ def make_secret(folder: Path) -> str:
 
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
     make_secret(tmp_path)
-    (section,) = blocks("yaml")
+    (section,) = (block.replace(SECRET_FILE, "webhook_secret") for block in blocks("yaml config"))
     file = tmp_path / "config.yaml"
     file.write_text(f"policy: {{mode: observe}}\n{section}")
     read = config.load(file, environ={})
-    assert (read.notify.host, len(read.notify.signing_keys), len(read.notify.types)) == ("example.com", 1, 7)
+    assert (read.notify.host, len(read.notify.signing_keys), len(read.notify.types)) == ("backend.example.com", 1, 2)
 
 
 def test_the_printed_request_is_one_of_ours() -> None:
@@ -68,9 +71,9 @@ def test_the_printed_request_is_one_of_ours() -> None:
 
 def test_the_times_of_the_page_are_those_of_the_rules() -> None:
     assert GIVE_UP_SECONDS == 24 * 3600
-    assert "24 hours after it happened an event is given up" in PAGE
+    assert "older than a day is given up" in PAGE
     assert LONGEST_PAUSE_SECONDS == 5 * 60
-    assert "up to five minutes" in PAGE
+    assert "up to 5 minutes" in PAGE
 
 
 @asynccontextmanager
