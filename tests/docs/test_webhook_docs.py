@@ -125,7 +125,9 @@ async def test_a_receiver_takes_what_the_daemon_sends_once(tmp_path: Path, sqlit
             application.execute("UPDATE zego_tasks SET status = 'stopped'")
             await eventually("the event is delivered", lambda: len(delivered()) == 1)
             (number,) = delivered()
-            commands = [line for block in blocks("sh") for line in block.splitlines() if "zego-watchdog" in line]
+            commands = [
+                line for block in blocks("sh") for line in block.splitlines() if line.startswith("zego-watchdog ")
+            ]
             assert len(commands) == 4
             for command in commands:
                 words = shlex.split(command.replace(" 17", f" {number}"))[1:]

@@ -23,7 +23,6 @@ TESTED_WITH_OTHERS = {
         *("cli/commands/listing", "cli/commands/lookup", "cli/commands/stop", "cli/view/explain", "cli/view/output"),
         *("cli/view/status", "cli/view/tasks"),
     ],
-    "tests/cli/test_check_events.py": ["cli/checks/events"],
     "tests/cli/test_events.py": ["cli/commands/webhook"],
     "tests/cli/test_screens.py": ["cli/view/legible"],
     "tests/cli/test_systemd.py": ["cli/commands/shared_sqlite", "cli/commands/steps"],
