@@ -737,7 +737,8 @@ def test_a_webhook(here: Path) -> None:
 def test_events_without_a_webhook_are_for_sql() -> None:
     loaded = observed("notify: {events: [all]}")
     assert loaded.notify.types == tuple(EventType)
-    assert loaded.notify.signing_keys == loaded.warnings == ()
+    assert loaded.notify.signing_keys == ()
+    assert loaded.warnings == ()
     assert observed("notify:\n  events:\n").notify.types == ()
 
 

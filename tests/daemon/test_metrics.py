@@ -559,6 +559,7 @@ def test_the_documentation_names_every_metric_with_its_type_and_labels() -> None
         "vendor_replies_total": ("operation", "class"),
         "vendor_request_seconds": ("operation",),
         "config_reloads_total": ("result",),
+        "webhook_deliveries_total": ("result",),
         "build_info": ("version", "python", "sqlite"),
     }
     assert {name: found for name, (_, found) in documented.items() if found} == {

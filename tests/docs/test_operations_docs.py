@@ -134,6 +134,14 @@ def test_the_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
 
 def test_statements_are_answered(world: World) -> None:
     Story(world).tell()
+    # One event waits for its next attempt, and one was given up.
+    for wake_at in (world.ahead(60), None):
+        world.app.execute(
+            "INSERT INTO zego_events (type, task_id, kind, room_id, occurred_at, data, attempts, wake_at, error)"
+            " VALUES ('task.stopped', 't', 'asr', 'r', ?, '{}', 1, ?, 'HTTP 500')",
+            world.now,
+            wake_at,
+        )
     shell = Shell(world)
     asked = [block for block in BLOCKS if block.language == "sql" and world.dialect in block.words]
     assert len(asked) >= 7

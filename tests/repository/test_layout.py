@@ -23,7 +23,8 @@ TESTED_WITH_OTHERS = {
         *("cli/commands/listing", "cli/commands/lookup", "cli/commands/stop", "cli/view/explain", "cli/view/output"),
         *("cli/view/status", "cli/view/tasks"),
     ],
-    "tests/cli/test_screens.py": ["cli/view/legible"],
+    "tests/cli/test_check_events.py": ["cli/checks/events"],
+    "tests/cli/test_screens.py": ["cli/view/events", "cli/view/legible"],
     "tests/cli/test_systemd.py": ["cli/commands/shared_sqlite", "cli/commands/steps"],
     "tests/config/test_loader.py": [
         *("config/addresses", "config/rules_between", "config/secret_files", "config/settings", "core/events"),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from watchdog.errors import SchemaMismatch
 from watchdog.store import contract, schema
 from watchdog.store.engine import open_engine, reading, writing
-from watchdog.store.tables import attempts, metadata
+from watchdog.store.tables import attempts, events, metadata
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -144,15 +145,20 @@ def test_policies_that_may_hide_rows(postgresql: sa.Engine) -> None:
 
 
 def test_a_sequence_that_is_behind_its_table(postgresql: sa.Engine) -> None:
+    assert contract.compare(postgresql).behind == ()
     with writing(postgresql) as connection:
         row = {"task_id": "task", "room_id": "room", "kind": "asr", "reason": "empty_room", "evidence_source": "app"}
         row |= {"outcome": "stopped", "instance": "x"}
         connection.execute(sa.insert(attempts), row)
-        connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('zego_stop_attempts', 'id'), 1, false)")
-    assert contract.compare(postgresql).behind
-    with pytest.raises(SchemaMismatch, match="no attempt can be recorded; SELECT setval"):
+        event = {"type": "task.stopped", "task_id": "task", "room_id": "room", "kind": "asr"}
+        connection.execute(sa.insert(events), event | {"occurred_at": datetime(2026, 3, 1, tzinfo=UTC), "data": {}})
+        for name in ("zego_stop_attempts", "zego_events"):
+            connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), 1, false)")
+    found = contract.compare(postgresql).behind
+    assert found == ("zego_stop_attempts", "zego_events")
+    with pytest.raises(SchemaMismatch, match="no attempt or end of a task can be recorded; SELECT setval"):
         contract.require(postgresql)
-    execute(postgresql, contract.SET_SEQUENCE)
+    execute(postgresql, contract.set_sequences(found))
     assert not contract.compare(postgresql).behind
 
 

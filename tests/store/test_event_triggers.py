@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -13,9 +14,10 @@ from tests.support.store_steps import APP, answer, aside, due, empty, plan, send
 from tests.support.time_travel import World
 from watchdog.core.model import Evidence, Outcome, Source
 from watchdog.core.presence import Facts, RoomFact, UserFact
+from watchdog.store import schema
 from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import AutoStop, CallbackStore, Presence, Speech
-from watchdog.store.engine import reading
+from watchdog.store.engine import open_engine, reading
 from watchdog.store.events import EventStore
 from watchdog.store.polling import PollStore
 from watchdog.store.tables import events
@@ -427,3 +429,23 @@ def test_the_longest_texts_fit_into_a_webhook(world: World) -> None:
     endless = "\x01😀" * 1000
     world.ledger.record([replace(given, code=endless, request_id=endless)])
     assert len(json.dumps(data(world))) < 15_000
+
+
+# Where the tables are
+
+
+def test_the_schema_may_have_any_name_also_another_later(postgresql_url: str) -> None:
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute('CREATE SCHEMA "Odd, schema"')
+        engine = open_engine(f'{postgresql_url}&options=-csearch_path%3D"Odd\\, schema"'.replace(" ", "%5C%20"))
+        schema.migrate(engine)
+        EventStore(engine, "host/1").choose({"task.stopped": True})
+        engine.dispose()
+        for name in ('"Odd, schema"', "renamed"):
+            table = f"{name}.zego_tasks"
+            connection.execute(f"INSERT INTO {table} (task_id, room_id) VALUES ('{len(name)}', 'room')")
+            connection.execute(f"UPDATE {table} SET status = 'stopped'")
+            if name != "renamed":
+                connection.execute(f"ALTER SCHEMA {name} RENAME TO renamed")
+        found = connection.execute("SELECT task_id FROM renamed.zego_events ORDER BY id").fetchall()
+        assert found == [("13",), ("7",)]

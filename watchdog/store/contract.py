@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from watchdog.errors import SchemaMismatch
 from watchdog.shipped import shipped
 from watchdog.store.engine import place, reading
-from watchdog.store.tables import REPLACED_COLUMNS, REPLACED_TABLE, attempts, metadata
+from watchdog.store.tables import REPLACED_COLUMNS, REPLACED_TABLE, attempts, events, metadata
 
 HISTORY_VIEW: Final = "zego_stop_history"
 
@@ -62,33 +62,26 @@ ORDER BY 1
 _DEFINES: Final = re.compile(r"^(CREATE|DROP) (?:OR REPLACE )?(TABLE|FUNCTION|TRIGGER|VIEW) (\w+)", re.MULTILINE)
 # A role may write attempts without the right to read their sequence; then nothing is known of it.
 _BEHIND: Final = """
-SELECT true FROM pg_get_serial_sequence('zego_stop_attempts', 'id') sequence
+SELECT true FROM pg_get_serial_sequence('{table}', 'id') sequence
 WHERE CASE WHEN has_sequence_privilege(sequence, 'USAGE, SELECT') THEN
-    (SELECT max(id) FROM zego_stop_attempts) > coalesce(pg_sequence_last_value(sequence::regclass), 0)
+    (SELECT max(id) FROM {table}) > coalesce(pg_sequence_last_value(sequence::regclass), 0)
 END
 """
-
-
-SEQUENCE_BEHIND: Final = (
-    "the next id of zego_stop_attempts exists already, as after a restore, so no attempt can be recorded"
-)
-SET_SEQUENCE: Final = (
-    "SELECT setval(pg_get_serial_sequence('zego_stop_attempts', 'id'), max(id)) FROM zego_stop_attempts"
-)
+_NUMBERED: Final = (attempts.name, events.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
     """What a database lacks. ``blinding`` are tables, columns, triggers and views; ``slowing`` are indexes.
 
-    ``hidden`` are the tables whose rows a row-level security policy may hide from this role. ``behind``: the id of the
-    next attempt exists already, so no attempt can be written.
+    ``hidden`` are the tables whose rows a row-level security policy may hide from this role. ``behind`` are tables of
+    which the next id exists already, so nothing can be written into them.
     """
 
     blinding: tuple[str, ...] = ()
     slowing: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
-    behind: bool = False
+    behind: tuple[str, ...] = ()
     triggers: int = 0
     """How many triggers are expected."""
 
@@ -117,8 +110,12 @@ def differences(connection: sa.Connection) -> Differences:
     if dialect != "postgresql":
         return Differences(tuple(blinding), tuple(slowing), triggers=len(expected))
     hidden = connection.exec_driver_sql(_HIDDEN, ours).scalars().all()
-    behind = f"table {attempts.name}" not in blinding and bool(connection.exec_driver_sql(_BEHIND).all())
-    return Differences(tuple(blinding), tuple(slowing), tuple(hidden), behind, len(expected))
+    behind = [
+        name
+        for name in _NUMBERED
+        if f"table {name}" not in blinding and connection.exec_driver_sql(_BEHIND.format(table=name)).all()
+    ]
+    return Differences(tuple(blinding), tuple(slowing), tuple(hidden), tuple(behind), len(expected))
 
 
 def require(engine: sa.Engine) -> None:
@@ -131,7 +128,20 @@ def require(engine: sa.Engine) -> None:
     if found.hidden:
         raise SchemaMismatch(f"{place(engine)}: {hidden_rows(found.hidden)}")
     if found.behind:
-        raise SchemaMismatch(f"{place(engine)}: {SEQUENCE_BEHIND}; {SET_SEQUENCE}")
+        raise SchemaMismatch(f"{place(engine)}: {sequences_behind(found.behind)}; {set_sequences(found.behind)}")
+
+
+def sequences_behind(tables: tuple[str, ...]) -> str:
+    """Say what follows from ids that exist already."""
+    return (
+        f"the next id of {', '.join(tables)} exists already, as after a restore, so no attempt or end of a task can be "
+        "recorded"
+    )
+
+
+def set_sequences(tables: tuple[str, ...]) -> str:
+    """Return the statements that put it right."""
+    return "; ".join(f"SELECT setval(pg_get_serial_sequence('{one}', 'id'), max(id)) FROM {one}" for one in tables)  # noqa: S608 - names of ours
 
 
 def hidden_rows(tables: tuple[str, ...]) -> str:

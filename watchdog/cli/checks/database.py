@@ -7,11 +7,13 @@ from typing import Final
 
 from watchdog import SCHEMA_VERSION
 from watchdog.cli.checks.advice import advised
+from watchdog.cli.checks.events import check_events
 from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, split, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, DatabaseError
-from watchdog.store.contract import SEQUENCE_BEHIND, SET_SEQUENCE, Differences, compare, hidden_rows
+from watchdog.store.contract import Differences, compare, hidden_rows, sequences_behind, set_sequences
+from watchdog.store.reports.events import chosen_types, count_events
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
 from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms, short_windows
@@ -43,7 +45,9 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             yield from _settings(found)
             yield from _contract(compare(database))
             yield _database_clock(offset, config)
-            yield _daemons(all_daemons(database)[1])
+            daemons = all_daemons(database)[1]
+            yield _daemons(daemons)
+            yield from check_events(config, chosen_types(database), count_events(database), daemons)
             yield _hints(hints(database))
             yield from _refused_rooms(refused_rooms(database))
             yield from _short_windows(*short_windows(database))
@@ -139,7 +143,7 @@ def _contract(found: Differences) -> Iterator[Finding]:
         what, _, todo = hidden_rows(found.hidden).partition("; ")
         yield fail("schema", what, todo, Blame.CONFIGURATION)
     if found.behind:
-        yield fail("schema", SEQUENCE_BEHIND, SET_SEQUENCE)
+        yield fail("schema", sequences_behind(found.behind), set_sequences(found.behind))
 
 
 def _database_clock(offset: float, config: Config) -> Finding:
