@@ -250,7 +250,7 @@ def _numbered(database: Database, number: int, columns: Iterable[str], first: in
     """A query with so many rows, whose columns may use their number ``i``."""
     chosen = ", ".join(columns)
     if database.engine.dialect.name == "sqlite":
-        following = f"SELECT i + 1 FROM n WHERE i < {first + number - 1}"
+        following = f"SELECT i + 1 FROM n WHERE i < {first + number - 1}"  # noqa: S608  # numbers
         return f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL {following}) SELECT {chosen} FROM n"  # noqa: S608  # numbers
     return f"SELECT {chosen} FROM generate_series({first}, {first + number - 1}) AS n(i)"  # noqa: S608  # numbers
 
