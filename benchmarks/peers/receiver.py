@@ -66,7 +66,7 @@ class Conversation(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._may_write = True
-        while self._left > 0 and self._may_write:
+        while self._left > 0 and self._may_write and not self.transport.is_closing():
             self._left -= len(_CHUNK)
             self.transport.write(_CHUNK)
 

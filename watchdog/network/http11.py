@@ -108,7 +108,7 @@ class OneConnection(httpx.AsyncBaseTransport):
         host, port = url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
         stream = await self._backend.connect_tcp(host, port, socket_options=self._socket_options)
         if url.scheme == "https":
-            assert self._tls is not None  # noqa: S101 - whoever uses https gives one
+            assert self._tls is not None  # noqa: S101 - https needs one
             return await stream.start_tls(self._tls, server_hostname=host)
         return stream
 
