@@ -25,8 +25,9 @@ async def measure(daemons: int, setting: Setting) -> Measured:
             before = processes.cpu_seconds(pids)
             database.application.execute("UPDATE zego_tasks SET user_count = 0")
             await clock.sleep(setting.grace_seconds)
-            until = await exodus.all_ended(database)
-            seconds = until - exodus.first_due(database)
+            await exodus.all_ended(database)
+            first, last = exodus.first_and_last(database)
+            seconds = last - first
             cost = processes.cpu_seconds(pids) - before, processes.memory_bytes(pids)
             await vendor.read()
     entry = Entry(

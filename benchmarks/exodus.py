@@ -1,6 +1,6 @@
 """A mass exodus: all rooms are empty and due at once, and nothing is paced.
 
-The daemon's time runs from the moment at which the tasks are due until the last outcome is committed. A peer's runs
+The daemon's time runs from the moment at which the tasks are due until the last outcome is written. A peer's runs
 from that moment until the sandbox has accepted its last stop: its jobs have been scheduled beforehand.
 The limits are loops that send the same requests and record nothing, or record what came of them and do nothing else.
 """
@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -133,8 +134,8 @@ async def measure(entry: Entry, setting: Setting, more: Sections = MappingProxyT
                 until = max((stop["received_at"] for stop in vendor.stops()), default=clock.time())
             else:
                 await clock.sleep(setting.grace_seconds)
-                until = await all_ended(contender.database)
-                due_at = first_due(contender.database)
+                await all_ended(contender.database)
+                due_at, until = first_and_last(contender.database)
             spent = contender.cpu_seconds() - before
             memory = contender.memory_bytes()
         await vendor.read()
@@ -149,8 +150,8 @@ def measured(entry: Entry, vendor: Vendor, tasks: int, seconds: float, cost: tup
     return Measured(entry.name, entry.is_peer, stops, seconds, tasks - stops, doubles, *cost)
 
 
-async def all_ended(database: Database) -> float:
-    """Return the Unix time at which no task is active any more, by another connection, or progress has stopped."""
+async def all_ended(database: Database) -> None:
+    """Return when no task is active any more, by another connection, or progress has stopped."""
     clock = SystemClock()
     left, until = -1, 0.0
     while left != 0:
@@ -160,11 +161,12 @@ async def all_ended(database: Database) -> float:
             left, until = now_left, clock.monotonic() + _GIVE_UP_SECONDS
         elif clock.monotonic() > until:
             break
-    return clock.time()
 
 
-def first_due(database: Database) -> float:
-    """The Unix time at which the first of the tasks was due, by the ledger."""
-    statement = f"SELECT {unix_time(database.engine.dialect.name, 'min(due_at)')} FROM zego_stop_attempts"  # noqa: S608  # an expression
-    (moment,) = database.application.execute(statement).fetchone()
-    return float(moment)
+def first_and_last(database: Database) -> tuple[float, float]:
+    """The Unix times at which the first of the tasks was due and the last one ended, by tasks and ledger."""
+    times = partial(unix_time, database.engine.dialect.name)
+    due = f"SELECT {times('min(due_at)')} FROM zego_stop_attempts"  # noqa: S608  # an expression of our own
+    ended = f"SELECT {times('max(ended_at)')} FROM zego_tasks"  # noqa: S608  # the same
+    (first,), (last,) = (database.application.execute(statement).fetchone() for statement in (due, ended))
+    return float(first), float(last)

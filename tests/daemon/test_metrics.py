@@ -369,6 +369,21 @@ class TestTheDaemon:
         backend.execute(f"REVOKE {grant} FROM bounded")
         backend.execute("DROP ROLE bounded")
 
+    async def test_rights_on_events_that_an_upgrade_did_not_give_keep_no_daemon_from_its_sweeps(
+        self, postgresql_url: str
+    ) -> None:
+        backend = Backend(postgresql_url)
+        grant = "ALL ON ALL TABLES IN SCHEMA public"
+        new = "ALL ON zego_events, zego_event_types FROM bounded"
+        for statement in ("CREATE ROLE bounded", f"GRANT {grant} TO bounded", f"REVOKE {new}"):
+            backend.execute(statement)
+        async with daemon(f"{postgresql_url}&options=-c%20role%3Dbounded") as (service, _client):
+            await eventually("swept", lambda: (value(service.metrics, "sweep_seconds_count") or 0) > 0)
+            await eventually("the missing right is told", lambda: service._outage.is_refused, seconds=10)
+            assert "permission denied for table zego_event" in service._status_line()
+        backend.execute(f"REVOKE {grant} FROM bounded")
+        backend.execute("DROP ROLE bounded")
+
     async def test_a_hundred_scrapes_at_once_delay_neither_sweeps_nor_callbacks(self, sqlite_url: str) -> None:
         Backend(sqlite_url)
         async with daemon(sqlite_url) as (service, client):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from simulation.virtual import START
@@ -614,6 +614,14 @@ def prepared(world: World, hints: Sequence[tuple[int | None, float]]) -> None:
 
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(hints=st.tuples(*[st.tuples(st.sampled_from([None, 0, 1]), moments)] * 3), told_in_groups=groups)
+# When somebody joins an older session, the room's last task has just ended in the same group.
+@example(
+    hints=((None, 1.0), (None, 1.0), (None, 1.0)),
+    told_in_groups=[
+        [Presence(facts_of(created(1, "2")), BOTS), AutoStop(APP, "u", at(1), 1202, "idle")],  # type: ignore[arg-type] # of a room
+        [AutoStop(APP, "t", at(1), 1202, "idle"), Presence(facts_of(joined(1, "alice")), BOTS)],  # type: ignore[arg-type] # the same
+    ],
+)
 def test_a_group_comes_to_the_same_as_its_callbacks_one_by_one(
     world: World,
     store: CallbackStore,

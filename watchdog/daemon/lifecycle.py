@@ -16,6 +16,7 @@ import math
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import sqlalchemy as sa
@@ -32,7 +33,7 @@ from watchdog.daemon.metrics import Exposition, Metrics
 from watchdog.daemon.outage import DatabaseOutage
 from watchdog.daemon.reload import Reloader
 from watchdog.daemon.sd_notify import ServiceManager
-from watchdog.errors import DatabaseError
+from watchdog.errors import DatabaseError, StatementRefused
 from watchdog.services.heartbeat import HEARTBEAT_SECONDS
 from watchdog.services.poller import TICK_SECONDS
 from watchdog.services.reaper import REAP_SECONDS
@@ -136,8 +137,9 @@ class Service:
         if self.http is not None:
             self.http.bind()
         await self.parts.heartbeat.run_once()
-        # Before the first task ends.
-        await self.parts.notifier.prepare()
+        # Before the first task ends. A missing right is told by the job, and keeps no stop from being sent.
+        with suppress(StatementRefused):
+            await self.parts.notifier.prepare()
         # Before the first claim: an answer in a spool may spare a request.
         await self.parts.reaper.replay()
         if self.http is not None:

@@ -81,7 +81,7 @@ class OneConnection(httpx.AsyncBaseTransport):
         self._idle_since = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raise the errors of httpx2's own transport. Its ``trace`` extension is told of a new connection."""
+        """Raise the errors of httpx2's own transport."""
         with _as_transport_error():
             link = await self._send(request)
             while isinstance(event := await link.receive(), h11.InformationalResponse):
@@ -98,8 +98,6 @@ class OneConnection(httpx.AsyncBaseTransport):
                     await link.send(request)
                     return link
             await link.stream.aclose()
-        if (trace := request.extensions.get("trace")) is not None:
-            await trace("connection.connect_tcp.started", {})
         self._link = link = _Link(await self._open(request.url))
         await link.send(request)
         return link

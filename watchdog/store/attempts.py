@@ -15,15 +15,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from watchdog.core.model import Outcome, Reason, Source, Status
 from watchdog.core.timing import leaves_at
 from watchdog.store.engine import storable, writing
+from watchdog.store.many import as_parameters, given, inserting, one_of
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Answer, Attempt, Claim, Intent
 from watchdog.store.tables import ACTIVE, attempts, rejoins, tasks, utcnow
 from watchdog.store.tasks import circumstances, give_back
 
-# On the pair alone, SQLite would read the whole table.
+# The task finds the row by its key; the pair says whose it is. A token contains no space.
 _OWNED = sa.and_(
-    tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True)),
-    sa.tuple_(tasks.c.task_id, tasks.c.claimed_by).in_(sa.bindparam("owned", expanding=True)),
-    ACTIVE,
+    one_of(tasks.c.task_id, "task_ids"), one_of(tasks.c.claimed_by + " " + tasks.c.task_id, "owned"), ACTIVE
 )
 # One statement for many rows: one statement for each row would hold the interpreter's lock for longer.
 _CONFIRM_EMPTY = (
@@ -44,15 +43,22 @@ _COUNT_ATTEMPT = (
         _OWNED,
         tasks.c.user_count == 0,
         # If the plan is gone since the claim, people came and left, or the limits changed.
-        sa.or_(tasks.c.due_at.is_not(None), tasks.c.task_id.in_(sa.bindparam("unplanned", expanding=True))),
+        sa.or_(tasks.c.due_at.is_not(None), one_of(tasks.c.task_id, "unplanned")),
         sa.or_(tasks.c.hold_until.is_(None), tasks.c.hold_until <= utcnow()),
     )
     .values(attempts=tasks.c.attempts + 1)
     .returning(tasks.c.task_id, tasks.c.attempts, utcnow().label("now"))
 )
-_INSERT_ATTEMPT = sa.insert(attempts).returning(
-    attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
+_SENT = (
+    *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
+    *("app_id", "attempt", "reason", "auto_stop_at", "sent_at", "outcome", "instance"),
 )
+_INSERT_ATTEMPTS = {
+    dialect: inserting(dialect, sa.insert(attempts), _SENT).returning(
+        attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
+    )
+    for dialect in ("sqlite", "postgresql")
+}
 _UNANSWERED = sa.or_(
     attempts.c.outcome == sa.literal_column("'sent'"),
     sa.and_(
@@ -60,7 +66,22 @@ _UNANSWERED = sa.or_(
         *(column.is_(None) for column in (attempts.c.replied_at, attempts.c.http_status, attempts.c.code)),
     ),
 )
-_CLOSE_ATTEMPT = sa.update(attempts).where(attempts.c.id == sa.bindparam("b_id"), _UNANSWERED)
+_TO_CLOSE = (
+    sa.select(attempts.c.id, attempts.c.task_id, attempts.c.instance, attempts.c.outcome, attempts.c.reason)
+    .where(one_of(attempts.c.id, "ids"), _UNANSWERED)
+    .with_for_update()
+)
+_ANSWERED = ("outcome", "replied_at", "http_status", "code", "message", "request_id", "detail")
+_CLOSING = given(attempts)
+_CLOSE_ATTEMPTS = {
+    "sqlite": sa.update(attempts)
+    .where(attempts.c.id == sa.bindparam("b_id"), _UNANSWERED)
+    .values({name: sa.bindparam(name) for name in _ANSWERED}),
+    "postgresql": sa.update(attempts)
+    # The list as well: PostgreSQL takes the rows for a hundred, and would read a small table whole.
+    .where(one_of(attempts.c.id, "ids"), attempts.c.id == _CLOSING.c.id, _UNANSWERED)
+    .values({name: _CLOSING.c[name] for name in _ANSWERED}),
+}
 _END_TASKS = sa.update(tasks).where(_OWNED).values(status=sa.bindparam("b_status"))
 _END_FREE_TASK = (
     sa.update(tasks)
@@ -77,7 +98,7 @@ _WATCHED = sa.select(
     attempts.c.room_id,
     sa.func.coalesce(attempts.c.replied_at, utcnow()),
     utcnow(sa.bindparam("seconds", type_=sa.Float)),
-).where(attempts.c.id.in_(sa.bindparam("attempt_ids", expanding=True)))
+).where(one_of(attempts.c.id, "attempt_ids"))
 _WATCH_ROOMS = {
     name: dialect.insert(rejoins)
     .from_select(["task_id", "app_id", "room_id", "stopped_at", "watch_until"], _WATCHED)
@@ -128,13 +149,9 @@ class Ledger:
             allowed = {intent.claim.task.task_id: intent for intent in intents if intent.claim.task.task_id in ours}
             committed: dict[str, Attempt] = {}
             if allowed:
-                rows = connection.execute(
-                    _INSERT_ATTEMPT,
-                    [
-                        self._row(intent, ours[task_id].attempts, ours[task_id].now)
-                        for task_id, intent in allowed.items()
-                    ],
-                )
+                dialect = connection.dialect.name
+                new = [self._row(intent, ours[one].attempts, ours[one].now) for one, intent in allowed.items()]
+                rows = connection.execute(_INSERT_ATTEMPTS[dialect], as_parameters(dialect, new))
                 committed = {
                     row.task_id: Attempt(allowed[row.task_id], row.id, row.attempt, row.sent_at, self.instance)
                     for row in rows
@@ -215,7 +232,7 @@ def _owned(claims: Sequence[Claim]) -> dict[str, Any]:
     """Return the parameters of ``_OWNED``."""
     return {
         "task_ids": [claim.task.task_id for claim in claims],
-        "owned": [(claim.task.task_id, claim.token) for claim in claims],
+        "owned": [f"{claim.token} {claim.task.task_id}" for claim in claims],
     }
 
 
@@ -233,9 +250,7 @@ def _confirm_empty(connection: sa.Connection, intents: Sequence[Intent]) -> None
 def _close_attempts(
     connection: sa.Connection, answers: Sequence[Answer], *, posthumous: bool
 ) -> Mapping[int, sa.Row[*tuple[Any, ...]]]:
-    chosen = sa.select(attempts.c.id, attempts.c.task_id, attempts.c.instance, attempts.c.outcome, attempts.c.reason)
-    ids = [answer.attempt_id for answer in answers]
-    locked = connection.execute(chosen.where(attempts.c.id.in_(ids), _UNANSWERED).with_for_update())
+    locked = connection.execute(_TO_CLOSE, {"ids": [answer.attempt_id for answer in answers]})
     rows = {row.id: row for row in locked}
     news = {}
     for answer in answers:
@@ -246,11 +261,15 @@ def _close_attempts(
         if row.outcome == Outcome.SENT or answer.outcome is not Outcome.UNKNOWN:
             news[answer.attempt_id] = answer
     if news:
-        names = ("outcome", "replied_at", "http_status", "code", "message", "request_id", "detail")
-        facts = [{"b_id": key, **{name: getattr(one, name) for name in names}} for key, one in news.items()]
+        dialect = connection.dialect.name
+        key = "b_id" if dialect == "sqlite" else "id"
+        facts = [{key: one, **{name: getattr(answer, name) for name in _ANSWERED}} for one, answer in news.items()]
         for fact in facts:
             fact |= {name: storable(connection, fact[name]) for name in ("code", "message", "request_id", "detail")}
-        connection.execute(_CLOSE_ATTEMPT, facts)
+        parameters = as_parameters(dialect, facts)
+        if isinstance(parameters, dict):
+            parameters["ids"] = list(news)
+        connection.execute(_CLOSE_ATTEMPTS[dialect], parameters)
     return {attempt_id: rows[attempt_id] for attempt_id in news}
 
 
@@ -260,6 +279,10 @@ def _end_tasks(connection: sa.Connection, ended: Sequence[Answer], *, posthumous
         connection.execute(_END_FREE_TASK, rows)
         return
     for status in {one.status for one in ended}:
-        owned = [(one.task_id, one.token) for one in ended if one.status is status]
-        parameters = {"b_status": status, "owned": owned, "task_ids": [task_id for task_id, _ in owned]}
+        alike = [one for one in ended if one.status is status]
+        parameters = {
+            "b_status": status,
+            "task_ids": [one.task_id for one in alike],
+            "owned": [f"{one.token} {one.task_id}" for one in alike],
+        }
         connection.execute(_END_TASKS, parameters)

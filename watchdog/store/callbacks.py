@@ -26,6 +26,7 @@ from watchdog.core.model import Outcome, Reason, Source, Status
 from watchdog.core.people import is_person
 from watchdog.core.presence import Facts
 from watchdog.store.engine import storable, writing
+from watchdog.store.many import one_of
 from watchdog.store.presence import Room, Rooms
 from watchdog.store.replays import Use, remember
 from watchdog.store.room_tasks import RoomTasks
@@ -171,10 +172,9 @@ class _Group:
             unborn=discovered,
         )
         # Most rooms have no task: of these nothing need be read.
-        self._watched = self._tasks.rooms & {(room.app_id, room.room_id) for room in told}
         self._rooms = Rooms(
             connection,
-            rooms=self._watched,
+            rooms=self._tasks.rooms & {(room.app_id, room.room_id) for room in told},
             named={(room.app_id, room.room_id, room.room_session_id) for room in told},
         )
 
@@ -194,7 +194,8 @@ class _Group:
     def _tell(self, told: Presence, *, suspicious: bool) -> None:
         """Merge facts, and tell the room's tasks how many people there are, or at least that there was a person."""
         self._rooms.merge(told.facts)
-        if told.room not in self._watched:
+        active = self._tasks.of(*told.room)
+        if not active:
             self._greet(told)
             return
         found = self._rooms.current(told.room)
@@ -209,14 +210,14 @@ class _Group:
             count = None
         people = [user for user in users if is_person(user.user_id, told.bot_user_ids, role=user.role)]
         seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
-        for task in self._tasks.of(*told.room):
+        for task in active:
             self._tasks.hint(task, hints(task, count, present.as_of, seen))
         came = max((user.login_at for user in people if user.login_at is not None), default=None)
         if came is not None:
             self._returns.append((told.room, came - told.ahead))
 
     def _greet(self, told: Presence) -> None:
-        """Note that a person came into a room without a task: its task may have been stopped."""
+        """Note that a person came into a room without an active task: its task may have been stopped."""
         user = told.facts.user
         if user is None or user.login_at is None:
             return
@@ -273,8 +274,7 @@ class _Group:
     def _note_returns(self) -> None:
         """Note that people were in their rooms, for stopped tasks whose rooms are still watched."""
         room_ids = {room_id for (_, room_id), _ in self._returns}
-        watched = sa.select(rejoins.c.room_id).where(rejoins.c.room_id.in_(room_ids), rejoins.c.rejoined_at.is_(None))
-        found = set(self._connection.execute(watched).scalars())
+        found = set(self._connection.execute(_WATCHED, {"rooms": list(room_ids)}).scalars())
         noted = [
             {"b_app_id": app_id, "b_room_id": room_id, "at": at, "default_app": self._store.default_app}
             for (app_id, room_id), at in self._returns
@@ -284,6 +284,7 @@ class _Group:
             self._connection.execute(_RETURNED, noted)
 
 
+_WATCHED = sa.select(rejoins.c.room_id).where(one_of(rejoins.c.room_id, "rooms"), rejoins.c.rejoined_at.is_(None))
 _AT = sa.bindparam("at", type_=UtcTime)
 _RETURNED = (
     sa.update(rejoins)

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core import presence
 from watchdog.core.presence import Facts, Join, RoomFact, UserFact
+from watchdog.store.many import as_parameters, inserting
 from watchdog.store.tables import room_sessions, room_users, utcnow
 
 Room = tuple[int, str]
@@ -90,8 +91,9 @@ class Rooms:
         columns = (*kind.KEY, *kind.JOINS)
         rows = [{name: getattr(fact, name) for name in columns} for fact in facts]
         if rows:
-            statement = _upsert(self._connection.dialect.name, table, tuple(kind.KEY), tuple(kind.JOINS.items()), fresh)
-            self._connection.execute(statement, rows)
+            dialect = self._connection.dialect.name
+            statement = _upsert(dialect, table, tuple(kind.KEY), tuple(kind.JOINS.items()), fresh)
+            self._connection.execute(statement, as_parameters(dialect, rows))
 
 
 def _session(fact: RoomFact | UserFact) -> Session:
@@ -134,6 +136,6 @@ def _upsert(
         old, new = table.c[column], insert.excluded[column]
         function = getattr(sa.func, names[0] if join is Join.MIN else names[1])
         joined[column] = sa.func.coalesce(function(old, new), old, new)
-    return insert.values({column: utcnow() for column in fresh}).on_conflict_do_update(
-        index_elements=key, set_=joined | {column: utcnow() for column in fresh}
-    )
+    times = {column: utcnow() for column in fresh}
+    filled = inserting(dialect, insert, (*key, *(column for column, _ in joins)), **times)
+    return filled.on_conflict_do_update(index_elements=key, set_=joined | times)

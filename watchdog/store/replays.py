@@ -11,13 +11,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core import callbacks
+from watchdog.store.many import as_parameters, given
 from watchdog.store.tables import UtcTime, callbacks_seen, utcnow
 
 
@@ -42,8 +41,9 @@ def use_of(event: callbacks.Event, body: bytes) -> Use:
 def remember(connection: sa.Connection, uses: Sequence[Use | None]) -> Iterator[tuple[bool, bool]]:
     """Store the uses of signatures; yield for each whether it came before, and whether with another body."""
     keys = {key: use.until for use in reversed(uses) if use is not None for key in (use.key, use.signature)}
-    rows = [{"replay_key": key, "until": keys[key]} for key in sorted(keys)]
-    unused = set(connection.execute(_insert(connection.dialect.name), rows).scalars()) if rows else set()
+    dialect = connection.dialect.name
+    rows = [{"replay_key": key, "seen_at" if dialect == "postgresql" else "until": keys[key]} for key in sorted(keys)]
+    unused = set(connection.execute(_INSERT[dialect], as_parameters(dialect, rows)).scalars()) if rows else set()
     for use in uses:
         is_new_use = use is None or use.key in unused
         is_new_signature = use is None or use.signature in unused
@@ -51,9 +51,16 @@ def remember(connection: sa.Connection, uses: Sequence[Use | None]) -> Iterator[
         yield not is_new_use, is_new_use and not is_new_signature
 
 
-@cache
-def _insert(dialect: str) -> Any:
-    insert = (postgresql if dialect == "postgresql" else sqlite).insert(callbacks_seen)
-    later = sa.func.greatest if dialect == "postgresql" else sa.func.max
-    seen_at = later(utcnow(), sa.bindparam("until", type_=UtcTime))
-    return insert.values(seen_at=seen_at).on_conflict_do_nothing().returning(callbacks_seen.c.replay_key)
+_GIVEN = given(callbacks_seen)
+_INSERT = {
+    "sqlite": sqlite.insert(callbacks_seen)
+    .values(seen_at=sa.func.max(utcnow(), sa.bindparam("until", type_=UtcTime)))
+    .on_conflict_do_nothing()
+    .returning(callbacks_seen.c.replay_key),
+    "postgresql": postgresql.insert(callbacks_seen)
+    .from_select(
+        ["replay_key", "seen_at"], sa.select(_GIVEN.c.replay_key, sa.func.greatest(utcnow(), _GIVEN.c.seen_at))
+    )
+    .on_conflict_do_nothing()
+    .returning(callbacks_seen.c.replay_key),
+}

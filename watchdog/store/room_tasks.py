@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from watchdog.core import hints
 from watchdog.core.hints import Hint
 from watchdog.core.model import Status, Task
+from watchdog.store.many import one_of
 from watchdog.store.presence import Room
 from watchdog.store.tables import ACTIVE, HINT, as_task, tasks, utcnow
 
@@ -37,16 +38,7 @@ class RoomTasks:
         self._steps: defaultdict[str, list[Hint]] = defaultdict(list)
         self._ended: list[Task] = []
         found = connection.execute(
-            sa.select(*tasks.c, utcnow().label("now"))
-            .where(
-                # ACTIVE in each: otherwise SQLite reads all active tasks.
-                sa.or_(
-                    sa.and_(tasks.c.room_id.in_({room_id for _, room_id in rooms}), ACTIVE),
-                    sa.and_(tasks.c.task_id.in_(task_ids), ACTIVE),
-                )
-            )
-            .order_by(tasks.c.task_id)
-            .with_for_update()
+            _WANTED, {"rooms": list({room_id for _, room_id in rooms}), "task_ids": list(task_ids)}
         ).all()
         for row in found:
             task = as_task(row[:-1])
@@ -131,6 +123,18 @@ def _values(task_id: str, step: Hint) -> dict[str, Any]:
     }
 
 
+_WANTED = (
+    sa.select(*tasks.c, utcnow().label("now"))
+    .where(
+        # ACTIVE in each: otherwise SQLite reads all active tasks.
+        sa.or_(
+            sa.and_(one_of(tasks.c.room_id, "rooms"), ACTIVE),
+            sa.and_(one_of(tasks.c.task_id, "task_ids"), ACTIVE),
+        )
+    )
+    .order_by(tasks.c.task_id)
+    .with_for_update()
+)
 _MINE = sa.update(tasks).where(tasks.c.task_id == sa.bindparam("b_task_id"), ACTIVE)
 _FORGET_TIME = _MINE.values(user_count_at=None)
 _END = _MINE.values(status=sa.bindparam("b_status"), ended_at=sa.bindparam("b_ended_at"))

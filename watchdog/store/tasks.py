@@ -17,6 +17,7 @@ from watchdog.core.model import Evidence, Outcome, Reason, Task
 from watchdog.core.policy import Plan
 from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.engine import reading, writing
+from watchdog.store.many import one_of
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Claim, Peek, SetAside
 from watchdog.store.tables import ACTIVE, HINT, NOW, as_task, attempts, hint, tasks, utcnow
 
@@ -49,11 +50,7 @@ _NEWLY_EMPTY = (
     .order_by(tasks.c.empty_since)
     .limit(sa.bindparam("limit", type_=sa.Integer))
 )
-_FREE = (
-    sa.select(tasks.c.task_id)
-    .where(tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True)))
-    .with_for_update(skip_locked=True)
-)
+_FREE = sa.select(tasks.c.task_id).where(one_of(tasks.c.task_id, "task_ids")).with_for_update(skip_locked=True)
 _SAVE_PLAN = (
     sa.update(tasks)
     .where(
@@ -82,6 +79,14 @@ _MAY_HAVE_STOPPED = sa.or_(
         sa.or_(attempts.c.http_status >= 500, sa.and_(attempts.c.http_status != 429, attempts.c.code.is_(None))),
     ),
 )
+_TRIED = one_of(attempts.c.task_id, "tried")
+_ABANDON = (
+    sa.update(attempts)
+    .where(_TRIED, attempts.c.outcome == Outcome.SENT)
+    .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
+    .returning(attempts.c.task_id, attempts.c.reason)
+)
+_MAYBE_STOPPED = sa.select(attempts.c.task_id).distinct().where(_TRIED, _MAY_HAVE_STOPPED)
 _HINT = HINT.where(tasks.c.claimed_by == sa.bindparam("b_token"))
 _GIVE_BACK = (
     sa.update(tasks)
@@ -297,15 +302,9 @@ def _close_abandoned(
     abandoned: defaultdict[str, list[Reason]] = defaultdict(list)
     if not tried:
         return abandoned, ()
-    for row in connection.execute(
-        sa.update(attempts)
-        .where(attempts.c.task_id.in_(tried), attempts.c.outcome == Outcome.SENT)
-        .values(outcome=Outcome.UNKNOWN, detail=DETAIL_LEASE_EXPIRED)
-        .returning(attempts.c.task_id, attempts.c.reason)
-    ):
+    for row in connection.execute(_ABANDON, {"tried": tried}):
         abandoned[row.task_id].append(Reason(row.reason))
-    unknown = sa.select(attempts.c.task_id).distinct().where(attempts.c.task_id.in_(tried), _MAY_HAVE_STOPPED)
-    return abandoned, set(connection.execute(unknown).scalars())
+    return abandoned, set(connection.execute(_MAYBE_STOPPED, {"tried": tried}).scalars())
 
 
 def give_back(connection: sa.Connection, claims: Iterable[tuple[str, str, float]]) -> None:

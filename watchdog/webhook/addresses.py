@@ -1,8 +1,8 @@
 """Which addresses a request may go to.
 
-Whoever controls the DNS of a name must not lead the daemon's requests into its own network. So a name leads to public
-addresses, and to those in ``notify.allowed_networks``. The addresses that are checked are those that are connected to:
-a second answer of the DNS is never asked for. An address that the operator wrote into the URL is meant.
+The DNS of a name is in other hands, and must not lead the daemon's requests into its own network. So a name leads to
+public addresses, and to those in ``notify.allowed_networks``. The addresses that are checked are those that are
+connected to: a second answer of the DNS is never asked for. An address that the operator wrote into the URL is meant.
 """
 
 import asyncio

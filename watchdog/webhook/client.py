@@ -8,10 +8,10 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import httpx2 as httpx
 
@@ -81,7 +81,7 @@ class WebhookClient:
         self._tls = tls
         self._backend = GuardedBackend(_WIRE_LIMIT_BYTES, Destinations(target.allowed_networks, resolve))
         self._transport = transport or Connections(self._connection, target.concurrency)
-        self._timeouts = httpx.Timeout(None).as_dict()
+        self._extensions = {"timeout": httpx.Timeout(None).as_dict()}
 
     @property
     def host(self) -> str:
@@ -96,20 +96,17 @@ class WebhookClient:
         """Send one event; raises nothing but a cancellation."""
         try:
             async with asyncio.timeout(self.target.timeout_seconds):
-                connecting = _Connecting()
                 try:
-                    return await self._exchange(webhook_id, body, connecting)
+                    return await self._exchange(webhook_id, body)
                 except _CONNECTION_LOST:
-                    # A server that closes an idle connection at this very moment. Twice does no harm.
-                    if connecting.has_connected:
-                        raise
-                    return await self._exchange(webhook_id, body, connecting)
+                    # Servers close idle connections, also at this very moment. The same event twice does no harm.
+                    return await self._exchange(webhook_id, body)
         except _FOREIGN_ERRORS as error:
             late = isinstance(error, TimeoutError)
             reason = f"no answer within {self.target.timeout_seconds:g} s" if late else in_words(error)
             return Verdict(Result.NO_ANSWER, f"{self.host}: {reason}")
 
-    async def _exchange(self, webhook_id: str, body: bytes, connecting: "_Connecting") -> Verdict:
+    async def _exchange(self, webhook_id: str, body: bytes) -> Verdict:
         timestamp = int(self._clock.time())
         request = httpx.Request(
             "POST",
@@ -123,7 +120,7 @@ class WebhookClient:
                 "webhook-signature": signatures(self.target.keys, webhook_id, timestamp, body),
             },
             content=body,
-            extensions={"timeout": self._timeouts, "trace": connecting},
+            extensions=self._extensions,
         )
         async with aclosing(await self._transport.handle_async_request(request)) as response:
             text = await _text(response)
@@ -135,20 +132,6 @@ class WebhookClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._transport.aclose()
-
-
-class _Connecting:
-    """httpx2's ``trace`` extension: notes whether a connection was opened for the request."""
-
-    __slots__ = ("has_connected",)
-
-    def __init__(self) -> None:
-        self.has_connected = False
-
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        del info
-        if event == "connection.connect_tcp.started":
-            self.has_connected = True
 
 
 async def _text(response: httpx.Response) -> str:

@@ -53,7 +53,5 @@ def _told(config: Config) -> str:
     written = f"{len(config.notify.types)} types are written to zego_events"
     if not config.notify.host:
         return f"{written}; notify.url is empty: no webhook"
-    secrets = len(config.notify.signing_keys)
-    return (
-        f"{written} and sent to {config.notify.host}, signed with {secrets} {'secret' if secrets == 1 else 'secrets'}"
-    )
+    secrets = "two secrets" if len(config.notify.signing_keys) > 1 else "one secret"
+    return f"{written} and sent to {config.notify.host}, signed with {secrets}"
