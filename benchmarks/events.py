@@ -62,6 +62,8 @@ class Setting:
 class Measured:
     """Rates are events a second, ``within`` is seconds from written to received, sorted, ``memory`` is in bytes.
 
+    ``delivered`` counts from the time at which the first of them was written.
+
     ``memory`` is the daemon's when the backlog is delivered, a quarter of the time later, and at the end. The claims,
     each in seconds, find nothing pending: with an empty table, with a full one before the daemon runs, and afterwards.
     """
@@ -236,7 +238,7 @@ async def _measure(database: Database, setting: Setting, claims: dict[str, list[
     return Measured(
         backlog=_rate(arrived for _, _, arrived in backlog),
         written=number / took,
-        delivered=_rate(arrived for _, _, arrived in found),
+        delivered=len(found) / (max(arrived for _, _, arrived in found) - min(at for _, at, _ in found)),
         within=sorted(arrived - at for _, at, arrived in found),
         missing=number - len(ids),
         doubles=len(found) - len(ids),
