@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 from benchmarks import contenders, databases, processes, rooms
@@ -112,13 +113,16 @@ async def _bare(how: str, setting: Setting, at_once: int) -> Measured:
     return Measured(LIMITS[how], True, stops, seconds, setting.rooms - stops, 0, spent, memory)
 
 
-async def measure(entry: Entry, setting: Setting) -> Measured:
-    """One contender. Raises RuntimeError for a peer that could not take note of all tasks before they were due."""
+async def measure(entry: Entry, setting: Setting, more: Sections = MappingProxyType({})) -> Measured:
+    """One contender. Raises RuntimeError for a peer that could not take note of all tasks before they were due.
+
+    ``more`` are sections of the daemon's configuration, beside those of the setting.
+    """
     clock = SystemClock()
     async with processes.sandbox() as sandbox, rooms.control(sandbox.url) as vendor:
         tasks = await vendor.start(setting.rooms, people=False)
         await vendor.move_away(setting.distance_seconds)
-        async with entry.start(sandbox.url, tasks, setting.sections()) as contender:
+        async with entry.start(sandbox.url, tasks, {**setting.sections(), **more}) as contender:
             before = contender.cpu_seconds()
             due_at = clock.time() + setting.grace_seconds
             await contender.application.empty(tasks, due_at)

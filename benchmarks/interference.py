@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any, Final
 
 import httpx2 as httpx
 
-from benchmarks import callbacks, databases, processes, rooms
+from benchmarks import callbacks, databases, events, processes, rooms
 from benchmarks.databases import Database
+from benchmarks.peers.receiver import BEHAVIOURS
 from watchdog.clock import SystemClock
 
 TARGET_SECONDS: Final = 0.02
@@ -29,6 +31,10 @@ _CONNECTIONS: Final = 128
 
 _STRAGGLERS_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 10.0
+_EVENTS: Final = {"takes": 1000}
+_EVENTS_TO_A_BAD_RECEIVER: Final = 100
+"""Events a second, beside those of the stops."""
+
 _OLD: Final = {"tasks_days": 7, "attempts_days": 7}
 _LEDGER_EVERY_SECONDS: Final = 10
 """As ``databases.fill_ledger`` has it."""
@@ -68,6 +74,7 @@ class _Scene:
     daemon: processes.Running
     clock: SystemClock
     seconds: float
+    receiver: processes.Running | None
 
 
 Disturb = Callable[[_Scene], Coroutine[Any, Any, str]]
@@ -80,6 +87,10 @@ class _Row:
     disturb: Disturb
     sections: Mapping[str, Mapping[str, Any]]
     program: Sequence[str] = ("-m", "watchdog")
+    receiver: str | None = None
+    """How the webhook's receiver behaves; None: there is none."""
+    prepare: Callable[[Database], None] | None = None
+    """What is done to the database before the daemon starts."""
 
 
 def measure(database: Database, setting: Setting, tell: Callable[[str], None]) -> list[Measured]:
@@ -102,7 +113,21 @@ def _rows(setting: Setting) -> list[_Row]:
         _Row("`status`, again and again", partial(_commands, ("status",)), {}),
         _Row(f"a round of polling, {setting.tasks:,} rooms", _polling, polling),
         _Row("retention", _retention, {"retention": _OLD}, ("-c", _RETENTION_AT_ONCE)),
+        *(_webhook_row(number, how, setting.seconds) for number, how in enumerate(BEHAVIOURS)),
     ]
+
+
+def _webhook_row(number: int, how: str, seconds: float) -> _Row:
+    rate = _EVENTS.get(how, _EVENTS_TO_A_BAD_RECEIVER)
+    first, tasks = events.FIRST * (number + 1), int(rate * seconds)
+
+    def prepare(database: Database) -> None:
+        # What the row before has left is not of this receiver.
+        database.application.execute("UPDATE zego_events SET wake_at = NULL WHERE wake_at IS NOT NULL")
+        events.start_tasks(database, first, tasks)
+
+    disturb = partial(_events, first, tasks, rate)
+    return _Row(f"{rate:,} events a second, the receiver {how}", disturb, {}, receiver=how, prepare=prepare)
 
 
 async def _measure(database: Database, row: _Row, seconds: float) -> Measured:
@@ -110,12 +135,17 @@ async def _measure(database: Database, row: _Row, seconds: float) -> Measured:
     execute = callbacks.executor(database)
     url = database.engine.url.render_as_string(hide_password=False)
     sections = {**callbacks.SETTINGS, **row.sections}
-    async with (
-        processes.sandbox() as sandbox,
-        rooms.control(sandbox.url) as vendor,
-        processes.daemon(url, sandbox.url, sections, program=row.program) as daemon,
-    ):
-        scene = _Scene(database, execute, daemon, clock, seconds)
+    if row.prepare is not None:
+        row.prepare(database)
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(processes.sandbox())
+        vendor = await stack.enter_async_context(rooms.control(sandbox.url))
+        receiver = None
+        if row.receiver is not None:
+            receiver = await stack.enter_async_context(events.receiver(row.receiver))
+            sections |= events.section(receiver.url)
+        daemon = await stack.enter_async_context(processes.daemon(url, sandbox.url, sections, program=row.program))
+        scene = _Scene(database, execute, daemon, clock, seconds, receiver)
         disturbing = asyncio.create_task(row.disturb(scene))
         number = await callbacks.empty_rooms(
             sandbox.url, execute, "room", seconds, clock, every_seconds=_EMPTYING_EVERY_SECONDS
@@ -190,6 +220,20 @@ async def _retention(scene: _Scene) -> str:
     if before[0] * _LEDGER_EVERY_SECONDS > 86_400 * _OLD["tasks_days"] and not removed:
         raise RuntimeError("retention has removed nothing")
     return f"{removed:,} tasks removed"
+
+
+async def _events(first: int, number: int, rate: int, scene: _Scene) -> str:
+    assert scene.receiver is not None  # noqa: S101 - the row has one
+    await events.end_at_pace(scene.database, first, number, rate)
+    requests = len(await events.received(scene.receiver.url))
+    if not requests:
+        raise RuntimeError("no event was sent")
+    (delivered,) = scene.execute(
+        "SELECT count(*) FROM zego_events WHERE delivered_at IS NOT NULL AND task_id >= ? AND task_id < ?",
+        databases.task_id(first),
+        databases.task_id(first + number),
+    )
+    return f"{number:,} written, {requests:,} requests, {delivered[0]:,} delivered"
 
 
 async def _every(seconds: float, scene: _Scene) -> AsyncIterator[None]:

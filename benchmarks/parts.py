@@ -15,6 +15,7 @@ from benchmarks import (
     contenders,
     daemons,
     databases,
+    events,
     exodus,
     idle,
     interference,
@@ -25,7 +26,7 @@ from benchmarks import (
 from benchmarks.databases import Database
 from benchmarks.exodus import Setting as ExodusSetting
 from benchmarks.lateness import Setting as LatenessSetting
-from benchmarks.report import Section, duration, megabytes, row, table
+from benchmarks.report import Section, duration, duration_or_dash, megabytes, percentiles, row, spread, table
 
 KINDS: Final = {"sqlite": databases.sqlite, "postgresql": databases.postgresql}
 _CONNECTIONS: Final = 60
@@ -50,6 +51,7 @@ class Size:
     daemons_setting: ExodusSetting
     command_repeats: int
     interference: interference.Setting
+    events: events.Setting
 
 
 SMALL: Final = Size(
@@ -68,6 +70,9 @@ SMALL: Final = Size(
     daemons_setting=ExodusSetting(rooms=40, grace_seconds=1),
     command_repeats=1,
     interference=interference.Setting(tasks=100, attempts=200, seconds=1, rates=(50,)),
+    events=events.Setting(
+        delivered=100, backlog=50, seconds=1, exodus=ExodusSetting(rooms=40, grace_seconds=1), rounds=1, claims=5
+    ),
 )
 FULL: Final = Size(
     tasks=(1_000, 100_000, 1_000_000),
@@ -89,6 +94,13 @@ FULL: Final = Size(
     daemons_setting=ExodusSetting(rooms=10_000, grace_seconds=5),
     command_repeats=7,
     interference=interference.Setting(tasks=100_000, attempts=1_000_000, seconds=22),
+    events=events.Setting(
+        delivered=1_000_000,
+        backlog=10_000,
+        seconds=60,
+        exodus=ExodusSetting(rooms=10_000, grace_seconds=10),
+        rounds=3,
+    ),
 )
 
 
@@ -101,6 +113,9 @@ HALF: Final = replace(
         ExodusSetting(rooms=1_000, grace_seconds=12, distance_seconds=0.02),
     ),
     interference=interference.Setting(tasks=100_000, attempts=200_000, seconds=11),
+    events=events.Setting(
+        delivered=200_000, backlog=5_000, seconds=20, exodus=ExodusSetting(rooms=5_000, grace_seconds=6), rounds=3
+    ),
 )
 
 
@@ -139,7 +154,7 @@ def _scale(
     rows = []
     for name, samples in results.items():
         medians = [median(seconds) for seconds in samples]
-        rows.append([name, *map(_spread, samples), f"**{medians[-1] / medians[0]:.2f}**"])
+        rows.append([name, *map(spread, samples), f"**{medians[-1] / medians[0]:.2f}**"])
         if name.startswith("hint"):
             each = [1 / one for one in medians]
             rows.append([f"{name}, a second", *(f"{one:,.0f}" for one in each), f"{each[-1] / each[0]:.2f}"])
@@ -158,10 +173,6 @@ def _scale(
 def _ledger(size: databases.Size, attempts: int) -> list[str]:
     each = [f"{part / attempts:.0f}" for part in (size.table, size.indexes)]
     return [f"Ledger, with {attempts:,} attempts: {each[0]} bytes per attempt, and {each[1]} in its indexes."]
-
-
-def _spread(seconds: Sequence[float]) -> str:
-    return f"{duration(median(seconds))} ({duration(min(seconds))} … {duration(max(seconds))})"
 
 
 def flood(size: Size, chosen: Chosen) -> Section:
@@ -190,19 +201,7 @@ def callbacks_table(measured: callbacks.Measured) -> Iterator[str]:
         ("stop, due to arrived, in silence", measured.lateness_quiet),
         ("stop, due to arrived, meanwhile", measured.lateness_loaded),
     ):
-        yield row([f"{name} ({len(seconds)})", *map(_duration, percentiles(seconds))])
-
-
-def percentiles(seconds: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
-    """The median, the 99th percentile and the worst; three times None where nothing was measured."""
-    if not seconds:
-        return None, None, None
-    found = sorted(seconds)
-    return median(found), found[int(len(found) * 0.99)], found[-1]
-
-
-def _duration(seconds: float | None) -> str:
-    return "–" if seconds is None else duration(seconds)
+        yield row([f"{name} ({len(seconds)})", *map(duration_or_dash, percentiles(seconds))])
 
 
 def disturbed(size: Size, chosen: Chosen) -> Section:
@@ -228,7 +227,27 @@ def disturbed_row(one: interference.Measured) -> list[str]:
     middle, p99, worst = percentiles(one.late)
     reached = p99 is not None and p99 <= interference.TARGET_SECONDS and not one.missing
     numbers = [str(len(one.late)), str(one.missing), "reached" if reached else "**missed**"]
-    return [one.name, *map(_duration, (middle, p99, worst)), *numbers, one.came_to]
+    return [one.name, *map(duration_or_dash, (middle, p99, worst)), *numbers, one.came_to]
+
+
+def told(size: Size, chosen: Chosen) -> Section:
+    """Events written and delivered with many in the table, and what they take away from a mass exodus."""
+    setting = size.events
+    said = (
+        f"{setting.delivered:,} delivered events in the table. {setting.backlog:,} are pending when the daemon starts;"
+        f" then {setting.rate:,} a second are written for {setting.seconds:g} s."
+    )
+    lines = [said]
+    for kind in chosen.databases:
+        _tell(f"events: {kind}")
+        with KINDS[kind]([0, 1]) as (described, (empty, full)):
+            one = events.measure(empty, full, setting)
+        lines += ["", f"### {described.partition(':')[0]}", "", *table(["", ""], events.rows(one))]
+        _tell(f"events: {kind}: exodus")
+        found = asyncio.run(events.mass_exodus(kind, setting))
+        said = f"{setting.exodus.rooms:,} rooms due at once; the best of {setting.rounds}."
+        lines += ["", said, "", *events.exodus_table(found)]
+    return Section(lines)
 
 
 def late(size: Size, chosen: Chosen) -> Section:
@@ -337,7 +356,7 @@ def start(size: Size, chosen: Chosen) -> Section:
             databases.fill_ledger(database, size.attempts)
             found[kind] = commands.measure(database, size.command_repeats)
     rows = [
-        [f"`{each[0].command}`", *(_spread(one.seconds) for one in each)] for each in zip(*found.values(), strict=True)
+        [f"`{each[0].command}`", *(spread(one.seconds) for one in each)] for each in zip(*found.values(), strict=True)
     ]
     header = ["median (min … max)", *(contenders.ENTRIES[kind].name.partition(", ")[2] for kind in found)]
     return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows)])
@@ -352,4 +371,5 @@ PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
     "daemons": together,
     "commands": start,
     "interference": disturbed,
+    "events": told,
 }

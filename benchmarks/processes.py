@@ -22,6 +22,7 @@ from watchdog.clock import SystemClock
 from watchdog.sandbox.command import EXAMPLE_APP_ID, EXAMPLE_SERVER_SECRET
 
 CALLBACK_SECRET: Final = "secret"  # noqa: S105 - the vendor's published example
+_WEBHOOK_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the specification's example
 _ROOT: Final = Path(__file__).parent.parent
 _ENDS_WITHIN_SECONDS: Final = 30
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -139,11 +140,12 @@ async def daemon(
 ) -> AsyncIterator[Running]:
     """A daemon that is ready. ``sections`` are merged into a configuration without a pace, grace 1 s.
 
-    ``program`` is what Python runs.
+    Secrets are in the files ``server``, ``callback`` and ``webhook``. ``program`` is what Python runs.
     """
     with tempfile.TemporaryDirectory(prefix="zego-bench-") as name:
         folder = Path(name)
-        for secret, content in (("server", EXAMPLE_SERVER_SECRET), ("callback", CALLBACK_SECRET)):
+        secrets = {"server": EXAMPLE_SERVER_SECRET, "callback": CALLBACK_SECRET, "webhook": _WEBHOOK_SECRET}
+        for secret, content in secrets.items():
             (folder / secret).write_text(content)
             (folder / secret).chmod(0o600)
         app = {"app_id": EXAMPLE_APP_ID, "server_secret_file": "server", "callback_secret_file": "callback"}

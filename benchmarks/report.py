@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,24 @@ def duration(seconds: float) -> str:
     if abs(seconds) < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.1f} ms" if abs(seconds) < 10 else f"{seconds:.1f} s"
+
+
+def percentiles(seconds: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """The median, the 99th percentile and the worst; three times None where nothing was measured."""
+    if not seconds:
+        return None, None, None
+    found = sorted(seconds)
+    return median(found), found[int(len(found) * 0.99)], found[-1]
+
+
+def duration_or_dash(seconds: float | None) -> str:
+    """As ``duration``, and a dash where nothing was measured."""
+    return "–" if seconds is None else duration(seconds)
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """The median, and the range."""
+    return f"{duration(median(seconds))} ({duration(min(seconds))} … {duration(max(seconds))})"
 
 
 def megabytes(size: int) -> str:

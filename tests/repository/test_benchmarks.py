@@ -3,15 +3,20 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from benchmarks import callbacks, charts, contenders, interference, lateness, pace, parts, report, rooms
+from benchmarks import callbacks, charts, contenders, events, interference, lateness, pace, parts, report, rooms
 from benchmarks.exodus import LIMITS
 from benchmarks.parts import FULL, PARTS, SMALL
+from benchmarks.peers import receiver
 from benchmarks.rooms import What
 from tests.support.tools import needs
+from watchdog.clock import SystemClock
+from watchdog.core.webhook import Result, payload
+from watchdog.webhook.client import Target, WebhookClient
 
 ROOT = Path(__file__).parents[2]
 SCALE = [
@@ -116,6 +121,44 @@ def test_a_disturbance_reaches_its_target_or_misses_it(late: list[float], missin
 def test_a_disturbance_that_lets_nothing_through_misses_its_target() -> None:
     row = parts.disturbed_row(interference.Measured("flood", [], 20, "–"))
     assert row == ["flood", "–", "–", "–", "0", "20", "**missed**", "–"]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_events_are_delivered_and_an_exodus_is_measured_with_and_without(database: str) -> None:
+    found = measured("events", "--databases", database)
+    figures, exodus = found[: -len(events.MODES)], found[-len(events.MODES) :]
+    by_name = dict(figures)
+    for name in ("backlog delivered, a second", "written, a second", "delivered, a second"):
+        assert float(by_name[name].replace(",", "")) > 0
+    assert by_name["not delivered, delivered twice"] == "0, 0"
+    assert [name for name in by_name if name.startswith("claim with nothing pending")] == [
+        row[0] for row in figures[-3:]
+    ]
+    assert [(row[0], row[4:]) for row in exodus] == [(name, ["0", "0"]) for name in events.MODES.values()]
+
+
+ANSWERS = {
+    "takes": Result.DELIVERED,
+    "hangs": Result.NO_ANSWER,
+    "answers 500": Result.REFUSED,
+    "answers 410": Result.SUSPENDED,
+    "redirects": Result.REFUSED,
+    "sends 1 GB": Result.DELIVERED,
+    "drips": Result.NO_ANSWER,
+}
+
+
+@pytest.mark.parametrize("how", receiver.BEHAVIOURS)
+async def test_a_receiver_behaves_as_its_row_says_and_keeps_what_it_got(how: str) -> None:
+    at = datetime(2026, 11, 30, 6, tzinfo=UTC)
+    async with events.receiver(how) as running:
+        client = WebhookClient(Target(running.url, (b"k" * 24,), timeout_seconds=0.3), SystemClock())
+        for webhook_id in ("first", "second"):
+            verdict = await client.post(webhook_id, payload("task.stopped", at, {}))
+            assert verdict.result is ANSWERS[how]
+        await client.aclose()
+        found = await events.received(running.url)
+    assert [one[:2] for one in found] == [("first", at.timestamp()), ("second", at.timestamp())]
 
 
 def test_pace_counts_what_the_vendor_refuses() -> None:

@@ -1,4 +1,4 @@
 """What the two clients that speak HTTP share: byte streams, connections, and what verifies a certificate.
 
-It knows neither ZEGO nor the webhook: no URL, no request, and no reply is made or read here.
+It knows neither ZEGO nor the webhook: no URL and no request is made here, and no reply understood.
 """

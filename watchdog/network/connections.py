@@ -17,13 +17,13 @@ KEEPALIVE_SECONDS: Final = 5.0
 class Connections(httpx.AsyncBaseTransport):
     """At most ``limit`` requests at a time; each transport that ``make`` returns has one connection."""
 
-    def __init__(self, make: Callable[[], httpx.AsyncHTTPTransport], limit: int) -> None:
+    def __init__(self, make: Callable[[], httpx.AsyncBaseTransport], limit: int) -> None:
         """Raises what ``make`` raises."""
         self._make = make
         self._free = asyncio.Semaphore(limit)
         # With the time since when each is idle; the first has been idle for longest.
-        self._idle: deque[tuple[httpx.AsyncHTTPTransport, float]] = deque([(make(), 0.0)])
-        self._busy: set[httpx.AsyncHTTPTransport] = set()
+        self._idle: deque[tuple[httpx.AsyncBaseTransport, float]] = deque([(make(), 0.0)])
+        self._busy: set[httpx.AsyncBaseTransport] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raise PoolTimeout if no connection is free in time."""
@@ -47,7 +47,7 @@ class Connections(httpx.AsyncBaseTransport):
         response.stream = _Body(response.stream, lambda: self._done(transport))
         return response
 
-    async def _done(self, transport: httpx.AsyncHTTPTransport) -> None:
+    async def _done(self, transport: httpx.AsyncBaseTransport) -> None:
         self._busy.discard(transport)
         self._idle.append((transport, asyncio.get_running_loop().time()))
         self._free.release()

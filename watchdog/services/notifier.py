@@ -103,6 +103,7 @@ class Notifier:
         self._is_prepared = False
         self._is_closing = False
         self._in_flight: set[asyncio.Task[Verdict]] = set()
+        self._turn = asyncio.Lock()
         self._unwritten: Sequence[Delivery] = ()
         """Results that the database has not taken yet."""
 
@@ -202,7 +203,12 @@ class Notifier:
 
     async def _send(self, batch: _Batch) -> None:
         """Send one event of a batch after another, as long as more may be sent."""
-        while batch.to_send and self._may_send(batch):
+        while True:
+            # One request begins in each turn of the event loop: a stop waits for one, not for all that were answered.
+            async with self._turn:
+                await asyncio.sleep(0)  # noqa: TID251 - one turn of the event loop
+            if not batch.to_send or not self._may_send(batch):
+                return
             event = batch.to_send.popleft()
             body = payload(event.type, event.occurred_at, event.data)
             request = asyncio.create_task(batch.client.post(message_id(event.id, event.occurred_at), body))

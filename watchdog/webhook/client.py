@@ -20,7 +20,8 @@ from watchdog.clock import Clock
 from watchdog.core.webhook import Result, Verdict, judge, signatures
 from watchdog.errors import ConfigError, NoAnswer, in_words
 from watchdog.network.certificates import tls_context
-from watchdog.network.connections import KEEPALIVE_SECONDS, Connections
+from watchdog.network.connections import Connections
+from watchdog.network.http11 import OneConnection
 from watchdog.network.streams import GuardedBackend, Resolve
 from watchdog.webhook.addresses import Destinations, Network
 
@@ -87,7 +88,7 @@ class WebhookClient:
         if url.scheme == "https" and transport is None and tls is None:
             tls = tls_context("the webhook receiver's")
         self._url = url
-        self._verify = tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls = tls
         self._backend = GuardedBackend(_WIRE_LIMIT_BYTES, Destinations(target.allowed_networks, resolve))
         self._transport = transport or Connections(self._connection, target.concurrency)
         self._extensions = {"timeout": httpx.Timeout(None).as_dict()}
@@ -97,15 +98,9 @@ class WebhookClient:
         """The receiver's host and port, which contain no secret."""
         return self._url.netloc.decode()
 
-    def _connection(self) -> httpx.AsyncHTTPTransport:
-        transport = httpx.AsyncHTTPTransport(
-            verify=self._verify,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
-            # One that was given up delivers nothing any more; a broken receiver holds no socket.
-            socket_options=[_RESET_ON_CLOSE],
-        )
-        transport._pool._network_backend = self._backend  # noqa: SLF001  # httpx2 has no parameter for it
-        return transport
+    def _connection(self) -> OneConnection:
+        # One that was given up delivers nothing any more; a broken receiver holds no socket.
+        return OneConnection(self._backend, self._tls, socket_options=[_RESET_ON_CLOSE])
 
     async def post(self, webhook_id: str, body: bytes) -> Verdict:
         """Send one event; raises nothing but a cancellation."""
