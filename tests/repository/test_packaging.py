@@ -134,8 +134,8 @@ def test_the_index_page_has_no_link_that_leads_nowhere() -> None:
     assert metadata["readme"]["content-type"] == "text/markdown"
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
-    # The words of a link stay, and those of a picture.
-    assert " [" not in text
+    # The words of a link stay, and those of a picture. In a block of code a bracket is a list.
+    assert " [" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert "the SQL cookbook (docs/sql.md)" in text
     assert "![" not in text
 
