@@ -210,7 +210,7 @@ async def test_an_event_is_given_up_after_a_day(world: World, daemon: Daemon, re
         "next_step": f"correct the receiver, then: zego-watchdog events redeliver {event_id}",
     }
     assert len(receiver.got) == attempts
-    assert daemon.store.redeliver(event_id)
+    assert daemon.store.redeliver([event_id]) == 1
     receiver.status = 200
     await daemon.run_once()
     assert are_delivered(world) == [True]

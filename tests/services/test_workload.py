@@ -101,6 +101,19 @@ class TestProgress:
             assert it.outcomes()
             assert bool(progress) == told
 
+    @pytest.mark.parametrize(("code", "people", "ends"), [(0, 0, 1), (410001002, 0, 1), (410000001, 0, 0), (0, 1, 0)])
+    async def test_each_end_of_a_task_is_told_to_who_delivers_its_event(
+        self, world: World, code: int, people: int, ends: int
+    ) -> None:
+        ended: list[None] = []
+        async with bench(world, on_end=lambda: ended.append(None)) as it:
+            await empty_room(it)
+            it.vendor.people["room"] = people
+            it.vendor.stop_replies.append(reply(code))
+            await it.after(45)
+            assert it.outcomes()
+            assert len(ended) == ends
+
     @pytest.mark.parametrize(("tasks", "told"), [(3, False), (6, True)])
     async def test_when_more_was_due_than_could_be_taken(self, world: World, tasks: int, *, told: bool) -> None:
         progress: list[None] = []

@@ -122,10 +122,10 @@ def test_an_event_is_delivered_again(world: World, store: EventStore) -> None:
     ((event,), _) = store.claim(10, 30.0)
     assert store.conclude([Delivery(event.id, delivered=True, error=None, wake_seconds=None)]) == 1
     assert store.claim(10, 30.0) == ((), None)
-    assert store.redeliver(event.id)
+    assert store.redeliver([event.id]) == 1
     ((again,), _) = store.claim(10, 30.0)
     assert again == event
-    assert not store.redeliver(event.id + 1)
+    assert store.redeliver([event.id + 1]) == 0
 
 
 def test_events_that_were_given_up_are_delivered_again(world: World, store: EventStore) -> None:

@@ -178,7 +178,7 @@ class TestPlansOfEvents:
                     Delivery(claimed[3].id, delivered=False, error=None, wake_seconds=5.0),
                 ]
             )
-            assert store.redeliver(claimed[0].id)
+            assert store.redeliver([claimed[0].id])
             assert store.choose({"task.stopped": False})
             assert len(find_events(store.engine, limit=10)[1]) == 10
             assert len(find_events(store.engine, limit=10, undelivered=True)[1]) == 6

@@ -125,6 +125,7 @@ async def bench(
     world: World,
     observer: Observer | None = None,
     on_progress: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
     *,
     config: Config | None = None,
     **sections: dict[str, Any],
@@ -139,6 +140,7 @@ async def bench(
         transport=httpx.MockTransport(vendor),
         observer=observer,
         on_progress=on_progress,
+        on_end=on_end,
     )
     try:
         yield Bench(parts, world, vendor)

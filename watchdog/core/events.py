@@ -37,13 +37,15 @@ def sample(event_type: EventType | None, now: datetime, app_id: int | None) -> M
     about: dict[str, Any] = {"task_id": SAMPLE, "kind": "asr", "app_id": app_id, "room_id": SAMPLE}
     ended: dict[str, Any] = {"status": "stopped", "reason": "empty_room", "outcome": "stopped", "attempt": 1}
     ended |= {"code": "0", "request_id": SAMPLE, "http_status": 200}
-    ended |= {name: _text(now - timedelta(seconds=ago)) for name, ago in zip(_TIMES, (600, 45, 0, -75, 0), strict=True)}
+    ended |= {
+        name: as_text(now - timedelta(seconds=ago)) for name, ago in zip(_TIMES, (600, 45, 0, -75, 0), strict=True)
+    }
     match event_type:
         case None:
             return about
         case EventType.ROOM_REJOINED:
-            stopped_at = _text(now - timedelta(seconds=30))
-            return about | {"stopped_at": stopped_at, "rejoined_at": _text(now), "absent_seconds": 30.0}
+            stopped_at = as_text(now - timedelta(seconds=30))
+            return about | {"stopped_at": stopped_at, "rejoined_at": as_text(now), "absent_seconds": 30.0}
         case EventType.TASK_STOPPED:
             return about | ended
         case EventType.TASK_FAILED:
@@ -53,7 +55,7 @@ def sample(event_type: EventType | None, now: datetime, app_id: int | None) -> M
             return about | ended | {"status": name, "outcome": name, "code": "410001002"}
         case EventType.TASK_DISCOVERED:
             unknown = dict.fromkeys((*_ATTEMPT, *_TIMES[1:]))
-            return about | {"status": "active", "started_at": _text(now)} | unknown
+            return about | {"status": "active", "started_at": as_text(now)} | unknown
         case EventType.TASK_WOULD_STOP:
             kept = {name: ended[name] for name in ("empty_since", "due_at", "auto_stop_at")}
             return about | {"status": "active", "reason": "empty_room", "outcome": "would_stop"} | kept
@@ -61,5 +63,6 @@ def sample(event_type: EventType | None, now: datetime, app_id: int | None) -> M
             assert_never(event_type)
 
 
-def _text(moment: datetime) -> str:
+def as_text(moment: datetime) -> str:
+    """Return the time as it stands in an event, the same text that the triggers write."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -17,6 +17,8 @@ from email.utils import mktime_tz, parsedate_tz
 from enum import StrEnum
 from typing import Any, Final
 
+from watchdog.core.events import as_text
+
 BODY_LIMIT_BYTES: Final = 20_000
 """A body is shorter: the specification advises less than 20 kB."""
 
@@ -30,10 +32,12 @@ GIVE_UP_SECONDS: Final = 24 * 3600.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
 """The pause of all events doubles from FIRST_WAIT_SECONDS to this, unless the receiver asks for more."""
 
+BUSY: Final = frozenset({429, 502, 503, 504})
+"""The statuses that mean: later."""
+
 _PREFIX: Final = "whsec_"
 _KEY_BYTES: Final = (24, 64)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_BUSY: Final = frozenset({429, 502, 503, 504})
 _TEXT_LIMITS: Final = (1000, 200, 50)
 
 
@@ -60,19 +64,17 @@ class Verdict:
     pause_seconds: float | None = None
 
 
-def message_id(event_id: int, occurred_at: datetime) -> str:
-    """Return the ``webhook-id``: the same over all attempts, and another one for an id that a restore has reused."""
+def message_id(event_id: int | str, occurred_at: datetime) -> str:
+    """Return the ``webhook-id``: the same over all attempts, and another one for an id that a restore has reused.
+
+    The id of a sample is a word, so no event has its ``webhook-id``.
+    """
     return f"zego_{event_id}_{(occurred_at - _EPOCH) // timedelta(microseconds=1)}"
-
-
-def sample_id(now: datetime) -> str:
-    """Return the ``webhook-id`` of a sample, which no event has."""
-    return f"zego_sample_{(now - _EPOCH) // timedelta(microseconds=1)}"
 
 
 def payload(event_type: str, occurred_at: datetime, data: Mapping[str, Any]) -> bytes:
     """Return the body of a request, which is shorter than BODY_LIMIT_BYTES: texts are cut until it is."""
-    timestamp = occurred_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    timestamp = as_text(occurred_at)
     for limit in _TEXT_LIMITS:
         cut = {key: value[:limit] if isinstance(value, str) else value for key, value in data.items()}
         body = _json({"type": event_type[:limit], "timestamp": timestamp, "data": cut})
@@ -132,7 +134,7 @@ def judge(status: int, text: str, retry_after: str | None, date: str | None, now
     if status == 410:
         return Verdict(Result.SUSPENDED, said)
     pause = _pause(retry_after, date, now)
-    if pause is not None or status in _BUSY:
+    if pause is not None or status in BUSY:
         return Verdict(Result.BUSY, said, pause)
     return Verdict(Result.REFUSED, f"{said} (redirects are not followed)" if 300 <= status < 400 else said)
 
@@ -220,7 +222,3 @@ class Receiver:
         is_new = self.suspended_by is None
         self.suspended_by = said
         return is_new
-
-    def resume(self) -> None:
-        """Forget what failed: the receiver, or its address, may have been corrected."""
-        self._until, self._pauses, self.suspended_by = -math.inf, 0, None

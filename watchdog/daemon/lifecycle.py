@@ -68,7 +68,9 @@ class Service:
             clock,
             database,
             Tasks(database, "").now(),
-            on_progress=self._progressed,
+            # Retries may be near, and there may be capacity for tasks that wait.
+            on_progress=lambda: self._sweep_job.arm(_AFTER_PROGRESS_SECONDS),
+            on_end=self._ended,
             observer=self.metrics,
         )
         self.status = ServiceStatus(
@@ -99,10 +101,10 @@ class Service:
         self.passed = manager.listening_sockets()
         self.http = self._http_server()
 
-    def _progressed(self) -> None:
-        # Retries may be near, and there may be capacity for tasks that wait.
-        self._sweep_job.arm(_AFTER_PROGRESS_SECONDS)
-        self._notify_job.arm(_AFTER_PROGRESS_SECONDS)
+    def _ended(self) -> None:
+        # Without a webhook a run has nothing to do.
+        if self.parts.notifier.has_target:
+            self._notify_job.arm(_AFTER_PROGRESS_SECONDS)
 
     def _configured(self) -> None:
         # What was planned by the old rules may be due by the new ones.

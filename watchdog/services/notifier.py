@@ -108,6 +108,11 @@ class Notifier:
         """Results that the database has not taken yet."""
 
     @property
+    def has_target(self) -> bool:
+        """Whether there is a webhook."""
+        return self._notifications.target is not None
+
+    @property
     def is_suspended(self) -> bool:
         """Whether the receiver answered 410, and nothing is sent until a reload or a restart."""
         return self._receiver.suspended_by is not None

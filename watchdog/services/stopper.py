@@ -43,7 +43,7 @@ _UNSETTLED: Final = {Verdict.STOP, Verdict.UNKNOWN}
 class Stopper:
     """Works on claims concurrently, ten rooms of one AppId at a time; ``drain`` waits for all of them.
 
-    ``on_progress`` is called when another sweep would find something to do.
+    ``on_progress`` is called when another sweep would find something to do, ``on_end`` when a task has ended.
     """
 
     tasks: AsyncTasks
@@ -55,6 +55,7 @@ class Stopper:
     settings: StopSettings
     clock: Clock
     on_progress: Callable[[], None] = lambda: None
+    on_end: Callable[[], None] = lambda: None
     observer: Observer = field(default_factory=Observer)
     _running: set[asyncio.Task[Finished]] = field(default_factory=set, init=False)
     _dropped: list[tuple[str, BaseException]] = field(default_factory=list, init=False)
@@ -81,6 +82,8 @@ class Stopper:
             result = None if task.cancelled() or error is not None else task.result()
             if self.workload.end(claimed, result):
                 self.on_progress()
+            if result is not None and result.has_ended_the_task:
+                self.on_end()
 
         task.add_done_callback(finished)
 

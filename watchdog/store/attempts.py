@@ -228,11 +228,16 @@ class Ledger:
             return [Reason(reason) for reason in closed.scalars()]
 
 
+def _pair(task_id: str, token: str) -> str:
+    """Return what ``_OWNED`` compares."""
+    return f"{token} {task_id}"
+
+
 def _owned(claims: Sequence[Claim]) -> dict[str, Any]:
     """Return the parameters of ``_OWNED``."""
     return {
         "task_ids": [claim.task.task_id for claim in claims],
-        "owned": [f"{claim.token} {claim.task.task_id}" for claim in claims],
+        "owned": [_pair(claim.task.task_id, claim.token) for claim in claims],
     }
 
 
@@ -266,10 +271,7 @@ def _close_attempts(
         facts = [{key: one, **{name: getattr(answer, name) for name in _ANSWERED}} for one, answer in news.items()]
         for fact in facts:
             fact |= {name: storable(connection, fact[name]) for name in ("code", "message", "request_id", "detail")}
-        parameters = as_parameters(dialect, facts)
-        if isinstance(parameters, dict):
-            parameters["ids"] = list(news)
-        connection.execute(_CLOSE_ATTEMPTS[dialect], parameters)
+        connection.execute(_CLOSE_ATTEMPTS[dialect], as_parameters(dialect, facts, ids=list(news)))
     return {attempt_id: rows[attempt_id] for attempt_id in news}
 
 
@@ -283,6 +285,6 @@ def _end_tasks(connection: sa.Connection, ended: Sequence[Answer], *, posthumous
         parameters = {
             "b_status": status,
             "task_ids": [one.task_id for one in alike],
-            "owned": [f"{one.token} {one.task_id}" for one in alike],
+            "owned": [_pair(one.task_id, one.token) for one in alike],
         }
         connection.execute(_END_TASKS, parameters)

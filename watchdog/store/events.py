@@ -5,13 +5,14 @@ end of a lease, so what a dead daemon has claimed is claimed again: an event is 
 was given up has attempts, but neither ``wake_at`` nor ``delivered_at``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.store.engine import reading, storable, writing
+from watchdog.store.many import one_of
 from watchdog.store.records import Delivery, Event, EventCounts
 from watchdog.store.tables import UtcTime, event_types, events, utcnow
 
@@ -68,38 +69,48 @@ _COUNT = sa.select(
 ).select_from(_WAITING)
 _IS_MINE = sa.and_(events.c.claimed_by == sa.bindparam("b_instance"), IS_PENDING)
 # An application that is handling an event holds its row for as long as it wants.
-_FREE = (
-    sa.select(events.c.id)
-    .where(events.c.id.in_(sa.bindparam("ids", expanding=True)), _IS_MINE)
-    .with_for_update(skip_locked=True)
-)
+_FREE = sa.select(events.c.id).where(one_of(events.c.id, "ids"), _IS_MINE).with_for_update(skip_locked=True)
 _DELIVERED = (
     sa.update(events)
-    .where(events.c.id.in_(sa.bindparam("ids", expanding=True)), _IS_MINE)
+    .where(one_of(events.c.id, "ids"), _IS_MINE)
     .values(delivered_at=utcnow(), wake_at=None, claimed_by=None, error=None)
 )
-_NOT_DELIVERED = (
+_IS_THIS = sa.and_(events.c.id == sa.bindparam("b_id"), _IS_MINE)
+_ERROR = sa.func.coalesce(sa.bindparam("b_error", type_=sa.Text), events.c.error)
+_LATER = (
     sa.update(events)
-    .where(events.c.id == sa.bindparam("b_id"), _IS_MINE)
-    .values(wake_at=utcnow(sa.bindparam("b_wake", type_=sa.Float)), claimed_by=None, error=sa.bindparam("b_error"))
+    .where(_IS_THIS)
+    .values(
+        wake_at=utcnow(sa.bindparam("b_wake", type_=sa.Float)),
+        claimed_by=None,
+        attempts=events.c.attempts - sa.bindparam("b_uncounted", type_=sa.Integer),
+        error=_ERROR,
+    )
 )
-_GIVEN_UP = _NOT_DELIVERED.values(wake_at=None)
-_NOT_ATTEMPTED = (
-    sa.update(events)
-    .where(events.c.id == sa.bindparam("b_id"), _IS_MINE)
-    .values(wake_at=utcnow(sa.bindparam("b_wake", type_=sa.Float)), claimed_by=None, attempts=events.c.attempts - 1)
-)
-_REDELIVER = (
-    sa.update(events)
-    .where(events.c.id == sa.bindparam("b_id"))
-    .values(wake_at=utcnow(), delivered_at=None, attempts=0, claimed_by=None, error=None)
+_GIVE_UP = sa.update(events).where(_IS_THIS).values(wake_at=None, claimed_by=None, error=_ERROR)
+_AGAIN = sa.update(events).values(wake_at=utcnow(), delivered_at=None, attempts=0, claimed_by=None, error=None)
+_REDELIVER = _AGAIN.where(one_of(events.c.id, "ids"))
+_REDELIVER_GIVEN_UP = _AGAIN.where(
+    events.c.id.in_(sa.select(events.c.id).where(IS_UNDELIVERED).limit(sa.bindparam("limit", type_=sa.Integer)))
 )
 
-_REDELIVER_GIVEN_UP = (
-    sa.update(events)
-    .where(events.c.id.in_(sa.select(events.c.id).where(IS_UNDELIVERED).limit(sa.bindparam("limit", type_=sa.Integer))))
-    .values(wake_at=utcnow(), attempts=0, claimed_by=None, error=None)
-)
+
+def _undelivered(
+    connection: sa.Connection, deliveries: Sequence[Delivery]
+) -> Iterator[tuple[sa.Update, Sequence[dict[str, Any]]]]:
+    """Yield the statements that write the results of events that were not delivered, with their parameters."""
+    later, given_up = list[dict[str, Any]](), list[dict[str, Any]]()
+    for one in deliveries:
+        if one.delivered:
+            continue
+        error = None if one.error is None else storable(connection, one.error[:_ERROR_CHARACTERS])
+        row = {"b_id": one.event_id, "b_error": error}
+        if one.wake_seconds is None:
+            given_up.append(row)
+        else:
+            # An event that was only given back has no error.
+            later.append(row | {"b_wake": one.wake_seconds, "b_uncounted": int(error is None)})
+    yield from ((statement, rows) for statement, rows in ((_LATER, later), (_GIVE_UP, given_up)) if rows)
 
 
 def count(connection: sa.Connection) -> EventCounts:
@@ -159,42 +170,20 @@ class EventStore:
         handling: these are delivered again when their lease is over.
         """
         mine: dict[str, Any] = {"b_instance": self.instance}
-        by_statement: list[tuple[sa.Update, list[dict[str, Any]]]] = [
-            (_NOT_DELIVERED, []),
-            (_GIVEN_UP, []),
-            (_NOT_ATTEMPTED, []),
-        ]
-        delivered: list[int] = []
         with writing(self.engine) as connection:
             ids = [one.event_id for one in deliveries]
             free = set(connection.execute(_FREE, mine | {"ids": ids}).scalars())
-            for one in deliveries:
-                if one.event_id not in free:
-                    continue
-                if one.delivered:
-                    delivered.append(one.event_id)
-                    continue
-                row = mine | {"b_id": one.event_id}
-                if one.error is None and one.wake_seconds is not None:
-                    by_statement[2][1].append(row | {"b_wake": one.wake_seconds})
-                    continue
-                row["b_error"] = storable(connection, (one.error or "")[:_ERROR_CHARACTERS])
-                if one.wake_seconds is None:
-                    by_statement[1][1].append(row)
-                else:
-                    by_statement[0][1].append(row | {"b_wake": one.wake_seconds})
-            changed = connection.execute(_DELIVERED, mine | {"ids": delivered}).rowcount if delivered else 0
-            for statement, rows in by_statement:
-                if rows:
-                    changed += connection.execute(
-                        statement, rows, execution_options={"preserve_rowcount": True}
-                    ).rowcount
-        return changed
+            written = [one for one in deliveries if one.event_id in free]
+            if delivered := [one.event_id for one in written if one.delivered]:
+                connection.execute(_DELIVERED, mine | {"ids": delivered})
+            for statement, rows in _undelivered(connection, written):
+                connection.execute(statement, [mine | row for row in rows])
+        return len(written)
 
-    def redeliver(self, event_id: int) -> bool:
-        """Deliver an event now, as if it had never been; False if there is no such event."""
+    def redeliver(self, event_ids: Sequence[int]) -> int:
+        """Deliver these events now, as if they had never been; return how many there are."""
         with writing(self.engine) as connection:
-            return connection.execute(_REDELIVER, {"b_id": event_id}).rowcount == 1
+            return connection.execute(_REDELIVER, {"ids": event_ids}).rowcount
 
     def redeliver_undelivered(self, limit: int) -> int:
         """Deliver at most ``limit`` of the events that were given up now; return how many."""

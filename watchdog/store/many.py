@@ -88,11 +88,16 @@ def inserting(dialect: str, insert: Any, names: Sequence[str], **others: sa.Colu
     return insert.from_select([*names, *others], sa.select(*(rows.c[name] for name in names), *others.values()))
 
 
-def as_parameters(dialect: str, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | dict[str, Any]:
-    """Return what a statement is executed with for these rows; each names its columns."""
+def as_parameters(
+    dialect: str, rows: Iterable[Mapping[str, Any]], **others: Sequence[Any]
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """Return what a statement is executed with for these rows; each names its columns.
+
+    ``others`` are further parameters of PostgreSQL's statement.
+    """
     if dialect == "sqlite":
         return [dict(row) for row in rows]
-    return {"rows": json.dumps([dict(row) for row in rows], ensure_ascii=False, default=_text)}
+    return others | {"rows": json.dumps([dict(row) for row in rows], ensure_ascii=False, default=_text)}
 
 
 def _text(value: object) -> str:

@@ -63,7 +63,8 @@ class Parts:
     """Everything that works on one database for one process; built, but not running yet.
 
     ``now`` is the database's time. The unbroken watch began at ``watching_since``, or else now. ``on_progress`` is
-    called when another sweep would find something to do. ``transport`` replaces the network.
+    called when another sweep would find something to do, ``on_end`` when a task has ended. ``transport`` replaces the
+    network.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Parts:
         *,
         watching_since: datetime | None = None,
         on_progress: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
         transport: httpx.AsyncBaseTransport | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -108,7 +110,7 @@ class Parts:
             occupancy=self._occupancy,
         )
         self._verifier = self._verifier_of_rooms()
-        self.stopper = self._stopper(on_progress)
+        self.stopper = self._stopper(on_progress, on_end)
         self.dry_run = self._dry_run(on_progress)
         self.sweeper = self._sweeper()
         self.callbacks = _callbacks(config, clock, self.storage, self._observer)
@@ -167,7 +169,7 @@ class Parts:
             observer=self._observer,
         )
 
-    def _stopper(self, on_progress: Callable[[], None]) -> Stopper:
+    def _stopper(self, on_progress: Callable[[], None], on_end: Callable[[], None]) -> Stopper:
         sender = Sender(
             answers=self.storage.answers,
             database_clock=self.storage.clock,
@@ -191,6 +193,7 @@ class Parts:
             settings=self._settings,
             clock=self._clock,
             on_progress=on_progress,
+            on_end=on_end,
             observer=self._observer,
         )
 

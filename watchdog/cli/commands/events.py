@@ -57,7 +57,7 @@ def _these(database: Engine, store: EventStore, ids: Sequence[int]) -> int:
         )
     if any((row["error"] or "").startswith("HTTP 410") for row in rows):
         note("The receiver answered 410, which suspends delivery: reload the daemon (SIGHUP) to end that.")
-    return sum(store.redeliver(number) for number in wanted)
+    return store.redeliver(wanted)
 
 
 def _given_up(store: EventStore) -> int:

@@ -17,8 +17,8 @@ from watchdog.cli.view.events import Tried, print_tried
 from watchdog.cli.view.output import show_json
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.settings import Config
-from watchdog.core.events import EventType, sample
-from watchdog.core.webhook import payload, sample_id
+from watchdog.core.events import SAMPLE, EventType, sample
+from watchdog.core.webhook import BUSY, message_id, payload
 from watchdog.errors import ConfigError, NoAnswer
 from watchdog.webhook.addresses import AddressRefused
 from watchdog.webhook.client import Answer, WebhookClient
@@ -28,7 +28,6 @@ _TEST: Final = "test"
 _FAILED: Final = 1
 _LATER: Final = 75
 _CONFIGURATION: Final = 78
-_BUSY: Final = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ async def _send(settings: Config, event_type: EventType | None, clock: Clock) ->
     assert target is not None  # noqa: S101 - there is a URL
     now = datetime.fromtimestamp(clock.time(), UTC)
     app_id = settings.zego.apps[0].app_id if settings.zego.apps else None
-    webhook_id = sample_id(now)
+    webhook_id = message_id(SAMPLE, now)
     body = payload(event_type or _TEST, now, sample(event_type, now, app_id))
     client = WebhookClient(target, clock)
     answer: Answer | None = None
@@ -120,7 +119,7 @@ def _after_answer(answer: Answer) -> _Advice:
             )
         case 413:
             return _Advice("the receiver must take bodies up to 20 kB: raise its limit", _FAILED)
-        case status if status in _BUSY or answer.retry_after is not None:
+        case status if status in BUSY or answer.retry_after is not None:
             return _Advice(
                 "the receiver, or a proxy before it, is busy or down; the daemon waits and tries again", _LATER
             )
