@@ -93,10 +93,7 @@ class Service:
             self._add_job("poll", self._poll)
         self._notify_job = self._add_job("notify", self.parts.notifier.run_once)
         self.reloader = Reloader(
-            parts=self.parts,
-            metrics=self.metrics,
-            status=self.status,
-            on_applied=self._configured,
+            parts=self.parts, metrics=self.metrics, status=self.status, on_applied=self._configured
         )
         self.passed = manager.listening_sockets()
         self.http = self._http_server()
