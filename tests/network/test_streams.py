@@ -71,11 +71,13 @@ async def test_a_reply_in_crumbs_is_no_answer_and_says_so() -> None:
 async def test_a_flood_on_many_connections_leaves_the_event_loop_to_others(vendor: Conversation) -> None:
     """The vendor is in this event loop too, so what is measured is more than the client's part."""
     async with serving(vendor) as url, client_for(url) as client:
+        began = time.thread_time()
         turns = asyncio.create_task(longest_turn())
         stops = [client.stop_task(APP_ID, f"task-{number}") for number in range(AT_ONCE)]
         answers = await asyncio.gather(*stops, return_exceptions=True)
         turns.cancel()
-        assert await turns < 0.5
+        # A flood takes little time, crumbs take seconds, and more of them on a slow machine.
+        assert await turns < max(0.25, (time.thread_time() - began) / 8)
         assert {type(answer) for answer in answers} == {NoAnswer}
 
 

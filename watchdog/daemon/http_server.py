@@ -18,16 +18,17 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import h11
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from watchdog.clock import Clock
 from watchdog.core.callback_body import BODY_LIMIT_BYTES
+from watchdog.daemon.http_protocol import TimedProtocol, Turns
 from watchdog.daemon.metrics import Exposition
-from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen, url_of
+from watchdog.embedded_server import EmbeddedServer, listen, url_of
 from watchdog.errors import ConfigError
 from watchdog.services import callbacks
 from watchdog.services.callbacks import CallbackIntake
@@ -45,36 +46,7 @@ CONCURRENT: Final = 64
 _CONNECTIONS: Final = 512
 _DRAIN_BYTES: Final = 1 << 20  # read on that far: a sender that is cut off while it writes does not read the response
 _STOP_SECONDS: Final = 2
-
-
-class _Protocol(QuietProtocol):
-    """Closes connections on which no request comes within ``read_seconds``."""
-
-    read_seconds = READ_SECONDS
-    _too_slow: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._expect_request()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._too_slow is not None:
-            self._too_slow.cancel()
-        super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        # First: the next request may be here already.
-        self._expect_request()
-        super().on_response_complete()
-
-    def _expect_request(self) -> None:
-        if self._too_slow is not None:
-            self._too_slow.cancel()
-        self._too_slow = self.loop.call_later(self.read_seconds, self._close_if_idle)
-
-    def _close_if_idle(self) -> None:
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self.transport.close()
+_COME_AGAIN: Final = {"Retry-After": "2"}
 
 
 class HttpServer:
@@ -87,6 +59,7 @@ class HttpServer:
         *,
         is_healthy: Callable[[], bool],
         is_ready: Callable[[], bool],
+        clock: Clock,
         why_not_ready: Callable[[], str] = lambda: "starting, or the database is away: see the daemon's log",
         metrics: Exposition | None = None,
         token: Callable[[], str | None] = lambda: None,
@@ -97,6 +70,7 @@ class HttpServer:
         self._address = address
         self._passed = tuple(passed)
         self._read_seconds = read_seconds
+        self._turns = Turns(clock)
         self._intake = intake
         self._callbacks = 0
         self._listening: tuple[socket.socket, ...] = ()
@@ -148,7 +122,7 @@ class HttpServer:
         self._server = EmbeddedServer(
             self._answer,
             self._listening,
-            protocol=type("_TimedProtocol", (_Protocol,), {"read_seconds": self._read_seconds}),
+            protocol=type("_Protocol", (TimedProtocol,), {"read_seconds": self._read_seconds, "turns": self._turns}),
             log_level="error",
             connections=_CONNECTIONS,
             finish_seconds=_STOP_SECONDS,
@@ -196,15 +170,32 @@ class HttpServer:
     async def _callback(self, request: Request) -> Response:
         if self._callbacks >= CONCURRENT:
             response = self._intake.refuse(503, "busy", f"{CONCURRENT} callbacks are being answered already")
+            if not await self._drain(request):
+                return _cut_off(response.kind, response.http_status)
         else:
             self._callbacks += 1
             try:
                 response = await self._receive(request)
             finally:
                 self._callbacks -= 1
-        if response.is_refusal:
+        if response.is_refusal and response.http_status != 503:
             return _cut_off(response.kind, response.http_status)
-        return PlainTextResponse(response.kind + "\n", response.http_status)
+        # The body has come. Who is to repeat a callback keeps the connection: another one costs more than the answer.
+        again = _COME_AGAIN if response.is_refusal else None
+        return PlainTextResponse(response.kind + "\n", response.http_status, again)
+
+    async def _drain(self, request: Request) -> bool:
+        """Read the body and forget it; whether it came to its end."""
+        size = 0
+        try:
+            async with asyncio.timeout(self._read_seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > _DRAIN_BYTES:
+                        return False
+        except (TimeoutError, ClientDisconnect):
+            return False
+        return True
 
     async def _receive(self, request: Request) -> callbacks.Response:
         try:
@@ -250,7 +241,7 @@ def _for_bearers(token: Callable[[], str | None], endpoint: _Endpoint) -> _Endpo
 
 def _cut_off(kind: str, http_status: int) -> Response:
     """A refusal that does not wait for the rest of the body."""
-    headers = {"Connection": "close"} | ({"Retry-After": "2"} if http_status == 503 else {})
+    headers = {"Connection": "close"} | (_COME_AGAIN if http_status == 503 else {})
     return PlainTextResponse(kind + "\n", http_status, headers)
 
 

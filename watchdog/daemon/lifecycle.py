@@ -117,6 +117,7 @@ class Service:
             self.parts.callbacks,
             is_healthy=self._is_healthy,
             is_ready=lambda: self._jobs.are_started and not self._database_trouble(),
+            clock=self._clock,
             why_not_ready=self._why_not_ready,
             metrics=Exposition(self.metrics.registry, self._clock),
             token=self._token,

@@ -1,0 +1,178 @@
+"""Requests are begun a few at a time, in the order of their arrival; what a sender pushes stays in its connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from tests.support.clock import SettableClock
+from tests.support.running import eventually
+from watchdog.daemon.http_protocol import TURN_SECONDS, TimedProtocol, Turns
+from watchdog.embedded_server import EmbeddedServer, listen
+
+READ_SECONDS = 0.2
+
+
+class Counted:
+    """What was done, and in which turn of the event loop."""
+
+    def __init__(self, clock: SettableClock) -> None:
+        self.clock = clock
+        self.turn = 0
+        self.done: list[tuple[str, int]] = []
+
+    def work(self, name: str, seconds: float) -> Callable[[], None]:
+        def work() -> None:
+            self.done.append((name, self.turn))
+            self.clock.advance(seconds)
+
+        return work
+
+    async def turns(self, number: int) -> None:
+        for _ in range(number):
+            self.turn += 1
+            await asyncio.sleep(0)  # noqa: TID251 - one turn of the event loop
+
+
+@pytest.fixture
+def counted() -> Counted:
+    return Counted(SettableClock())
+
+
+async def test_a_turn_of_the_loop_gets_no_more_than_fits(counted: Counted) -> None:
+    turns = Turns(counted.clock)
+    for name in "abcde":
+        turns.add(counted.work(name, TURN_SECONDS / 2))
+    await counted.turns(9)
+    assert counted.done == [("a", 1), ("b", 1), ("c", 2), ("d", 2), ("e", 3)]
+
+
+async def test_one_that_takes_long_has_its_turn_alone(counted: Counted) -> None:
+    turns = Turns(counted.clock)
+    turns.add(counted.work("a", 1.0))
+    turns.add(counted.work("b", 1.0))
+    await counted.turns(3)
+    turns.add(counted.work("c", 1.0))
+    await counted.turns(3)
+    assert counted.done == [("a", 1), ("b", 2), ("c", 4)]
+
+
+async def test_what_is_added_meanwhile_comes_after_it(counted: Counted) -> None:
+    turns = Turns(counted.clock)
+
+    def first() -> None:
+        counted.work("a", TURN_SECONDS)()
+        turns.add(counted.work("c", 0))
+
+    turns.add(first)
+    turns.add(counted.work("b", 0))
+    await counted.turns(5)
+    assert counted.done == [("a", 1), ("b", 2), ("c", 2)]
+
+
+async def test_an_error_does_not_stop_the_others(counted: Counted) -> None:
+    turns = Turns(counted.clock)
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+
+    def broken() -> None:
+        raise OSError
+
+    turns.add(broken)
+    turns.add(counted.work("b", 0))
+    await counted.turns(3)
+    assert [type(error) for error in errors] == [OSError]
+    assert counted.done == [("b", 2)]
+
+
+class LateTurns(Turns):
+    """Nobody has a turn before ``release``."""
+
+    def __init__(self) -> None:
+        super().__init__(SettableClock())
+        self.held: list[Callable[[], None]] = []
+        self.is_released = False
+
+    def add(self, work: Callable[[], None]) -> None:
+        if self.is_released:
+            super().add(work)
+        else:
+            self.held.append(work)
+
+    def release(self) -> None:
+        self.is_released = True
+        for work in self.held:
+            super().add(work)
+
+
+class Served:
+    """A server that answers every request with its path."""
+
+    def __init__(self) -> None:
+        self.listening = listen("127.0.0.1", 0, 8)
+        self.turns = late = LateTurns()
+        self.protocols: list[TimedProtocol] = []
+        protocols = self.protocols
+
+        class Protocol(TimedProtocol):
+            read_seconds = READ_SECONDS
+            turns = late
+
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+                protocols.append(self)
+                super().connection_made(transport)
+
+        self.server = EmbeddedServer(
+            self._answer, [self.listening], protocol=Protocol, log_level="error", finish_seconds=1
+        )
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["path"])(scope, receive, send)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.listening.getsockname())
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    served = Served()
+    yield served
+    await served.server.end()
+    served.listening.close()
+
+
+async def test_a_sender_that_does_not_wait_fills_its_own_connection(served: Served) -> None:
+    """And it is answered in order, once it has its turn; meanwhile it is not taken for silent."""
+    requests = 300
+    reader, writer = await served.connect()
+    padding = "x" * 8_000
+    for number in range(requests):
+        writer.write(f"GET /{number}. HTTP/1.1\r\nHost: x\r\nPadding: {padding}\r\n\r\n".encode())
+    await eventually("it is not read from any more", lambda: len(served.turns.held) == 2)
+    assert not served.protocols[0].transport.is_reading()
+    await asyncio.sleep(2 * READ_SECONDS)  # noqa: TID251 - the server's own timer
+    served.turns.release()
+    async with asyncio.timeout(30):
+        for number in range(requests):
+            await reader.readuntil(f"/{number}.".encode())
+    writer.close()
+
+
+async def test_what_comes_too_late_is_not_read(served: Served) -> None:
+    _, writer = await served.connect()
+    writer.write(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+    await eventually("it has arrived", lambda: len(served.turns.held) == 1)
+    writer.transport.abort()
+    await eventually("its sender has left", served.protocols[0].transport.is_closing)
+    served.turns.release()
+    await asyncio.sleep(0)  # noqa: TID251 - one turn of the event loop
+    assert served.protocols[0].cycle is None
+
+
+async def test_who_is_silent_is_left(served: Served) -> None:
+    reader, writer = await served.connect()
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()

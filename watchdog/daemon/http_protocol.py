@@ -1,0 +1,99 @@
+"""The daemon's side of an HTTP connection: it leaves the event loop to stops, and closes what stays silent.
+
+    what arrives ──► Turns ──► the HTTP library ──► one task for each request
+
+A hundred senders may have something ready at once. A stop needs several turns of the event loop, so in each turn only
+a few requests are begun.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import h11
+
+from watchdog.clock import Clock
+from watchdog.embedded_server import QuietProtocol
+
+TURN_SECONDS: Final = 0.001
+"""For how long requests are begun in one turn of the event loop."""
+
+
+class Turns:
+    """Does what it is given in order, some of it in each turn of the event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting = deque[Callable[[], None]]()
+
+    def add(self, work: Callable[[], None]) -> None:
+        self._waiting.append(work)
+        if len(self._waiting) == 1:
+            self._soon()
+
+    def _soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._work)
+
+    def _work(self) -> None:
+        until = self._clock.monotonic() + TURN_SECONDS
+        try:
+            while True:
+                self._waiting[0]()
+                if len(self._waiting) == 1 or self._clock.monotonic() >= until:
+                    break
+                self._waiting.popleft()
+        finally:
+            # It stayed in the queue until now, so that what was added meanwhile did not ask for a turn as well.
+            self._waiting.popleft()
+            if self._waiting:
+                self._soon()
+
+
+class TimedProtocol(QuietProtocol):
+    """Closes connections on which no request comes within ``read_seconds``; takes turns with the others."""
+
+    read_seconds: float
+    turns: Turns
+    _too_slow: asyncio.TimerHandle | None = None
+    _unread = 0
+    """How many pieces have arrived and wait for their turn."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._too_slow is not None:
+            self._too_slow.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._unread += 1
+        if self._unread > 1:
+            # A sender that does not wait for its answer fills its own connection, not our memory.
+            self.transport.pause_reading()
+        self.turns.add(lambda: self._read(data))
+
+    def on_response_complete(self) -> None:
+        # First: the next request may be here already.
+        self._expect_request()
+        super().on_response_complete()
+
+    def _read(self, data: bytes) -> None:
+        self._unread -= 1
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if not self._unread and not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _expect_request(self) -> None:
+        if self._too_slow is not None:
+            self._too_slow.cancel()
+        self._too_slow = self.loop.call_later(self.read_seconds, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.conn.their_state is h11.IDLE and not self._unread and not self.transport.is_closing():
+            self.transport.close()
