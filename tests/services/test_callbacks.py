@@ -65,7 +65,7 @@ class Bench:
             ("127.0.0.1", 0),
             intake,
             is_healthy=lambda: self.healthy,
-            is_ready=lambda: self.ready,
+            not_ready=lambda: "" if self.ready else "starting",
             clock=SystemClock(),
             read_seconds=0.3,
         )
@@ -391,7 +391,7 @@ async def test_nothing_of_a_request_is_logged(bench: Bench, caplog: pytest.LogCa
 async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = taken.getsockname()
-        server = HttpServer(address, bench.intake, is_healthy=lambda: True, is_ready=lambda: True, clock=SystemClock())
+        server = HttpServer(address, bench.intake, is_healthy=lambda: True, not_ready=str, clock=SystemClock())
         with pytest.raises(ConfigError, match=rf"http\.listen: cannot listen on 127\.0\.0\.1 port {address[1]}"):
             server.bind()
 

@@ -5,8 +5,9 @@
     GET  /readyz           200 once the daemon has started; 503 before that, and while the database is away or refuses
                            a statement
     GET  /metrics          for Prometheus; rendered at most once a second, does not ask the database
+    GET  /, /tasks …       pages for people, if http.page is true: watchdog.page
 
-If there is a token, the last two need it.
+If there is a token, all but the first two need it.
 
 A client that is slow, sends too much or opens too many connections is answered or cut off; others are not affected.
 On every path the headers must come within 5 s, and so must the body.
@@ -30,6 +31,7 @@ from watchdog.daemon.http_protocol import TimedProtocol, Turns
 from watchdog.daemon.metrics import Exposition
 from watchdog.embedded_server import EmbeddedServer, listen, url_of
 from watchdog.errors import ConfigError
+from watchdog.page.site import Site
 from watchdog.services import callbacks
 from watchdog.services.callbacks import CallbackIntake
 
@@ -46,11 +48,11 @@ CONCURRENT: Final = 64
 _CONNECTIONS: Final = 512
 _DRAIN_BYTES: Final = 1 << 20  # read on that far: a sender that is cut off while it writes does not read the response
 _STOP_SECONDS: Final = 2
-_COME_AGAIN: Final = {"Retry-After": "2"}
+_MORE_HEADERS: Final = {503: {"Retry-After": "2"}, 405: {"Allow": "GET, HEAD"}}
 
 
 class HttpServer:
-    """Call ``bind``, ``start``, ``stop``. ``is_healthy``: sweeps succeed. ``is_ready``: the daemon has started."""
+    """Call ``bind``, ``start``, ``stop``. ``is_healthy``: sweeps succeed. ``not_ready``: why not, or nothing."""
 
     def __init__(
         self,
@@ -58,15 +60,19 @@ class HttpServer:
         intake: CallbackIntake,
         *,
         is_healthy: Callable[[], bool],
-        is_ready: Callable[[], bool],
+        not_ready: Callable[[], str],
         clock: Clock,
-        why_not_ready: Callable[[], str] = lambda: "starting, or the database is away: see the daemon's log",
         metrics: Exposition | None = None,
         token: Callable[[], str | None] = lambda: None,
         read_seconds: float = READ_SECONDS,
         passed: Sequence[socket.socket] = (),
+        site: Site | None = None,
     ) -> None:
-        """Serve on the ``passed`` sockets, which listen already, or else on ``address``. ``token`` may change."""
+        """Serve on the ``passed`` sockets, which listen already, or else on ``address``. ``token`` may change.
+
+        ``site``: the pages; closed with the server.
+        """
+        self._site = site
         self._address = address
         self._passed = tuple(passed)
         self._read_seconds = read_seconds
@@ -80,7 +86,8 @@ class HttpServer:
             return _health(is_healthy(), "no sweep has succeeded lately: see the daemon's log")
 
         async def readyz(_request: Request) -> Response:
-            return _health(is_ready(), why_not_ready())
+            reason = not_ready()
+            return _health(not reason, f"{reason}: see the daemon's log")
 
         routes = [
             *(Route(path, self._callback, methods=["POST"]) for path in _CALLBACK_PATHS),
@@ -136,6 +143,8 @@ class HttpServer:
             await server.end()
         for one in listening:
             one.close()
+        if self._site is not None:
+            await self._site.close()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, the ASGI way. Only a callback's body is used, but every other one must end in time too."""
@@ -155,11 +164,14 @@ class HttpServer:
             return _nobody
         if body is None:
             return _cut_off("too_large", 413)
+        if self._site is not None and scope["method"] != "POST" and self._site.serves(scope["path"]):
+            return await self._site.answer(Request(scope, receive))
         if scope["method"] == "POST" and scope["path"] not in _OTHER_PATHS:
             # ZEGO posts nothing else, so its console may have a wrong address. Anybody may post, so only a part.
             path = ascii(scope["path"][:80])
             reason = f"{path} is no path of this server; callbacks go to {CALLBACK_PATH}"
-            response = self._intake.refuse(404, "unknown_path", reason)
+            is_page = self._site is not None and self._site.serves(scope["path"])
+            response = self._intake.refuse(405 if is_page else 404, "unknown_path", reason)
             return _cut_off(response.kind, response.http_status)
         return self._routes
 
@@ -181,8 +193,7 @@ class HttpServer:
         if response.is_refusal and response.http_status != 503:
             return _cut_off(response.kind, response.http_status)
         # The body has come. Who is to repeat a callback keeps the connection: another one costs more than the answer.
-        again = _COME_AGAIN if response.is_refusal else None
-        return PlainTextResponse(response.kind + "\n", response.http_status, again)
+        return PlainTextResponse(response.kind + "\n", response.http_status, _MORE_HEADERS.get(response.http_status))
 
     async def _drain(self, request: Request) -> bool:
         """Read the body and forget it; whether it came to its end."""
@@ -241,7 +252,7 @@ def _for_bearers(token: Callable[[], str | None], endpoint: _Endpoint) -> _Endpo
 
 def _cut_off(kind: str, http_status: int) -> Response:
     """A refusal that does not wait for the rest of the body."""
-    headers = {"Connection": "close"} | (_COME_AGAIN if http_status == 503 else {})
+    headers = {"Connection": "close"} | _MORE_HEADERS.get(http_status, {})
     return PlainTextResponse(kind + "\n", http_status, headers)
 
 

@@ -1,4 +1,4 @@
-"""Makes texts from outside harmless for a terminal. Imports nothing, so that every error can use it."""
+"""Makes texts from outside harmless for a terminal and a page. Imports nothing, so that every error can use it."""
 
 
 def legible(text: str) -> str:
