@@ -16,7 +16,6 @@ from tests.support.tools import program
 SCREENSHOTS: Final = os.environ.get("SCREENSHOTS")
 """A folder: then each page that is looked at is kept there as a picture."""
 
-WIDTHS: Final = (1280, 390)
 _AXE: Final = Path(__file__).parents[1] / "page/node"
 _WORST: Final = {"serious", "critical"}
 
@@ -27,7 +26,11 @@ Scheme = Literal["light", "dark"]
 async def chromium() -> AsyncIterator[Browser]:
     """Skips the test on a machine without it."""
     # Root may not have a sandbox. No name is resolved, so what the browser asks for itself goes nowhere.
-    options = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking"]
+    options = [
+        "--no-sandbox",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--disable-background-networking",
+    ]
     path = program("chromium")
     async with async_playwright() as started:
         browser = await started.chromium.launch(executable_path=path, args=options)
