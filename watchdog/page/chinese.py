@@ -162,6 +162,7 @@ TEXTS: Final[dict[str, str]] = {
     "col.hold": "暂不停止，直到",
     "col.outcome": "结果",
     "col.number": "数量",
+    "col.attempt": "序号",
     "col.means": "含义",
     "col.when": "时间（UTC）",
     "col.reason": "原因",

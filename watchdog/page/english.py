@@ -118,6 +118,7 @@ TEXTS: Final[dict[str, str]] = {
     "col.hold": "On hold until",
     "col.outcome": "Outcome",
     "col.number": "Number",
+    "col.attempt": "No.",
     "col.means": "Meaning",
     "col.when": "Time (UTC)",
     "col.reason": "Reason",
