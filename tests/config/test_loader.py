@@ -875,6 +875,6 @@ def test_names_of_the_page() -> None:
     assert observed("http:\n  page_hosts:").http.page_hosts == ()
     variable = {"ZEGO_WATCHDOG_HTTP__PAGE_HOSTS": '["a.example"]', "ZEGO_WATCHDOG_HTTP__PAGE": "true"}
     assert observed("", variable).http.page_hosts == ("a.example",)
-    for name in ("https://watchdog.example.com", "watchdog.example.com:443", "*", "''"):
+    for name in ("https://watchdog.example.com", "watchdog.example.com:443", "'*'", "''"):
         (problem,) = problems(f"policy: {{mode: observe}}\nhttp: {{page_hosts: [{name}]}}")
         assert "is no host name; write for example watchdog.example.com" in problem

@@ -14,9 +14,8 @@ from tests.support.npm import installed
 from tests.support.tools import program
 
 SCREENSHOTS: Final = os.environ.get("SCREENSHOTS")
-"""A folder: then each page that is looked at is kept there as a picture."""
+"""A folder: then the top of each page that is opened is kept there as a picture."""
 
-WIDTHS: Final = (1280, 390)
 _AXE: Final = Path(__file__).parents[1] / "page/node"
 _WORST: Final = {"serious", "critical"}
 
@@ -27,7 +26,11 @@ Scheme = Literal["light", "dark"]
 async def chromium() -> AsyncIterator[Browser]:
     """Skips the test on a machine without it."""
     # Root may not have a sandbox. No name is resolved, so what the browser asks for itself goes nowhere.
-    options = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking"]
+    options = [
+        "--no-sandbox",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--disable-background-networking",
+    ]
     path = program("chromium")
     async with async_playwright() as started:
         browser = await started.chromium.launch(executable_path=path, args=options)
@@ -70,7 +73,9 @@ class Visitor:
     async def keep(self, name: str) -> None:
         """Keep a picture of the page, if somebody wants to look at it."""
         if SCREENSHOTS:
-            await self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+            size = await self.page.evaluate("[innerWidth, Math.min(document.documentElement.scrollHeight, 1700)]")
+            top = {"x": 0, "y": 0, "width": size[0], "height": size[1]}
+            await self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True, clip=top)
 
 
 @asynccontextmanager

@@ -17,17 +17,18 @@ def test_it_agrees_with_status(world: World) -> None:
     world.advance(86_401)
     tried(world, "sent", Outcome.SENT)
     tried(world, "blocked", Outcome.BLOCKED)
-    tried(world, "missed", Outcome.AUTO_STOPPED, code="1202", empty_since=world.ago(120), evidence_at=world.now,
-          auto_stop_at=world.ahead(30))  # fmt: skip
-    now, late, told = glance(world.engine), lately(world.engine), situation(world.engine)
+    late = {"empty_since": world.ago(120), "evidence_at": world.now, "auto_stop_at": world.ahead(30)}
+    tried(world, "missed", Outcome.AUTO_STOPPED, attempt=None, code="1202", **late)
+    now, day, told = glance(world.engine), lately(world.engine), situation(world.engine)
     assert [task.task_id for task in now.upcoming] == [f"t{number}" for number in range(NEXT_LISTED)]
     assert (now.upcoming[0].task_id, now.upcoming[0].due_at) == (told.next_task_id, told.next_due_at)
-    assert (now.now, now.daemons, now.in_flight) == (told.now, told.daemons, told.in_flight == 1)
+    assert (now.now, now.daemons, now.in_flight) == (told.now, told.daemons, told.in_flight)
+    assert now.in_flight == 1
     assert (now.blocked_apps, now.events) == (told.blocked_apps, told.events)
     assert now.blocked_apps == [12345]
-    assert (late.outcomes, late.returns, late.windows) == (told.latest, told.returns, told.windows)
-    assert late.outcomes == {Outcome.SENT: 1, Outcome.BLOCKED: 1, Outcome.AUTO_STOPPED: 1}
-    assert late.windows is not None
+    assert (day.outcomes, day.returns, day.windows) == (told.latest, told.returns, told.windows)
+    assert day.outcomes == {Outcome.SENT: 1, Outcome.BLOCKED: 1, Outcome.AUTO_STOPPED: 1}
+    assert day.windows is not None
 
 
 def test_nothing_is_there(world: World) -> None:
