@@ -85,6 +85,10 @@ system-test: $(DEV) deb ## test that package in a container with a real systemd;
 simulate: $(DEV) ## simulate a thousand rooms for two hours in every mode; SEED=7 for other random numbers
 	@$(BIN)/python -m simulation --seed $(SEED)
 
+.PHONY: report-sample
+report-sample: $(DEV) ## write docs/report-sample.html from a simulation, and its picture, which needs Chromium
+	@$(BIN)/python -m simulation.sample
+
 .PHONY: faults
 faults: $(DEV) ## inject faults into real processes; KILLS=500 for more kill -9, WRITE=1 updates the docs
 	@FAULTS=1 FAULTS_KILLS=$(KILLS) FAULTS_WRITE=$(WRITE) $(BIN)/python -m pytest --quiet --numprocesses $(AT_ONCE) tests/faults

@@ -36,7 +36,7 @@ from watchdog.store.tasks import Tasks
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "room", "explain", "stop", "hold", "guard", "events", "version", "systemd"),
+    *("tasks", "history", "report", "room", "explain", "stop", "hold", "guard", "events", "version", "systemd"),
 ]
 
 
@@ -186,6 +186,7 @@ DATABASE_COMMANDS = [
     ["status"],
     ["tasks"],
     ["history"],
+    ["report", "--html", "-"],
     ["explain", "1"],
     ["stop", "1"],
     ["hold", "1", "--for", "1m"],
@@ -241,6 +242,9 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ["tasks", "--limit", "0"],
         ["history", "--since", "noon"],
         ["history", "--since", "2026-13-01"],
+        ["report"],
+        ["report", "--html", "report.html", "--since", "noon"],
+        ["report", "--html", "report.html", "--lang", "fr"],
         ["hold", "1"],
         ["hold", "1", "--for", "1m", "--release"],
         ["hold", "1", "--for", "10"],

@@ -24,7 +24,7 @@ TESTED_WITH_OTHERS = {
         *("cli/view/status", "cli/view/tasks"),
     ],
     "tests/cli/test_events.py": ["cli/commands/webhook"],
-    "tests/cli/test_screens.py": ["cli/view/legible"],
+    "tests/cli/test_screens.py": ["cli/view/legible", "insight/legible"],
     "tests/cli/test_systemd.py": ["cli/commands/shared_sqlite", "cli/commands/steps"],
     "tests/config/test_loader.py": [
         *("config/addresses", "config/rules_between", "config/secret_files", "config/settings", "core/events"),
@@ -52,7 +52,8 @@ TESTED_WITH_OTHERS = {
     "tests/services/test_retention.py": ["store/retention"],
     "tests/services/test_stopper.py": ["services/claims"],
     "tests/services/test_workload.py": ["core/capacity"],
-    "tests/store/reports/test_export.py": ["cli/commands/export"],
+    "tests/store/reports/test_report.py": ["store/reports/distributions"],
+    "tests/store/reports/test_export.py": ["cli/commands/export", "cli/commands/target"],
     "tests/store/test_attempts.py": ["store/records"],
     "tests/store/test_callbacks.py": ["core/hints", "store/presence", "store/room_tasks"],
     "tests/store/test_schema.py": ["shipped", "store/tables"],
