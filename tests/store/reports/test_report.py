@@ -186,6 +186,17 @@ def test_savings_are_by_day_kind_and_app(world: World) -> None:
     ]
 
 
+def test_savings_are_those_of_the_view(world: World) -> None:
+    found = saved(world)
+    view = world.app.rows("SELECT * FROM zego_savings ORDER BY day, kind, coalesce(app_id, 0)")
+    names = ("stops", "no_auto_stop", "missed", "spared", "back_within_60", "back_within_600")
+    assert len(view) == len(found) > 3
+    for row, one in zip(view, found, strict=True):
+        assert (str(row["day"]), row["kind"], row["app_id"]) == (one.day, one.kind, one.app_id)
+        assert [row[name] for name in names] == [getattr(one, name) for name in names]
+        assert row["slot_seconds_freed"] == pytest.approx(one.freed_milliseconds / 1000)
+
+
 def test_the_longest_empty_rooms_have_ended_or_still_run(world: World) -> None:
     world.app.start("running", "lobby", app_id=7, user_count=0)
     world.app.start("people", "full", user_count=3)
