@@ -7,6 +7,7 @@ KILLS ?= 40
 AT_ONCE ?= 4
 SECONDS ?= 60
 SUITE ?= bookworm
+SAMPLE ?= draw
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -86,8 +87,8 @@ simulate: $(DEV) ## simulate a thousand rooms for two hours in every mode; SEED=
 	@$(BIN)/python -m simulation --seed $(SEED)
 
 .PHONY: report-sample
-report-sample: $(DEV) ## write docs/report-sample.html from a simulation, and its picture, which needs Chromium
-	@$(BIN)/python -m simulation.sample
+report-sample: $(DEV) ## draw docs/report-sample.html and its picture (needs Chromium); SAMPLE= simulates again, in minutes
+	@$(BIN)/python -m simulation.sample $(SAMPLE)
 
 .PHONY: faults
 faults: $(DEV) ## inject faults into real processes; KILLS=500 for more kill -9, WRITE=1 updates the docs
