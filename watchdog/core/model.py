@@ -46,6 +46,16 @@ class Reason(StrEnum):
     MANUAL = "manual"
 
 
+class Ending(StrEnum):
+    """How an empty spell of a task's room ended (``zego_empty_spells.ending``)."""
+
+    RETURNED = "returned"
+    STOPPED = "stopped"
+    AUTO_STOPPED = "auto_stopped"
+    RELEASED = "released"
+    UNKNOWN = "unknown"
+
+
 class Source(StrEnum):
     """Who made an observation (``zego_tasks.user_count_source``)."""
 
