@@ -17,7 +17,7 @@
   \set schema public
 \endif
 -- By name, because the application may have its own tables that begin with zego_.
-\set tables 'ARRAY[''zego_tasks'', ''zego_stop_attempts'', ''zego_daemons'', ''zego_pace'', ''zego_rejoins'', ''zego_room_sessions'', ''zego_room_users'', ''zego_callbacks_seen'', ''zego_deleted_tasks'', ''zego_events'', ''zego_event_types'']'
+\set tables 'ARRAY[''zego_tasks'', ''zego_stop_attempts'', ''zego_daemons'', ''zego_pace'', ''zego_rejoins'', ''zego_room_sessions'', ''zego_room_users'', ''zego_callbacks_seen'', ''zego_deleted_tasks'', ''zego_events'', ''zego_event_types'', ''zego_empty_spells'']'
 BEGIN;
 SET LOCAL search_path = :"schema";
 
@@ -36,22 +36,22 @@ SELECT format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())
 -- The owner: the only role that may create, change and drop the tables. Migrations run as a member of it.
 GRANT USAGE, CREATE ON SCHEMA :"schema" TO zego_owner;
 SELECT format('ALTER TABLE %I OWNER TO zego_owner', name)
-FROM unnest(:tables || ARRAY['zego_schema_version', 'zego_stop_history']) AS name \gexec
+FROM unnest(:tables || ARRAY['zego_schema_version', 'zego_stop_history', 'zego_savings']) AS name \gexec
 SELECT DISTINCT format('ALTER FUNCTION %s OWNER TO zego_owner', tgfoid::regprocedure)
 FROM unnest(:tables) AS name JOIN pg_trigger ON tgrelid = to_regclass(name) AND NOT tgisinternal \gexec
 
 -- Revoke everything first, so that only the rights below remain.
 GRANT USAGE ON SCHEMA :"schema" TO zego_daemon, zego_application, zego_analyst;
 SELECT format('REVOKE ALL ON %I FROM PUBLIC, zego_daemon, zego_application, zego_analyst', name)
-FROM unnest(:tables || ARRAY['zego_schema_version', 'zego_stop_history']) AS name \gexec
+FROM unnest(:tables || ARRAY['zego_schema_version', 'zego_stop_history', 'zego_savings']) AS name \gexec
 
 -- The daemon: rows only. It inserts tasks that callbacks report (zego.discover), and deletes old rows (retention).
-GRANT SELECT ON zego_schema_version, zego_stop_history TO zego_daemon;
+GRANT SELECT ON zego_schema_version, zego_stop_history, zego_savings TO zego_daemon;
 SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO zego_daemon', name) FROM unnest(:tables) AS name \gexec
 
 -- The application: its three statements, on its own columns. The triggers run with its rights and need no more than these:
--- they change only the row that is being written, and note the TaskId of a row that is deleted. Those that write events run
--- with the rights of zego_owner. Of events, the application marks those that it has handled, and nothing else.
+-- they change only the row that is being written, and note the TaskId of a row that is deleted. Those that write events and
+-- empty spells run with the rights of zego_owner. Of events, the application marks those that it has handled, and nothing else.
 GRANT SELECT, DELETE ON zego_tasks TO zego_application;
 GRANT INSERT ON zego_deleted_tasks TO zego_application;
 GRANT INSERT (
@@ -64,7 +64,7 @@ GRANT UPDATE (
 ) ON zego_tasks TO zego_application;
 GRANT SELECT, UPDATE (handled_at) ON zego_events TO zego_application;
 
--- The analyst: reads the history and the ledger, nothing else. `zego-watchdog history` and `zego-watchdog history export`
--- read the schema version first.
-GRANT SELECT ON zego_stop_history, zego_stop_attempts, zego_schema_version TO zego_analyst;
+-- The analyst: reads the history, the ledger, savings and empty spells, nothing else. `zego-watchdog history` and
+-- `zego-watchdog history export` read the schema version first.
+GRANT SELECT ON zego_stop_history, zego_stop_attempts, zego_savings, zego_empty_spells, zego_schema_version TO zego_analyst;
 COMMIT;

@@ -22,6 +22,7 @@ from watchdog.clock import SystemClock
 from watchdog.errors import DatabaseError
 from watchdog.sandbox import Limits, Sandbox
 from watchdog.store import schema
+from watchdog.store.contract import VIEWS
 from watchdog.store.engine import open_engine
 from watchdog.store.reports.privileges import NEEDED, privileges
 from watchdog.store.retention import Kept, RetentionStore
@@ -125,9 +126,11 @@ def test_an_analyst_reads_the_history_and_the_ledger(database: Database) -> None
     some_history(database)
     assert database.run("anna", "SELECT task_id, outcome FROM zego_stop_history") == [("t", "stopped")]
     assert database.run("anna", "SELECT count(*) FROM zego_stop_attempts") == [(1,)]
+    assert database.run("anna", "SELECT stops FROM zego_savings") == [(1,)]
+    assert database.run("anna", "SELECT count(*) FROM zego_empty_spells") == [(0,)]
 
 
-TABLES_NOT_FOR_ANALYSTS = sorted(set(metadata.tables) - {"zego_stop_attempts"})
+TABLES_NOT_FOR_ANALYSTS = sorted(set(metadata.tables) - {"zego_stop_attempts", "zego_empty_spells"})
 
 
 def test_the_application_takes_a_discovered_task_over(database: Database) -> None:
@@ -262,13 +265,35 @@ def test_the_application_marks_events_that_its_own_statements_wrote(database: Da
     assert database.run("backend", mark) == []
 
 
+def test_the_applications_statements_write_empty_spells(database: Database) -> None:
+    """Whatever its search_path, and although it may not write them."""
+    hint = "SET search_path = pg_catalog; UPDATE public.zego_tasks SET user_count = {} WHERE room_id = 'room'"
+    for number in range(3):
+        database.run("backend", f"INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES ('{number}', 'room', 0)")
+    database.run("backend", hint.format("1"))
+    database.run("backend", hint.format("0"))
+    database.run("backend", "UPDATE zego_tasks SET status = 'released' WHERE task_id = '1'")
+    database.run("backend", "DELETE FROM zego_tasks WHERE task_id = '2'")
+    spells = "SELECT task_id, ending FROM zego_empty_spells ORDER BY id"
+    assert database.run("watchdog", spells) == [
+        *((str(number), "returned") for number in range(3)),
+        ("1", "released"),
+        ("2", "released"),
+    ]
+    for statement in ("SELECT 1 FROM zego_empty_spells", "DELETE FROM zego_empty_spells"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            database.run("backend", statement)
+
+
 def test_the_functions_that_write_events_write_into_our_tables_only(database: Database) -> None:
     """They run with their owner's rights, so nobody else may choose the tables that they work on."""
     database.run("postgres", "CREATE SCHEMA theirs AUTHORIZATION backend")
     database.run("backend", "CREATE TABLE theirs.zego_event_types (type text, webhook boolean)")
     database.run("backend", "CREATE TABLE theirs.tasks (LIKE zego_tasks)")
     found = database.run("postgres", "SELECT proname FROM pg_proc WHERE proname LIKE 'zego%' AND prosecdef ORDER BY 1")
-    assert found == [("zego_rejoins_told",), ("zego_stop_attempts_told",), ("zego_tasks_told",)]
+    assert [name for (name,) in found] == [
+        *("zego_rejoins_told", "zego_stop_attempts_told", "zego_tasks_spell_ended", "zego_tasks_told")
+    ]
     for (name,) in found:
         trigger = f"CREATE TRIGGER t AFTER INSERT ON theirs.tasks FOR EACH ROW EXECUTE FUNCTION {name}()"
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -352,8 +377,9 @@ def test_a_daemon_cannot_migrate_and_says_why(database: Database) -> None:
 
 
 def test_the_owner_migrates_and_what_it_makes_is_the_owners(database: Database) -> None:
-    for view in ("VIEW zego_stop_history", *(f"TABLE {table}" for table in metadata.tables), f"TABLE {VERSION_TABLE}"):
-        database.run("deployer", f"DROP {view}")
+    tables = (*metadata.tables, VERSION_TABLE)
+    for one in (*(f"VIEW {view}" for view in VIEWS), *(f"TABLE {table}" for table in tables)):
+        database.run("deployer", f"DROP {one}")
     for function in database.run("deployer", "SELECT oid::regprocedure FROM pg_proc WHERE proname LIKE 'zego%'"):
         database.run("deployer", f"DROP FUNCTION {function[0]}")
     engine = open_engine(database.url_of("deployer"))
@@ -419,7 +445,7 @@ def test_tables_of_the_application_are_left_alone(database: Database) -> None:
 def test_it_names_every_table() -> None:
     (listed,) = re.findall(r"^\\set tables 'ARRAY\[(.*)\]'$", ROLES.read_text(), re.MULTILINE)
     assert set(re.findall(r"zego_\w+", listed)) == set(metadata.tables)
-    assert set(NEEDED) == {*metadata.tables, VERSION_TABLE, "zego_stop_history"}
+    assert set(NEEDED) == {*metadata.tables, VERSION_TABLE, *VIEWS}
 
 
 # What check says of it

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from watchdog.errors import SchemaMismatch
 from watchdog.store import contract, schema
 from watchdog.store.engine import open_engine, reading, writing
-from watchdog.store.tables import attempts, events, metadata
+from watchdog.store.tables import attempts, empty_spells, events, metadata
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -69,6 +69,7 @@ def test_what_an_applications_migrations_may_drop(engine: sa.Engine) -> None:
         engine,
         "DROP INDEX zego_tasks_wake",
         "DROP VIEW zego_stop_history",
+        "DROP VIEW zego_savings",
         "ALTER TABLE zego_daemons DROP COLUMN requests",
         "DROP TABLE zego_rejoins",
     )
@@ -77,6 +78,7 @@ def test_what_an_applications_migrations_may_drop(engine: sa.Engine) -> None:
         "column zego_daemons.requests",
         "table zego_rejoins",
         "view zego_stop_history",
+        "view zego_savings",
         "trigger zego_rejoins_told",
     )
     assert found.slowing == ("zego_rejoins_asked", "zego_rejoins_room", "zego_rejoins_watched", "zego_tasks_wake")
@@ -152,10 +154,13 @@ def test_a_sequence_that_is_behind_its_table(postgresql: sa.Engine) -> None:
         connection.execute(sa.insert(attempts), row)
         event = {"type": "task.stopped", "task_id": "task", "room_id": "room", "kind": "asr"}
         connection.execute(sa.insert(events), event | {"occurred_at": datetime(2026, 3, 1, tzinfo=UTC), "data": {}})
-        for name in ("zego_stop_attempts", "zego_events"):
+        spell = {"task_id": "task", "room_id": "room", "kind": "asr", "ending": "released"}
+        times = dict.fromkeys(("started_at", "empty_since", "ended_at"), datetime(2026, 3, 1, tzinfo=UTC))
+        connection.execute(sa.insert(empty_spells), spell | times)
+        for name in ("zego_stop_attempts", "zego_events", "zego_empty_spells"):
             connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), 1, false)")
     found = contract.compare(postgresql).behind
-    assert found == ("zego_stop_attempts", "zego_events")
+    assert found == ("zego_stop_attempts", "zego_events", "zego_empty_spells")
     with pytest.raises(SchemaMismatch, match="no attempt or end of a task can be recorded; SELECT setval"):
         contract.require(postgresql)
     execute(postgresql, contract.set_sequences(found))

@@ -18,7 +18,8 @@ CATALOGUE = {
         "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"
         " UNION ALL SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
         " WHERE indexrelid::regclass::text LIKE 'zego_%%'"
-        " UNION ALL SELECT oid::regclass::text, pg_get_viewdef(oid) FROM pg_class WHERE relname = 'zego_stop_history'"
+        " UNION ALL SELECT oid::regclass::text, pg_get_viewdef(oid) FROM pg_class"
+        " WHERE relname IN ('zego_stop_history', 'zego_savings')"
         " UNION ALL SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'zego_%%'"
     ),
 }
@@ -46,9 +47,9 @@ def catalogue(engine: sa.Engine) -> list[tuple[str, str]]:
 
 
 def drop_tables(engine: sa.Engine, *names: str) -> None:
-    """As an application's migrations do; PostgreSQL wants the view to go first."""
+    """As an application's migrations do; PostgreSQL wants the views to go first."""
     if engine.dialect.name == "postgresql":
-        execute(engine, "DROP VIEW IF EXISTS zego_stop_history")
+        execute(engine, *(f"DROP VIEW IF EXISTS {name}" for name in contract.VIEWS))
     execute(engine, *(f"DROP TABLE {name}" for name in names))
 
 
@@ -60,7 +61,7 @@ def test_what_holds_no_rows_is_created_again(engine: sa.Engine) -> None:
     execute(engine, TASK)
     before = catalogue(engine)
     on = " ON zego_tasks" if engine.dialect.name == "postgresql" else ""
-    execute(engine, f"DROP TRIGGER zego_tasks_hinted{on}", "DROP VIEW zego_stop_history")
+    execute(engine, f"DROP TRIGGER zego_tasks_hinted{on}", *(f"DROP VIEW {name}" for name in contract.VIEWS))
     with reading(engine) as connection:
         indexes = contract.differences(connection).slowing
     assert indexes == ()

@@ -21,6 +21,7 @@ from watchdog.core.outcomes import TASK_BECOMES
 from watchdog.errors import ConfigError, DatabaseError, DatabaseUnavailable, SchemaMismatch, StatementRefused
 from watchdog.shipped import shipped
 from watchdog.store import schema
+from watchdog.store.contract import VIEWS
 from watchdog.store.engine import open_engine, reading, writing
 from watchdog.store.reports.situation import short_windows
 from watchdog.store.tables import REPLACED_COLUMNS, REPLACED_TABLE, VERSION_TABLE, metadata
@@ -29,6 +30,10 @@ VIEW_COLUMNS = [
     *("task_id", "room_id", "app_id", "kind", "reason", "outcome", "code", "message", "request_id", "attempts"),
     *("empty_since", "due_at", "stopped_at", "auto_stop_at", "reaction_seconds", "seconds_before_auto_stop"),
     "rejoined_after_seconds",
+]
+SAVINGS_COLUMNS = [
+    *("day", "kind", "app_id", "stops", "slot_seconds_freed", "seconds_before_auto_stop", "no_auto_stop", "missed"),
+    *("spared", "back_within_60", "back_within_600"),
 ]
 INDEXES = {
     "zego_tasks": {
@@ -49,6 +54,7 @@ INDEXES = {
         "zego_events_pending": ["wake_at"],
         "zego_events_undelivered": ["id"],
     },
+    "zego_empty_spells": {"zego_empty_spells_task": ["task_id", "empty_since"]},
     "zego_deleted_tasks": {"zego_deleted_tasks_at": ["deleted_at"]},
     "zego_callbacks_seen": {"zego_callbacks_seen_at": ["seen_at"]},
     "zego_rejoins": {
@@ -102,10 +108,11 @@ class TestMigrate:
                 indexes = {index["name"]: index["column_names"] for index in found.get_indexes(table.name)}
                 assert indexes == INDEXES[table.name]
             assert [column["name"] for column in found.get_columns("zego_stop_history")] == VIEW_COLUMNS
+            assert [column["name"] for column in found.get_columns("zego_savings")] == SAVINGS_COLUMNS
             only = {REPLACED_TABLE} if engine.dialect.name == "sqlite" else set()
             for name in only:
                 assert {column["name"] for column in found.get_columns(name)} == REPLACED_COLUMNS
-        assert objects(engine) == {*metadata.tables, *only, "zego_stop_history", VERSION_TABLE}
+        assert objects(engine) == {*metadata.tables, *only, *VIEWS, VERSION_TABLE}
 
     def test_the_program_is_written_for_the_last_revision(self) -> None:
         config = Config()
@@ -321,6 +328,14 @@ class TestUpgrade:
         assert found["unknown"]["vendor_occupied_at"] is None
         assert (found["unknown"]["status"], found["ended"]["status"]) == ("released", "stopped")
 
+    def test_a_spell_that_began_before_it_is_written_when_it_ends(self, engine: sa.Engine) -> None:
+        schema.migrate(engine)
+        assert rows(engine, "zego_empty_spells") == []
+        run(engine, "UPDATE zego_tasks SET user_count = 1 WHERE room_id = 'b'")
+        (spell,) = rows(engine, "zego_empty_spells")
+        (task,) = (row for row in rows(engine, "zego_tasks") if row["task_id"] == "empty")
+        assert (spell["task_id"], spell["ending"], spell["ended_at"]) == ("empty", "returned", task["user_count_at"])
+
     def test_the_ledger_stays_append_only_and_goes_on(self, engine: sa.Engine) -> None:
         schema.migrate(engine)
         run(engine, "UPDATE zego_stop_attempts SET outcome = 'gone' WHERE outcome = 'sent'")
@@ -428,9 +443,10 @@ class TestDocumentation:
     def test_every_column_in_its_order(self, table: sa.Table) -> None:
         assert [row[0] for row in self.rows(f"## {table.name}")] == [f"`{column.name}`" for column in table.columns]
 
-    def test_every_column_of_the_view(self) -> None:
-        names = [name for row in self.rows("## zego_stop_history") for name in re.findall(r"`(\w+)`", row[0])]
-        assert sorted(names) == sorted(VIEW_COLUMNS)
+    @pytest.mark.parametrize(("view", "columns"), [*zip(VIEWS, (VIEW_COLUMNS, SAVINGS_COLUMNS), strict=True)])
+    def test_every_column_of_the_views(self, view: str, columns: list[str]) -> None:
+        names = [name for row in self.rows(f"## {view}") for name in re.findall(r"`(\w+)`", row[0])]
+        assert sorted(names) == sorted(columns)
 
     def test_every_outcome_and_what_the_task_becomes(self) -> None:
         told = {row[0].strip("`"): row[2].strip("`|– ") or None for row in self.rows("### Outcome")}

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from watchdog.errors import SchemaMismatch
 from watchdog.shipped import shipped
 from watchdog.store.engine import place, reading
-from watchdog.store.tables import REPLACED_COLUMNS, REPLACED_TABLE, attempts, events, metadata
+from watchdog.store.tables import REPLACED_COLUMNS, REPLACED_TABLE, attempts, empty_spells, events, metadata
 
-HISTORY_VIEW: Final = "zego_stop_history"
+VIEWS: Final = ("zego_stop_history", "zego_savings")
 
 # What the daemon's own statements find, whatever the search path.
 _OURS: Final = "SELECT to_regclass(name)::oid FROM unnest(%(names)s::text[]) name WHERE to_regclass(name) IS NOT NULL"
@@ -67,7 +67,7 @@ WHERE CASE WHEN has_sequence_privilege(sequence, 'USAGE, SELECT') THEN
     (SELECT max(id) FROM {table}) > coalesce(pg_sequence_last_value(sequence::regclass), 0)
 END
 """
-_NUMBERED: Final = (attempts.name, events.name)
+_NUMBERED: Final = (attempts.name, events.name, empty_spells.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def differences(connection: sa.Connection) -> Differences:
     dialect = connection.dialect.name
     ours: dict[str, list[int]] | None = None
     if dialect == "postgresql":
-        names = {"names": [*metadata.tables, HISTORY_VIEW]}
+        names = {"names": [*metadata.tables, *VIEWS]}
         ours = {"ours": list(connection.exec_driver_sql(_OURS, names).scalars())}
 
     def read(statements: Mapping[str, str]) -> set[str]:
@@ -186,4 +186,4 @@ def _absent(columns: set[str], dialect: str) -> list[str]:
             absent.append(f"table {name}")
         else:
             absent += sorted(f"column {name}.{column}" for column in names if f"{name}.{column}" not in columns)
-    return absent if HISTORY_VIEW in relations else [*absent, f"view {HISTORY_VIEW}"]
+    return absent + [f"view {name}" for name in VIEWS if name not in relations]

@@ -1,6 +1,6 @@
 """What other migrations, or a person, left of our tables: ``migrate`` puts it in order without losing a row.
 
-Triggers, functions, the view and indexes hold no rows: they are created again. Tables are built anew only if none of
+Triggers, functions, views and indexes hold no rows: they are created again. Tables are built anew only if none of
 them holds a row.
 """
 
@@ -37,7 +37,8 @@ def clear(connection: sa.Connection, place: str) -> None:
             f"{place}: {', '.join(full)} hold rows, but there is no {', '.join(missing)}; restore a backup, or drop "
             f"{', '.join(full)} and run zego-watchdog migrate again"
         )
-    connection.exec_driver_sql(f"DROP VIEW IF EXISTS {contract.HISTORY_VIEW}")
+    for name in contract.VIEWS:
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
     for name in [*left, VERSION_TABLE]:
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
     for kind, name in definitions:
@@ -46,7 +47,7 @@ def clear(connection: sa.Connection, place: str) -> None:
 
 
 def put_back(connection: sa.Connection) -> None:
-    """Create the triggers, the view and the indexes that are missing."""
+    """Create the triggers, the views and the indexes that are missing."""
     lacking = contract.differences(connection)
     definitions = contract.definitions(connection.dialect.name)
     if any(_is_of_no_meaning(name) for name in lacking.blinding):
@@ -55,8 +56,9 @@ def put_back(connection: sa.Connection) -> None:
     if any(name.startswith("trigger ") for name in lacking.blinding):
         # All of them, because on SQLite their order is that in which they were created.
         _create_triggers(connection, definitions)
-    if f"view {contract.HISTORY_VIEW}" in lacking.blinding:
-        connection.exec_driver_sql(definitions["VIEW", contract.HISTORY_VIEW])
+    for name in contract.VIEWS:
+        if f"view {name}" in lacking.blinding:
+            connection.exec_driver_sql(definitions["VIEW", name])
     for table in metadata.sorted_tables:
         for index in table.indexes:
             if index.name in lacking.slowing:

@@ -85,6 +85,25 @@ def _utcnow_postgresql(element: utcnow, compiler: Any, **kw: Any) -> str:
     return f"(statement_timestamp() + make_interval(secs => {seconds}))"
 
 
+class seconds_between(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """The seconds from one time to another, to the millisecond; negative if the second is the earlier one."""
+
+    type = sa.Float()
+    inherit_cache = True
+
+
+@compiles(seconds_between, "sqlite")
+def _seconds_between_sqlite(element: seconds_between, compiler: Any, **kw: Any) -> str:
+    earlier, later = (compiler.process(one, **kw) for one in element.clauses)
+    return f"round((julianday({later}) - julianday({earlier})) * 86400.0, 3)"
+
+
+@compiles(seconds_between, "postgresql")
+def _seconds_between_postgresql(element: seconds_between, compiler: Any, **kw: Any) -> str:
+    earlier, later = (compiler.process(one, **kw) for one in element.clauses)
+    return f"round(extract(epoch FROM {later} - {earlier}), 3)::double precision"
+
+
 metadata = sa.MetaData()
 
 _ACTIVE = "status = 'active'"
@@ -95,9 +114,9 @@ def _columns(kind: Any, *names: str, **options: Any) -> Iterator[sa.Column[Any]]
     return (sa.Column(name, kind, **options) for name in names)
 
 
-def _index(name: str, *columns: str, where: str | None = None) -> sa.Index:
+def _index(name: str, *columns: str, where: str | None = None, unique: bool = False) -> sa.Index:
     condition = None if where is None else sa.text(where)
-    return sa.Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
 tasks = sa.Table(
@@ -243,6 +262,22 @@ events = sa.Table(
     _index("zego_events_unhandled", "id", where="handled_at IS NULL"),
     _index("zego_events_pending", "wake_at", where="wake_at IS NOT NULL"),
     _index("zego_events_undelivered", "id", where="wake_at IS NULL AND delivered_at IS NULL AND attempts > 0"),
+)
+
+empty_spells = sa.Table(
+    "zego_empty_spells",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    *_columns(sa.Text, "task_id", "kind", nullable=False),
+    sa.Column("app_id", sa.BigInteger),
+    sa.Column("room_id", sa.Text, nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("last_occupied_at", UtcTime),
+    *_columns(sa.Integer, "max_idle_seconds", "grace_seconds"),
+    *_columns(UtcTime, "empty_since", "ended_at", nullable=False),
+    sa.Column("ending", sa.Text, nullable=False),
+    sa.Column("evidence_source", sa.Text),
+    _index("zego_empty_spells_task", "task_id", "empty_since", unique=True),
 )
 
 REPLACED_TABLE = "zego_replaced"

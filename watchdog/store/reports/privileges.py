@@ -6,6 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from watchdog.store.contract import VIEWS
 from watchdog.store.engine import reading
 from watchdog.store.tables import VERSION_TABLE, metadata
 
@@ -13,7 +14,7 @@ _ROWS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 NEEDED: Final[Mapping[str, Sequence[str]]] = {
     VERSION_TABLE: ("SELECT",),
-    "zego_stop_history": ("SELECT",),
+    **dict.fromkeys(VIEWS, ("SELECT",)),
     **{table.name: _ROWS for table in metadata.sorted_tables},
 }
 """The rights that the daemon needs; docs/roles.sql grants them."""
