@@ -31,7 +31,7 @@ from watchdog.store.retention import Kept, RetentionStore
 from watchdog.store.tasks import Tasks
 
 DAY = 86_400.0
-TASKS_DAYS, ATTEMPTS_DAYS, EVENTS_DAYS = 90, 400, 30
+TASKS_DAYS, ATTEMPTS_DAYS, EVENTS_DAYS, SPELLS_DAYS = 90, 400, 30, 90
 
 
 def made(
@@ -40,13 +40,14 @@ def made(
     tasks: int = TASKS_DAYS,
     attempts: int = ATTEMPTS_DAYS,
     events: int = EVENTS_DAYS,
+    spells: int = SPELLS_DAYS,
     instance: str = "host/1",
     clock: SettableClock | None = None,
 ) -> Retention:
     threads = DatabaseThreads(world.engine, clock or world.clock)
     return Retention(
         retention=AsyncRetention(threads, RetentionStore(world.engine)),
-        keep=Keep.of_days(tasks, attempts, events),
+        keep=Keep.of_days(tasks, attempts, events, spells),
         instance=instance,
         clock=clock or world.clock,
     )
@@ -65,11 +66,9 @@ async def one_pass(service: Retention, world: World) -> list[float]:
     return waits
 
 
-async def whole(
-    world: World, *, tasks: int = TASKS_DAYS, attempts: int = ATTEMPTS_DAYS, events: int = EVENTS_DAYS
-) -> None:
+async def whole(world: World, **days: int) -> None:
     """A daemon starts, and goes through the tables once."""
-    service = made(world, tasks=tasks, attempts=attempts, events=events)
+    service = made(world, **days)  # type: ignore[arg-type] # the days only
     beat(world)
     world.advance(retention.FIRST_PASS_SECONDS)
     assert (await one_pass(service, world))[-1] == retention.PASS_SECONDS
@@ -276,12 +275,31 @@ async def test_an_event_goes_by_its_own_age(world: World) -> None:
     assert len(known(world, "zego_tasks")) == len(tasks) + 1
 
 
+async def test_an_empty_spell_goes_by_its_own_end(world: World) -> None:
+    tasks = [f"old {number:03}" for number in range(retention.MOST_ROWS + 1)]
+    for task in (*tasks, "young"):
+        world.app.start(task, task, user_count=0)
+    world.app.execute("UPDATE zego_tasks SET user_count = 1 WHERE task_id <> 'young'")
+    world.advance(10 * DAY)
+    world.app.people("young", 1)
+    world.advance((SPELLS_DAYS - 11) * DAY)
+    await whole(world)
+    assert known(world, "zego_empty_spells") == sorted([*tasks, "young"])
+    world.advance(DAY)
+    with capture_logs() as logs:
+        await whole(world)
+    assert known(world, "zego_empty_spells") == ["young"]
+    assert [(event["event"], event["spells"]) for event in logs] == [("pruned", len(tasks))]
+    assert len(known(world, "zego_tasks")) == len(tasks) + 1
+
+
 async def test_0_is_for_ever(world: World) -> None:
     EventStore(world.engine, "host/1").choose({"task.stopped": True})
     stopped(world, "task")
     world.advance(3000 * DAY)
-    await whole(world, tasks=0, attempts=0, events=0)
-    assert known(world, "zego_tasks") == known(world, "zego_stop_attempts") == known(world, "zego_events") == ["task"]
+    await whole(world, tasks=0, attempts=0, events=0, spells=0)
+    for table in ("zego_tasks", "zego_stop_attempts", "zego_events", "zego_empty_spells"):
+        assert known(world, table) == ["task"]
 
 
 async def test_a_pass_goes_in_small_batches_with_pauses_and_says_one_word(world: World) -> None:
@@ -296,11 +314,12 @@ async def test_a_pass_goes_in_small_batches_with_pauses_and_says_one_word(world:
     with capture_logs() as logs:
         world.advance(retention.FIRST_PASS_SECONDS)
         waits = await one_pass(service, world)
-    # 26 tasks are three slices, which grow by ten; 25 attempts then fit into one; the last looks for events.
-    assert len(waits) == 5
+    # 26 tasks are three slices, which grow by ten; 25 attempts then fit into one, and 25 spells; one looks for events.
+    assert len(waits) == 6
     assert set(waits[:-1]) == {retention.PAUSE_SECONDS}
     assert logs == [
-        {"event": "pruned", "log_level": "info", "tasks": 25, "attempts": 25, "rejoins": 0, "events": 0, "callbacks": 0}
+        {"event": "pruned", "log_level": "info", "callbacks": 0, "events": 0, "rejoins": 0}
+        | {"tasks": 25, "attempts": 25, "spells": 25}
     ]
     assert known(world, "zego_tasks") == ["active"]
     with capture_logs() as logs:
@@ -454,7 +473,7 @@ async def test_what_callbacks_told_goes_too_without_a_server_for_them(sqlite_wor
     threads = DatabaseThreads(world.engine, world.clock)
     service = Retention(
         retention=AsyncRetention(threads, Callbacks(world.engine)),
-        keep=Keep.of_days(0, 0, 0),
+        keep=Keep.of_days(0, 0, 0, 0),
         instance="host/1",
         clock=world.clock,
     )
@@ -488,6 +507,7 @@ def test_by_default_months_of_history_are_kept() -> None:
         "tasks_days": 90,
         "attempts_days": 400,
         "events_days": 30,
+        "spells_days": 90,
     }
 
 

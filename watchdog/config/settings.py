@@ -234,6 +234,7 @@ class RetentionConfig(Section):
     tasks_days: Annotated[int, Field(ge=0, le=36500)] = 90
     attempts_days: Annotated[int, Field(ge=0, le=36500)] = 400
     events_days: Annotated[int, Field(ge=0, le=36500)] = 30
+    spells_days: Annotated[int, Field(ge=0, le=36500)] = 90
 
     @field_validator("attempts_days")
     @classmethod

@@ -1,11 +1,11 @@
 """Retention: removes old rows in short batches; the daemon that has run longest does it for all.
 
 Each minute it removes what lives for a short time: callbacks, watches of stopped tasks' rooms, daemons that ended.
-Every six hours it also goes through tasks, attempts and events. A batch is too short to delay a sweep, and the pause
-after it is nine times as long, so that retention takes at most a tenth of the database's time.
+Every six hours it also goes through tasks, attempts, events and empty spells. A batch is too short to delay a sweep,
+and the pause after it is nine times as long, so that retention takes at most a tenth of the database's time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,7 +15,7 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.errors import DatabaseError
 from watchdog.store.aio.calls import AsyncRetention
-from watchdog.store.retention import Kept, RetentionStore
+from watchdog.store.retention import AgedBatch, Kept, RetentionStore
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ PASS_SECONDS: Final = 60.0
 """The wait between two passes."""
 
 TABLES_SECONDS: Final = 6 * 3600.0
-"""How often a pass goes through tasks, attempts and events."""
+"""How often a pass goes through tasks, attempts, events and empty spells."""
 
 ASK_AGAIN_SECONDS: Final = 600.0
 """How often a daemon checks whether it has become the one that does this."""
@@ -44,16 +44,20 @@ _CLOCK_JUMP: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long rows are kept: tasks from their end, attempts from a task's last one, events. None: for ever."""
+    """How long rows are kept: tasks and spells from their end, attempts from a task's last one, events.
+
+    None: for ever.
+    """
 
     tasks: timedelta | None
     attempts: timedelta | None
     events: timedelta | None
+    spells: timedelta | None
 
     @classmethod
-    def of_days(cls, tasks: int, attempts: int, events: int) -> "Keep":
+    def of_days(cls, tasks: int, attempts: int, events: int, spells: int) -> "Keep":
         """0 days: for ever."""
-        return cls(*(timedelta(days=days) or None for days in (tasks, attempts, events)))
+        return cls(*(timedelta(days=days) or None for days in (tasks, attempts, events, spells)))
 
 
 @dataclass(slots=True)
@@ -64,11 +68,12 @@ class Pruned:
     attempts: int = 0
     rejoins: int = 0
     events: int = 0
+    spells: int = 0
     callbacks: int = 0
 
     @property
     def total(self) -> int:
-        return self.tasks + self.attempts + self.rejoins + self.events + self.callbacks
+        return self.tasks + self.attempts + self.rejoins + self.events + self.spells + self.callbacks
 
 
 class Retention:
@@ -172,13 +177,22 @@ class Retention:
                 pruned.attempts += attempts.attempts
                 pruned.rejoins += attempts.rejoins
                 yield
-        if self._keep.events is not None:
-            event_id: int | None = 0
-            while event_id is not None:
-                events = store.prune_events(event_id, self._rows, now - self._keep.events)
-                event_id = events.after
-                pruned.events += events.events
-                yield
+        for rows in self._aged_batches(store.prune_events, self._keep.events, now):
+            pruned.events += rows
+            yield
+        for rows in self._aged_batches(store.prune_spells, self._keep.spells, now):
+            pruned.spells += rows
+            yield
+
+    def _aged_batches(
+        self, prune: Callable[[int, int, datetime], AgedBatch], keep: timedelta | None, now: datetime
+    ) -> Iterator[int]:
+        """Yield how many rows each batch has removed."""
+        after: int | None = 0
+        while keep is not None and after is not None:
+            batch = prune(after, self._rows, now - keep)
+            after = batch.after
+            yield batch.rows
 
     def _end(self) -> None:
         self._pass = None
@@ -201,5 +215,6 @@ class Retention:
                 attempts=pruned.attempts,
                 rejoins=pruned.rejoins,
                 events=pruned.events,
+                spells=pruned.spells,
                 callbacks=pruned.callbacks,
             )

@@ -26,6 +26,7 @@ from watchdog.store.tables import (
     callbacks_seen,
     daemons,
     deleted_tasks,
+    empty_spells,
     events,
     rejoins,
     room_sessions,
@@ -89,11 +90,11 @@ class AttemptBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class EventBatch:
-    """How many events were deleted. The walk goes on behind ``after``; None at its end."""
+class AgedBatch:
+    """How many rows were deleted. The walk goes on behind ``after``; None at its end."""
 
     after: int | None
-    events: int = 0
+    rows: int = 0
 
 
 class RetentionStore:
@@ -151,19 +152,24 @@ class RetentionStore:
             pruned = len(connection.execute(_DELETE_ATTEMPTS, where | {"limit": limit}).all())
             return pruned, connection.execute(_DELETE_REJOINS, where).rowcount
 
-    def prune_events(self, after: int, limit: int, before: datetime) -> EventBatch:
-        """Delete, among the next ``limit`` events after the id ``after``, those from before ``before``.
+    def prune_events(self, after: int, limit: int, before: datetime) -> AgedBatch:
+        """Delete, among the next ``limit`` events after the id ``after``, those from before ``before``."""
+        return self._prune_aged(_EVENTS, after, limit, before)
 
-        The ids grow with the times, so the walk ends at the first young event.
-        """
+    def prune_spells(self, after: int, limit: int, before: datetime) -> AgedBatch:
+        """Delete, among the next ``limit`` empty spells after the id ``after``, those that ended before ``before``."""
+        return self._prune_aged(_SPELLS, after, limit, before)
+
+    def _prune_aged(self, aged: "_Aged", after: int, limit: int, before: datetime) -> AgedBatch:
+        """The ids grow with the times, so the walk ends at the first young row."""
         with reading(self.engine) as connection:
-            rows = connection.execute(_SLICE_OF_EVENTS, {"after": after, "limit": limit, "before": before}).all()
+            rows = connection.execute(aged.slice, {"after": after, "limit": limit, "before": before}).all()
         old = [row.id for row in rows if row.is_old]
         if not old:
-            return EventBatch(None)
+            return AgedBatch(None)
         with writing(self.engine) as connection:
-            deleted = connection.execute(_DELETE_EVENTS, {"ids": old, "before": before}).all()
-        return EventBatch(old[-1] if len(old) == limit else None, len(deleted))
+            deleted = connection.execute(aged.delete, {"ids": old, "before": before}).all()
+        return AgedBatch(old[-1] if len(old) == limit else None, len(deleted))
 
     def prune_callbacks(self) -> int:
         """Delete a batch of old signatures, TaskIds and old rooms with their users; return how many rows.
@@ -258,20 +264,25 @@ _DELETE_REJOINS = sa.delete(rejoins).where(
     ~sa.exists(sa.select(attempts.c.id).where(attempts.c.task_id == rejoins.c.task_id)),
 )
 
-_OCCURRED_BEFORE = events.c.occurred_at < sa.bindparam("before", type_=events.c.occurred_at.type)
-_SLICE_OF_EVENTS = (
-    sa.select(events.c.id, _OCCURRED_BEFORE.label("is_old"))
-    .where(events.c.id > _AFTER)
-    .order_by(events.c.id)
-    .limit(_LIMIT)
-)
-_OLD_EVENTS = (
-    sa.select(events.c.id)
-    .where(events.c.id.in_(sa.bindparam("ids", expanding=True)), _OCCURRED_BEFORE)
-    .with_for_update(skip_locked=True)
-    .cte("old_events")
-)
-_DELETE_EVENTS = sa.delete(events).where(events.c.id.in_(sa.select(_OLD_EVENTS.c.id))).returning(events.c.id)
+
+class _Aged:
+    """The statements for a table in which each row has its own age: that of ``column``."""
+
+    def __init__(self, table: sa.Table, column: sa.Column[datetime]) -> None:
+        key = table.c.id
+        is_old = column < sa.bindparam("before", type_=column.type)
+        self.slice = sa.select(key, is_old.label("is_old")).where(key > _AFTER).order_by(key).limit(_LIMIT)
+        old = (
+            sa.select(key)
+            .where(key.in_(sa.bindparam("ids", expanding=True)), is_old)
+            .with_for_update(skip_locked=True)
+            .cte("old")
+        )
+        self.delete = sa.delete(table).where(key.in_(sa.select(old.c.id))).returning(key)
+
+
+_EVENTS = _Aged(events, events.c.occurred_at)
+_SPELLS = _Aged(empty_spells, empty_spells.c.ended_at)
 
 _DELETE_SIGNATURES = sa.delete(callbacks_seen).where(
     callbacks_seen.c.replay_key.in_(

@@ -298,9 +298,10 @@ def _notifier(config: Config, clock: Clock, storage: Storage, observer: Observer
 
 
 def _retention(config: Config, clock: Clock, storage: Storage, daemon: Instance) -> Retention:
+    days = config.retention
     return Retention(
         retention=storage.retention,
-        keep=Keep.of_days(config.retention.tasks_days, config.retention.attempts_days, config.retention.events_days),
+        keep=Keep.of_days(days.tasks_days, days.attempts_days, days.events_days, days.spells_days),
         instance=daemon.instance,
         clock=clock,
     )
