@@ -1,0 +1,50 @@
+"""The curve of ``advise`` as the report draws it."""
+
+import pytest
+
+from watchdog.core.advice import FEWEST_ROOMS, FEWEST_SPELLS, Circumstances, Ending, Spells
+from watchdog.core.policy import Policy
+from watchdog.report.returns import POINTS, return_curve
+
+JOINED = Circumstances(None, None)
+
+
+def spells(seconds: float, count: int, *, returned: bool = True, circumstances: Circumstances = JOINED) -> Spells:
+    ending = Ending.RETURNED if returned else Ending.STOPPED
+    return Spells(circumstances, ending, returned=returned, seconds=seconds, count=count)
+
+
+def test_the_curve_is_the_share_of_rooms_with_people_back() -> None:
+    curve = return_curve([spells(5, 20), spells(10, 30), spells(45, 50, returned=False)], Policy())
+    assert curve is not None
+    assert curve.spells == 100
+    assert [step[:2] for step in curve.steps] == [(5, pytest.approx(0.2)), (10, pytest.approx(0.5))]
+    for _, share, low, high in curve.steps:
+        assert 0 < low < share < high < 1
+
+
+def test_too_few_spells_have_no_curve() -> None:
+    assert return_curve([], Policy()) is None
+    assert return_curve([spells(5, FEWEST_SPELLS - 1)], Policy()) is None
+    assert return_curve([spells(5, FEWEST_SPELLS)], Policy()) is not None
+
+
+def test_it_ends_where_few_rooms_are_left() -> None:
+    curve = return_curve([spells(5, 100), spells(10, FEWEST_ROOMS - 1)], Policy())
+    assert curve is not None
+    assert [step[0] for step in curve.steps] == [5]
+
+
+def test_rooms_that_nobody_had_joined_are_not_in_it() -> None:
+    never = Circumstances(None, None, age_seconds=0.0)
+    curve = return_curve([spells(5, 60), spells(45, 60, returned=False), spells(7, 40, circumstances=never)], Policy())
+    assert curve is not None
+    assert (curve.spells, [step[0] for step in curve.steps]) == (120, [5])
+
+
+def test_a_long_curve_has_as_many_points_as_a_plot_shows() -> None:
+    curve = return_curve([spells(second, 3) for second in range(1, 601)], Policy())
+    assert curve is not None
+    assert POINTS / 2 <= len(curve.steps) <= POINTS
+    shares = [step[1] for step in curve.steps]
+    assert shares == sorted(shares)
