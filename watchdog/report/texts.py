@@ -129,7 +129,7 @@ _CHINESE: Final[Texts] = {
     "nothing": "此时间段内没有相关记录。",
     "hour": "小时",
     "day": "日期",
-    "attempts": "请求数",
+    "attempts": "记录数",
     "number": "数量",
     "share": "占比",
     "total": "合计",
