@@ -110,6 +110,19 @@ class TestCandidate:
         expected = interval(empty, variance, 70).complement
         assert (met.low, met.high) == pytest.approx((expected.low, expected.high))
 
+    def test_the_interval_of_stops_at_different_times(self) -> None:
+        """Of 70 tasks due after 45 s and 100 after 90 s: the delta method by hand."""
+        own = Circumstances(None, 90)
+        later = Spells(own, Ending.RETURNED, returned=True, seconds=200, count=40)
+        met = only([returned(10, 30), returned(60, 20), stopped(400, 50), later, stopped(400, 60, kind=own)], 45).met
+        # 20 of 170 return after 60 s, 40 of 150 after 200 s.
+        early, late = 70 * (150 / 170) * (110 / 150), 100 * (110 / 150)
+        empty = (early + late) / 170
+        variance = 20 / (170 * 150) * (early / (early + late)) ** 2 + 40 / (150 * 110)
+        expected = interval(empty, variance, 170).complement
+        assert met is not None
+        assert (met.value, met.low, met.high) == pytest.approx((expected.value, expected.low, expected.high))
+
     def test_of_a_task_stopped_before_the_curve_says_how_likely_it_would_have_been_stopped(self) -> None:
         """Stopped after 45 s and not watched: 50 rooms. The other 50 were observed."""
         found = [stopped(45, 50), returned(60, 10), returned(100, 20), returned(800, 20)]
@@ -202,6 +215,14 @@ class TestHorizon:
         assert advice.horizon_seconds == 115
         assert [one.met is None for one in advice.candidates] == [False, False, True]
 
+    def test_a_few_tasks_with_a_long_grace_do_not_shorten_it(self) -> None:
+        patient = Circumstances(1800, 100)
+        for number, horizon in ((10, 300), (12, 245)):
+            advice = advise([stopped(345, 90), stopped(345, number, kind=patient)], POLICY, [45])
+            assert advice.horizon_seconds == horizon
+            (candidate,) = advice.candidates
+            assert (candidate.stops, candidate.judged) == (90 + number, 90 if horizon == 300 else 90 + number)
+
     def test_without_a_watch_it_is_10_minutes_at_most(self) -> None:
         policy = replace(POLICY, rejoin_watch_seconds=0)
         assert advise([returned(5000, 100)], policy, [45]).horizon_seconds == 600
@@ -237,8 +258,8 @@ class TestDifference:
     def test_they_are_counted_and_the_first_are_named(self) -> None:
         found = [stopped(60, 3, back=True), returned(30, 4), ended(Ending.RELEASED, 25, 5), stopped(645, 100)]
         at_20, at_75 = advise(found, POLICY, [20, 75]).candidates
-        assert at_20.differences == {Difference.STOPPED_BEFORE_RETURN: 4, Difference.STOPPED: 5}
-        assert at_75.differences == {Difference.KEPT: 3}
+        assert at_20.differences == {Difference.KEPT: 0, Difference.STOPPED_BEFORE_RETURN: 4, Difference.STOPPED: 5}
+        assert at_75.differences == {Difference.KEPT: 3, Difference.STOPPED_BEFORE_RETURN: 0, Difference.STOPPED: 0}
         named = [(f"{number}/{copy}", one) for number, one in enumerate(found) for copy in range(one.count)]
         assert differing(named, POLICY, [75, 20], at_most=2) == [
             (20, Difference.STOPPED, "2/0"),

@@ -229,7 +229,7 @@ def advise(found: Collection[Spells], policy: Policy, graces: Iterable[float]) -
         candidates.append(tally.candidate(grace))
     return Advice(
         spells=sum(spells.count for spells in found),
-        endings=Counter({ending: _number(found, ending) for ending in Ending}),
+        endings={ending: _number(found, ending) for ending in Ending},
         returns_after_stops=sum(one.count for one in found if one.returned and one.ending is Ending.STOPPED),
         left=curves[True],
         never_joined=curves[False],
@@ -262,16 +262,17 @@ def _horizon(
     rests = []
     for planned in plans.values():
         due = [(planned[one.circumstances].due_seconds, one.count) for one in found if one.circumstances.is_joined]
-        rests += [reach - _median(due)] if due else []
+        rests += [reach - _most(due)] if due else []
     enough = [rest for rest in rests if rest >= min(wanted, LEAST_HORIZON_SECONDS)]
     return float(floor(min(wanted, *enough))) if enough else None
 
 
-def _median(weighted: Sequence[tuple[float, int]]) -> float:
-    half, passed = sum(count for _, count in weighted) / 2, 0
+def _most(weighted: Sequence[tuple[float, int]]) -> float:
+    """The value that nine tenths do not exceed: a few tasks with a long grace of their own shorten no horizon."""
+    enough, passed = 0.9 * sum(count for _, count in weighted), 0
     for value, count in sorted(weighted):
         passed += count
-        if passed >= half:
+        if passed >= enough:
             return value
     raise AssertionError("there is at least one value")
 
@@ -336,7 +337,7 @@ class _Tally:
             missed=self._missed,
             cut=self._cut,
             unknown=self._unknown,
-            differences=self._differences,
+            differences={kind: self._differences[kind] for kind in Difference},
         )
 
     def _share(self, judged: float) -> Interval:
