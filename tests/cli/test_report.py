@@ -11,6 +11,7 @@ import pytest
 from tests.report.examples import HOSTILE, Page
 from tests.support.operator import Operator
 from tests.support.running import Application
+from watchdog.core.advice import FEWEST_SPELLS
 
 
 @pytest.fixture
@@ -96,3 +97,19 @@ def test_other_commands_do_not_load_the_library() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert {"pygal", "alembic", "apscheduler", "httpx2", "starlette"} & set(shown.stdout.split()) == set()
+
+
+def test_enough_empty_spells_have_a_curve(operator: Operator) -> None:
+    # Far ahead, so that they ended within every period.
+    application = Application(operator.sections["database"]["url"])
+    assert "curve" not in Page(operator.types("report", "--html", "-").stdout_bytes.decode()).values("id")
+    for second in range(FEWEST_SPELLS):
+        application.execute(
+            "INSERT INTO zego_empty_spells"
+            " (task_id, kind, room_id, ending, started_at, last_occupied_at, empty_since, ended_at)"
+            " VALUES (?, 'asr', 'room', 'returned', ?, ?, ?, ?)",
+            *(f"task-{second}", *["2999-01-01 00:00:00.000000"] * 3, f"2999-01-01 00:00:{5 + second // 2:02}.000000"),
+        )
+    page = Page(operator.types("report", "--html", "-").stdout_bytes.decode())
+    assert "curve" in page.values("id")
+    assert any("estimated from 100 empty spells" in text for text in page.texts["p"])

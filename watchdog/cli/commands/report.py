@@ -11,8 +11,10 @@ from watchdog.cli.view.output import note
 from watchdog.clock import SystemClock
 from watchdog.report import charts
 from watchdog.report.page import render
+from watchdog.report.returns import return_curve
 from watchdog.report.texts import Language
 from watchdog.store.reports.report import findings
+from watchdog.store.reports.spells import find_spells
 
 _STDOUT: Final = Path("-")
 _DEFAULT: Final = timedelta(days=7)
@@ -24,7 +26,9 @@ def write_report(path: Path | None, html: Path, *, since: str, language: Languag
     # Not after a minute of reading.
     charts.require()
     with opened(path) as (_, database), replaced(None if html == _STDOUT else html, "--html", force=force) as target:
-        target.write(render(findings(database, begin), language).encode())
+        found = findings(database, begin)
+        curve = return_curve(find_spells(database, found.since).spells)
+        target.write(render(found, language, curve).encode())
         target.flush()
     if html != _STDOUT:
         note(f"the report is in {html}")
