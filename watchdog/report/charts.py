@@ -14,7 +14,8 @@ WIDTH: Final = 960
 _FONT: Final = {"label_font_size": 12, "major_label_font_size": 12, "legend_font_size": 13, "title_font_size": 13}
 _LETTER_WIDTH: Final = 8
 _VISIBLE: Final = 0.05
-_SUPERFLUOUS: Final = {"script", "style", "title", "desc", "defs"}
+_SUPERFLUOUS: Final = {"defs", "desc", "title"}
+"""The library puts script and style into the definitions."""
 _LONG_FRACTION: Final = re.compile(r"(\d+\.\d)\d+")
 
 
