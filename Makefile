@@ -7,6 +7,7 @@ KILLS ?= 40
 AT_ONCE ?= 4
 SECONDS ?= 60
 SUITE ?= bookworm
+SAMPLE ?= draw
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -84,6 +85,10 @@ system-test: $(DEV) deb ## test that package in a container with a real systemd;
 .PHONY: simulate
 simulate: $(DEV) ## simulate a thousand rooms for two hours in every mode; SEED=7 for other random numbers
 	@$(BIN)/python -m simulation --seed $(SEED)
+
+.PHONY: report-sample
+report-sample: $(DEV) ## draw docs/report-sample.html and its picture (needs Chromium); SAMPLE= simulates again, in minutes
+	@$(BIN)/python -m simulation.sample $(SAMPLE)
 
 .PHONY: faults
 faults: $(DEV) ## inject faults into real processes; KILLS=500 for more kill -9, WRITE=1 updates the docs

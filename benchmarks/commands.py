@@ -24,20 +24,25 @@ class Measured:
 
 def measure(database: Database, repeats: int) -> list[Measured]:
     """Run each command so many times, after one run that is not counted."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
-    environment["ZEGO_WATCHDOG_DATABASE__URL"] = database.engine.url.render_as_string(hide_password=False)
+    variables = environment(database)
+    return [Measured(" ".join(command), _times(command, variables, repeats)) for command in COMMANDS]
+
+
+def environment(database: Database) -> dict[str, str]:
+    """The environment in which a command works on ``database``."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("ZEGO_WATCHDOG_")}
+    variables["ZEGO_WATCHDOG_DATABASE__URL"] = database.engine.url.render_as_string(hide_password=False)
     # Not our own configuration, should there be one where we are; and one that needs no AppId.
-    environment |= {"ZEGO_WATCHDOG_CONFIG": os.devnull, "ZEGO_WATCHDOG_POLICY__MODE": "observe"}
-    return [Measured(" ".join(command), _times(command, environment, repeats)) for command in COMMANDS]
+    return variables | {"ZEGO_WATCHDOG_CONFIG": os.devnull, "ZEGO_WATCHDOG_POLICY__MODE": "observe"}
 
 
-def _times(command: Sequence[str], environment: dict[str, str], repeats: int) -> list[float]:
+def _times(command: Sequence[str], variables: dict[str, str], repeats: int) -> list[float]:
     program = Path(sys.executable).parent / "zego-watchdog"
     seconds = []
     for _ in range(repeats + 1):
         began = perf_counter()
         done = subprocess.run(  # noqa: S603 - our own program
-            [program, *command], env=environment, capture_output=True, text=True, check=False
+            [program, *command], env=variables, capture_output=True, text=True, check=False
         )
         seconds.append(perf_counter() - began)
         # 1: status has found something to say; nobody watches this database.

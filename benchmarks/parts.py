@@ -21,6 +21,7 @@ from benchmarks import (
     interference,
     lateness,
     pace,
+    report_command,
     spells,
     sweep,
 )
@@ -376,6 +377,26 @@ def start(size: Size, chosen: Chosen) -> Section:
     return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows)])
 
 
+def reported(size: Size, chosen: Chosen) -> Section:
+    """The report, with a long ledger."""
+    rows = []
+    for kind in chosen.databases:
+        _tell(f"report: {kind}: {size.attempts:,} attempts")
+        with KINDS[kind]([0]) as (described, (database,)):
+            databases.fill_ledger(database, size.attempts)
+            rows += [
+                [
+                    f"{described.partition(':')[0]}, `--since {one.period}`",
+                    f"{one.seconds:.1f} s",
+                    megabytes(one.memory_bytes),
+                    f"{one.file_bytes / 1000:,.0f} kB",
+                ]
+                for one in report_command.measure(database)
+            ]
+    header = ["", "time", "memory at most", "file"]
+    return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows)])
+
+
 PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
     "lateness": late,
     "exodus": leave,
@@ -387,4 +408,5 @@ PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
     "interference": disturbed,
     "events": told,
     "spells": spelled,
+    "report": reported,
 }

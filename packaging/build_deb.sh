@@ -31,10 +31,10 @@ $python -m venv --without-pip "$venv"
 # From wheels, as in the tests of the pip installation.
 rm -rf build/wheels
 # shellcheck disable=SC2086  # a command with its arguments
-$pip --quiet --python $python wheel --constraint constraints.txt --wheel-dir build/wheels . 2>&1 |
+$pip --quiet --python $python wheel --constraint constraints.txt --wheel-dir build/wheels '.[report]' 2>&1 |
     { grep -v "^WARNING: Location" || true; }
 # shellcheck disable=SC2086  # the same
-$pip --quiet --python "$venv/bin/python" install --no-compile --no-index --find-links build/wheels zego-watchdog
+$pip --quiet --python "$venv/bin/python" install --no-compile --no-index --find-links build/wheels 'zego-watchdog[report]'
 
 # Keep one command; remove the commands of the libraries.
 find "$venv/bin" -mindepth 1 -not -name 'python*' -not -name zego-watchdog -delete

@@ -97,8 +97,11 @@ def _names(event: Event, room_id: str) -> bool:
     return event["event"] == "answered_who_is_there" and room_id in event["people"]
 
 
-def simulate(scenario: Scenario) -> Result:
-    """Run a scenario; the same one gives the same result."""
+def simulate(scenario: Scenario, at_the_end: Callable[[sa.Engine], None] | None = None) -> Result:
+    """Run a scenario; the same one gives the same result.
+
+    ``at_the_end`` gets the database while its clock still stands at the end of the run.
+    """
     # The jitter of retries is drawn from the process's own source.
     random.seed(scenario.seed)
     began = perf_counter()
@@ -109,7 +112,7 @@ def simulate(scenario: Scenario) -> Result:
         tempfile.TemporaryDirectory(dir=_memory(), prefix="simulation-") as directory,
         asyncio.Runner(loop_factory=lambda: loop) as runner,
     ):
-        return runner.run(_Run(scenario, loop, Path(directory) / "simulation.db").result(began))
+        return runner.run(_Run(scenario, loop, Path(directory) / "simulation.db", at_the_end).result(began))
 
 
 @contextmanager
@@ -129,8 +132,11 @@ def _memory() -> str | None:
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, loop: VirtualLoop, file: Path) -> None:
+    def __init__(
+        self, scenario: Scenario, loop: VirtualLoop, file: Path, at_the_end: Callable[[sa.Engine], None] | None
+    ) -> None:
         self._scenario = scenario
+        self._at_the_end = at_the_end
         self._loop = loop
         self._clock = VirtualClock(loop.time)
         self._world = World(seed=scenario.seed, concurrent_tasks=0, max_idle_seconds=120)
@@ -203,6 +209,8 @@ class _Run:
             self._loop.call_at(self._scenario.hours * 3600, self._end)
             await self._over
             self._world.advance(self._clock.time())
+        if self._at_the_end is not None:
+            self._at_the_end(self._engine)
         return self._conclude(began)
 
     def _conclude(self, began: float) -> Result:

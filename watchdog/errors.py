@@ -15,6 +15,7 @@
     ├── InstallationError         exit 1    the machine: the systemd service cannot be installed or removed
     ├── Busy                      exit 75   another process works on the task
     ├── Overloaded                exit 75   more callbacks come than the stops leave time for
+    ├── TooFewSpells              exit 75   an estimate needs more empty spells than there are yet
     └── Refused                   exit 1    the action might destroy a live transcript
 
 Foreign errors are mapped to one of these where they first appear, with the original as ``__cause__``.
@@ -109,5 +110,11 @@ class Busy(WatchdogError):
 
 class Overloaded(WatchdogError):
     """The work could not begin soon enough, and was not begun: the sender should repeat it."""
+
+    exit_code = 75
+
+
+class TooFewSpells(WatchdogError):
+    """There are too few empty spells for an estimate; later there may be enough."""
 
     exit_code = 75

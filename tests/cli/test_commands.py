@@ -36,7 +36,20 @@ from watchdog.store.tasks import Tasks
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "room", "explain", "stop", "hold", "guard", "events", "version", "systemd"),
+    *(
+        "tasks",
+        "history",
+        "report",
+        "room",
+        "explain",
+        "stop",
+        "hold",
+        "guard",
+        "events",
+        "advise",
+        "version",
+        "systemd",
+    ),
 ]
 
 
@@ -165,7 +178,7 @@ async def test_every_documented_command_works(
     for line in documented():
         words = [task_id if word == "1920370518175780864" else word for word in line]
         own = (["guard", "release"], ["events", "redeliver"], ["events", "test"])
-        if words[0] in {"demo", "systemd"} or words[:2] in own:
+        if words[0] in {"demo", "systemd", "advise"} or words[:2] in own:
             # They have their own tests; here only the spelling is tested.
             assert (await operator.does(*words, "--help")).exit_code == 0
         elif words[0] == "run":
@@ -186,12 +199,14 @@ DATABASE_COMMANDS = [
     ["status"],
     ["tasks"],
     ["history"],
+    ["report", "--html", "-"],
     ["explain", "1"],
     ["stop", "1"],
     ["hold", "1", "--for", "1m"],
     ["guard"],
     ["guard", "release"],
     ["events"],
+    ["advise"],
     ["run"],
 ]
 
@@ -241,6 +256,9 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ["tasks", "--limit", "0"],
         ["history", "--since", "noon"],
         ["history", "--since", "2026-13-01"],
+        ["report"],
+        ["report", "--html", "report.html", "--since", "noon"],
+        ["report", "--html", "report.html", "--lang", "fr"],
         ["hold", "1"],
         ["hold", "1", "--for", "1m", "--release"],
         ["hold", "1", "--for", "10"],
@@ -251,6 +269,8 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ["events", "redeliver", "first"],
         ["events", "--limit", "1", "redeliver", "1"],
         ["events", "test", "--type", "task.stoped"],
+        ["advise", "--grace", "20s"],
+        ["advise", "--since", "noon"],
     ],
     ids=" ".join,
 )

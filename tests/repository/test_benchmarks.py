@@ -188,6 +188,16 @@ def test_commands_are_timed() -> None:
     assert [row[0] for row in found] == ["`--help`", "`status`", "`history`", "`history --json`"]
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_report_is_timed_and_its_memory_measured(database: str) -> None:
+    found = measured("report", "--databases", database)
+    assert [row[0].partition(", ")[2] for row in found] == ["`--since 7d`", "`--since 366d`"]
+    for _, seconds, memory, file in found:
+        assert re.fullmatch(r"\d+\.\d s", seconds)
+        assert 30 < int(memory.removesuffix(" MB")) < 150
+        assert int(file.removesuffix(" kB")) > 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

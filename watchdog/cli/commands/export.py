@@ -3,21 +3,16 @@
 import csv
 import io
 import json
-import os
 import re
-import secrets
-import stat
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from watchdog.cli.commands.lookup import opened
+from watchdog.cli.commands.target import replaced
 from watchdog.cli.view import words
 from watchdog.cli.view.output import as_json, note
 from watchdog.clock import SystemClock
-from watchdog.errors import WatchdogError
 from watchdog.insight.legible import legible
 from watchdog.store.reports.export import HISTORY_COLUMNS, LEDGER_COLUMNS, history, ledger
 from watchdog.store.reports.history import Row
@@ -94,7 +89,7 @@ def export_history(
     clock = SystemClock()
     begin, end = words.parse_past(since, "'--since'", clock), words.parse_past(until, "'--until'", clock)
     columns, read = (LEDGER_COLUMNS, ledger) if attempts else (HISTORY_COLUMNS, history)
-    with opened(path) as (_, database), _target(output, force=force) as target:
+    with opened(path) as (_, database), replaced(output, "--output", force=force) as target:
         written = write(target, FORMS[form], columns, read(database, begin, end))
     if output is not None:
         note(f"{words.number(written, 'row')} in {output}")
@@ -111,42 +106,3 @@ def write(target: BinaryIO, form: Form, columns: Sequence[str], pages: Iterable[
         written += len(rows)
     target.flush()
     return written
-
-
-@contextmanager
-def _target(output: Path | None, *, force: bool) -> Iterator[BinaryIO]:
-    if output is None:
-        yield sys.stdout.buffer
-        return
-    final = Path(os.path.realpath(output))
-    if final.exists() and not final.is_file():
-        raise WatchdogError(f"--output {output}: this is not a regular file; leave out --output, and redirect stdout")
-    if final.exists() and not force:
-        raise WatchdogError(f"--output {output}: this file exists; choose another name, or overwrite it with --force")
-    # In the same directory, so it can replace the file in one step: a reader finds the old or the new file, complete.
-    part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
-    try:
-        # The history names rooms and users: a new file is for its owner.
-        with open(part, "xb", opener=_privately) as file:
-            if final.exists():
-                _take_after(final, file.fileno())
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(final)
-    except OSError as error:
-        raise WatchdogError(f"--output {output}: {error.strerror}; choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _privately(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _take_after(file: Path, descriptor: int) -> None:
-    """Give the open file the owner, as far as this user may, and the mode of ``file``."""
-    status = file.stat()
-    with suppress(PermissionError):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))

@@ -84,18 +84,23 @@ def first_recorded(connection: sa.Connection, moment: datetime) -> int:
 
     If all attempts are older, this is the last one's id; 0 without any.
     """
+    return first_since(connection, attempts.c.id, attempts.c.recorded_at, moment)
+
+
+def first_since(connection: sa.Connection, key: sa.Column[int], at: sa.Column[datetime], moment: datetime) -> int:
+    """Return the same for any table whose ``key`` grows with the times in ``at``."""
     # Two subqueries: for both ends in one query, SQLite would read the whole table.
-    ends = (sa.select(end(attempts.c.id)).scalar_subquery() for end in (sa.func.min, sa.func.max))
+    ends = (sa.select(end(key)).scalar_subquery() for end in (sa.func.min, sa.func.max))
     least, most = connection.execute(sa.select(*ends)).one()
     if least is None:
         return 0
-    return _bisect(least, most, lambda middle: _is_before(connection, middle, moment))
 
+    def is_before(middle: int) -> bool:
+        row = sa.select(at).where(key >= middle).order_by(key).limit(1)
+        found: datetime = connection.execute(row).scalar_one()
+        return found < moment
 
-def _is_before(connection: sa.Connection, attempt_id: int, moment: datetime) -> bool:
-    row = sa.select(attempts.c.recorded_at).where(attempts.c.id >= attempt_id).order_by(attempts.c.id).limit(1)
-    recorded_at: datetime = connection.execute(row).scalar_one()
-    return recorded_at < moment
+    return _bisect(least, most, is_before)
 
 
 def _bisect(low: int, high: int, is_before: Callable[[int], bool]) -> int:
