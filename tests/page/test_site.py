@@ -360,19 +360,29 @@ class TestLoad:
         assert (await sqlite_bench.get("/history")).status_code == 200
 
 
+class Made:
+    """Makes reports of one sentence."""
+
+    def __init__(self) -> None:
+        self.languages: list[str] = []
+        self.has_ended = False
+
+    async def make(self, language: str) -> bytes:
+        self.languages.append(language)
+        return b"<p>report</p>"
+
+    def end(self) -> None:
+        self.has_ended = True
+
+
 class TestReport:
     async def test_there_is_none_unless_somebody_makes_one(self, sqlite_bench: Bench) -> None:
         assert not sqlite_bench.site.serves("/report")
         assert "/report" not in await sqlite_bench.text("/")
 
     async def test_one_that_is_made_is_kept(self, sqlite_world: World) -> None:
-        made = []
-
-        async def report(language: str) -> bytes:
-            made.append(language)
-            return b"<p>report</p>"
-
-        async with serving(sqlite_world, report=report) as bench:
+        reports = Made()
+        async with serving(sqlite_world, reports=reports) as bench:
             assert bench.site.serves("/report")
             assert 'href="/report"' in await bench.text("/")
             answer = await bench.get("/report", "zh-TW,en;q=0.5")
@@ -380,16 +390,19 @@ class TestReport:
             assert "script" not in answer.headers["Content-Security-Policy"]
             assert "style-src 'unsafe-inline'" in answer.headers["Content-Security-Policy"]
             await bench.get("/report", "zh")
-            assert made == ["zh-CN"]
+            assert reports.languages == ["zh-CN"]
+            assert not reports.has_ended
+        assert reports.has_ended
 
 
 async def test_a_fault_of_ours_is_no_page_of_the_framework(
     sqlite_world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def report(_language: str) -> bytes:
-        raise ZeroDivisionError
+    class Broken(Made):
+        async def make(self, language: str) -> bytes:
+            raise ZeroDivisionError(language)
 
-    async with serving(sqlite_world, report=report) as bench:
+    async with serving(sqlite_world, reports=Broken()) as bench:
         answer = await bench.get("/report")
     assert answer.status_code == 500
     assert "The page has failed" in answer.text

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
@@ -11,6 +12,7 @@ from watchdog.config.addresses import is_loopback
 from watchdog.core.policy import Policy
 from watchdog.daemon.outage import DatabaseOutage
 from watchdog.daemon.reload import Reloader
+from watchdog.daemon.report_process import ReportProcess
 from watchdog.page.live import Live
 from watchdog.page.site import Site
 from watchdog.store.aio.reader import READ_SECONDS, Reader
@@ -63,6 +65,7 @@ def site_of(
         is_exposed=(
             any(is_reachable(one.family, one.getsockname()) for one in passed) if passed else config.http.is_exposed
         ),
+        reports=ReportProcess(config.database) if find_spec("pygal") else None,
         hosts={socket.gethostname().lower(), *listen, *config.http.page_hosts},
     )
 

@@ -11,10 +11,10 @@ A page is made of what was read at most some seconds ago. It is drawn in a threa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from starlette.requests import Request
@@ -49,8 +49,15 @@ DIFFERENT: Final = 16
 _TASK: Final = "/tasks/"
 _PLACES: Final = ("/", "/tasks", "/history", "/find")
 
-Report = Callable[[str], Awaitable[bytes]]
-"""Makes a report in a language: a complete page of HTML without a script."""
+
+class Reports(Protocol):
+    """Makes reports: each a complete page of HTML without a script."""
+
+    async def make(self, language: str) -> bytes:
+        """Return one in a language, given by its tag. Raises DatabaseError."""
+
+    def end(self) -> None:
+        """Give up those in the making."""
 
 
 class Site:
@@ -66,7 +73,7 @@ class Site:
         token: Callable[[], str | None] = lambda: None,
         is_exposed: bool = False,
         hosts: Collection[str] = (),
-        report: Report | None = None,
+        reports: Reports | None = None,
     ) -> None:
         """``policy``: the current rules, and the silence after which the feed of hints counts as dead.
 
@@ -79,16 +86,16 @@ class Site:
         self._token = token
         self._is_exposed = is_exposed
         self._hosts = frozenset({"localhost", *hosts})
-        self._report = report
+        self._reports = reports
         self._renderer = Renderer()
         self._headers = security.headers(self._renderer.style)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
         self._read = Cache[Any](clock, stale_seconds=STALE_SECONDS)
         self._drawn = Cache[Answer](clock, most=64, at_once=DIFFERENT)
-        self._reports = Cache[bytes](clock, most=2, stale_seconds=2 * REPORT_SECONDS)
+        self._made_reports = Cache[bytes](clock, most=2, stale_seconds=2 * REPORT_SECONDS)
 
     def serves(self, path: str) -> bool:
-        return path in _PLACES or path.startswith(_TASK) or (self._report is not None and path == "/report")
+        return path in _PLACES or path.startswith(_TASK) or (self._reports is not None and path == "/report")
 
     async def answer(self, request: Request) -> Response:
         """Answer a request for a path that it serves."""
@@ -101,8 +108,10 @@ class Site:
 
     async def close(self) -> None:
         """Wait for what is being read or drawn; what has not begun is given up."""
+        if self._reports is not None:
+            self._reports.end()
         await self._reader.close()
-        for cache in (self._read, self._drawn, self._reports):
+        for cache in (self._read, self._drawn, self._made_reports):
             await cache.close()
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -124,8 +133,8 @@ class Site:
         path, query = request.scope["path"], request.query_params
         is_still = "still" in query
         try:
-            if path == "/report" and self._report is not None:
-                return await self._reported(self._report, chosen)
+            if path == "/report" and self._reports is not None:
+                return await self._reported(self._reports, chosen)
             view = self._view(path, query)
             key = (view, chosen.tag, is_still)
             found = await self._drawn.get(key, lambda: self._draw(view, chosen, is_still=is_still), DRAWN_SECONDS)
@@ -171,7 +180,7 @@ class Site:
             found: Any = now, await self._lately()
         else:
             found = await self._read.get(view, lambda: self._reader.call(view.read), FRESH_SECONDS)
-        common = {"live": live, "is_still": is_still, "has_report": self._report is not None}
+        common = {"live": live, "is_still": is_still, "has_report": self._reports is not None}
         return await self._in_thread(lambda: drawn(self._renderer, view, found, chosen, common))
 
     async def _lately(self) -> Lately | None:
@@ -182,8 +191,8 @@ class Site:
             return None
         return found
 
-    async def _reported(self, report: Report, chosen: Language) -> Response:
-        body = await self._reports.get(chosen.tag, lambda: report(chosen.tag), REPORT_SECONDS)
+    async def _reported(self, reports: Reports, chosen: Language) -> Response:
+        body = await self._made_reports.get(chosen.tag, lambda: reports.make(chosen.tag), REPORT_SECONDS)
         return Response(body, headers=security.report_headers(), media_type="text/html; charset=utf-8")
 
     def _error(self, chosen: Language, status: HTTPStatus, name: str, **values: str) -> Answer:
