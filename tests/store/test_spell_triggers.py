@@ -482,7 +482,7 @@ def test_it_is_taken_over_as_ended(world: World, discovered: datetime, status: s
 def test_it_is_taken_over_deleted_and_inserted_again(world: World, discovered: datetime) -> None:
     """In one transaction, in which PostgreSQL's triggers remember what was taken over."""
     world.app.execute("BEGIN")
-    taken_over(world)
+    world.app.start("t", "room")
     world.app.execute("DELETE FROM zego_tasks WHERE task_id = 't'")
     world.app.start("t", "room", user_count=1)
     world.app.execute("COMMIT")
