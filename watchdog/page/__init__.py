@@ -2,6 +2,6 @@
 
 ``site`` checks host, token and method, and turns the address into a value (``views``). Equal values share one reading:
 ``cache`` keeps it for some seconds and makes it once, however many ask. ``store.aio.reader`` reads in a thread with a
-connection of its own, limited in time. ``drawing`` chooses what a template gets, and ``rendering`` renders it in another
+connection of its own, limited in time. ``drawing`` chooses what a template gets; ``rendering`` renders it in another
 thread. There is no script, and nothing is changed.
 """
