@@ -50,7 +50,7 @@ def test_ci_does_not_begin_without_them() -> None:
         check=False,
     )
     assert began.returncode == pytest.ExitCode.USAGE_ERROR, began.stdout
-    assert "CI lacks cc, curl," in began.stderr + began.stdout
+    assert "CI lacks cc, chromium, curl," in began.stderr + began.stdout
     assert "passed" not in began.stdout
 
 

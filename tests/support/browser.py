@@ -74,8 +74,8 @@ class Visitor:
         """Keep a picture of the page, if somebody wants to look at it."""
         if SCREENSHOTS:
             size = await self.page.evaluate("[innerWidth, Math.min(document.documentElement.scrollHeight, 1700)]")
-            top: Any = {"x": 0, "y": 0, "width": size[0], "height": size[1]}
-            await self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True, clip=top)
+            top = {"x": 0, "y": 0, "width": size[0], "height": size[1]}
+            await self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True, clip=top)  # type: ignore[arg-type] # a plain dict
 
 
 @asynccontextmanager

@@ -37,8 +37,11 @@ log = structlog.get_logger(__name__)
 FRESH_SECONDS: Final = 3.0
 LATELY_SECONDS: Final = 30.0
 REPORT_SECONDS: Final = 300.0
-DRAWN_SECONDS: Final = 1.0
-"""How long what was read is shown: a page, the last day, a report; and how long a page as it was drawn."""
+DRAWN_SECONDS: Final = 3.0
+"""How long what was read is shown: a page, the last day, a report; and how long a page as it was drawn.
+
+Drawing takes 10 ms of a processor that stops need too, so each page is drawn every few seconds at most.
+"""
 
 STALE_SECONDS: Final = 60.0
 """How old a reading may be that is shown because a new one takes long."""

@@ -92,7 +92,7 @@ def test_a_later_page_reads_an_index_and_not_the_table(sqlite_world: World) -> N
     plans = []
     with reading(sqlite_world.engine) as connection:
         for statement, parameters in [one for one in statements if "FROM zego_tasks" in one[0]]:
-            rows = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)  # type: ignore[arg-type]
+            rows = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)  # type: ignore[arg-type] # as the driver had them
             plans.append(" ".join(row[-1] for row in rows))
     assert plans
     assert [plan for plan in plans if "SCAN" in plan and "USING INDEX" not in plan] == []
