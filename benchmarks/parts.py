@@ -21,6 +21,7 @@ from benchmarks import (
     interference,
     lateness,
     pace,
+    spells,
     sweep,
 )
 from benchmarks.databases import Database
@@ -250,6 +251,19 @@ def told(size: Size, chosen: Chosen) -> Section:
     return Section(lines)
 
 
+def spelled(size: Size, chosen: Chosen) -> Section:
+    """What the triggers that write empty spells cost a hint."""
+    number = size.tasks[1]
+    lines = [f"{number:,} active tasks; {size.emptied:,} hints a turn, the median of {size.repeats} turns."]
+    for kind in chosen.databases:
+        _tell(f"spells: {kind}")
+        with KINDS[kind]([number, number + 1]) as (described, (bare, full)):
+            found = spells.measure(bare, full, min(size.emptied, number // 2), size.repeats)
+        header = ["hints a second", "without the triggers", "with them", "lost"]
+        lines += ["", f"### {described.partition(':')[0]}", "", *table(header, spells.rows(found))]
+    return Section(lines)
+
+
 def late(size: Size, chosen: Chosen) -> Section:
     """How late stops are, beside the peers."""
     setting = size.lateness
@@ -372,4 +386,5 @@ PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
     "commands": start,
     "interference": disturbed,
     "events": told,
+    "spells": spelled,
 }

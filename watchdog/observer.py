@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping
 
-from watchdog.core.model import Outcome, Reason
+from watchdog.core.model import Ending, Outcome, Reason
 from watchdog.core.webhook import Result
 
 Reading = float | Mapping[tuple[str, ...], float] | None
@@ -23,6 +23,12 @@ class Observer:
 
     def stopped(self, seconds_before_auto_stop: float) -> None:
         """A stop succeeded, this long before ZEGO's auto-stop; negative if after it."""
+
+    def freed(self, slot_seconds: float) -> None:
+        """A stop freed a slot for this long, compared with ZEGO's auto-stop."""
+
+    def spells_ended(self, ending: Ending, number: int) -> None:
+        """So many empty spells ended in this way."""
 
     def request(self, operation: str, reply_class: str, seconds: float) -> None:
         """A request ended, with or without an answer."""

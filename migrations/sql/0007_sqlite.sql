@@ -21,34 +21,52 @@ CREATE TABLE zego_empty_spells (
 -- meanwhile, in whatever order, is of no matter. A value that is put back (0005) is no end, and a hint that is ignored is none.
 -- A spell that began at the same moment, and ended at once, gives way: hence the DELETE. There is no ON CONFLICT, because the
 -- words of the application's statement would overrule it.
-CREATE TRIGGER zego_tasks_spell_ended AFTER UPDATE OF user_count, status ON zego_tasks
-WHEN OLD.empty_since IS NOT NULL AND OLD.status = 'active' AND OLD.claimed_by IS NOT 'put back' AND (
-    NEW.status <> 'active'
-    OR (NEW.user_count IS NOT 0 AND NOT coalesce(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) < OLD.user_count_at, 0))
-)
+CREATE TRIGGER zego_tasks_spell_ended AFTER UPDATE OF user_count ON zego_tasks
+WHEN OLD.empty_since IS NOT NULL AND NEW.user_count IS NOT 0 AND OLD.status = 'active' AND OLD.claimed_by IS NOT 'put back'
+    AND (NEW.status = 'active' OR NEW.user_count > 0)
+    AND NOT (NEW.user_count_at IS NOT OLD.user_count_at
+        AND coalesce(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) < OLD.user_count_at, 0))
 BEGIN
     DELETE FROM zego_empty_spells WHERE task_id = NEW.task_id AND empty_since = OLD.empty_since;
     INSERT INTO zego_empty_spells (
         task_id, kind, app_id, room_id, started_at, last_occupied_at, max_idle_seconds, grace_seconds, empty_since, ended_at,
         ending, evidence_source
-    ) SELECT
+    ) VALUES (
         NEW.task_id, OLD.kind, OLD.app_id, OLD.room_id, OLD.started_at, OLD.last_occupied_at, OLD.max_idle_seconds,
         OLD.grace_seconds, OLD.empty_since,
-        -- The application may give any ended_at, and clocks are set back.
-        max(OLD.empty_since, min(strftime('%Y-%m-%d %H:%M:%f000', 'now'), coalesce(
-            CASE WHEN NEW.status <> 'active' AND NOT is_return THEN strftime('%Y-%m-%d %H:%M:%f000', NEW.ended_at)
-                 WHEN NOT is_undated THEN strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) END,
-            strftime('%Y-%m-%d %H:%M:%f000', 'now')))),
-        CASE WHEN is_return THEN 'returned'
-             WHEN NEW.status IN ('stopped', 'auto_stopped', 'released') THEN NEW.status ELSE 'unknown' END,
-        CASE WHEN NOT is_return THEN OLD.user_count_source
-             WHEN NEW.user_count_source IS NULL OR (NEW.user_count_source IS OLD.user_count_source AND is_undated) THEN 'app'
-             ELSE NEW.user_count_source END
-    FROM (
-        SELECT
-            coalesce(NEW.user_count > 0, 0)
-                AND NOT coalesce(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) < OLD.user_count_at, 0) AS is_return,
-            NEW.user_count_at IS NULL OR strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) IS OLD.user_count_at AS is_undated
+        -- Clocks are set back.
+        max(OLD.empty_since, CASE
+            WHEN NEW.user_count_at IS OLD.user_count_at OR NEW.user_count_at IS NULL
+                OR strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) IS OLD.user_count_at
+                THEN strftime('%Y-%m-%d %H:%M:%f000', 'now')
+            ELSE min(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at), strftime('%Y-%m-%d %H:%M:%f000', 'now')) END),
+        CASE WHEN NEW.user_count > 0 THEN 'returned' ELSE 'unknown' END,
+        CASE WHEN NEW.user_count IS NULL THEN OLD.user_count_source
+             WHEN NEW.user_count_source IS NULL OR (NEW.user_count_source IS OLD.user_count_source AND (
+                NEW.user_count_at IS OLD.user_count_at OR NEW.user_count_at IS NULL
+                OR strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) IS OLD.user_count_at
+             )) THEN 'app' ELSE NEW.user_count_source END
+    );
+END
+--;
+-- Not if people came in the same statement.
+CREATE TRIGGER zego_tasks_spell_ended_with_task AFTER UPDATE OF status ON zego_tasks
+WHEN OLD.empty_since IS NOT NULL AND OLD.status = 'active' AND NEW.status <> 'active' AND OLD.claimed_by IS NOT 'put back'
+    AND (coalesce(NEW.user_count, 0) = 0 OR coalesce(strftime('%Y-%m-%d %H:%M:%f000', NEW.user_count_at) < OLD.user_count_at, 0))
+BEGIN
+    DELETE FROM zego_empty_spells WHERE task_id = NEW.task_id AND empty_since = OLD.empty_since;
+    INSERT INTO zego_empty_spells (
+        task_id, kind, app_id, room_id, started_at, last_occupied_at, max_idle_seconds, grace_seconds, empty_since, ended_at,
+        ending, evidence_source
+    ) VALUES (
+        NEW.task_id, OLD.kind, OLD.app_id, OLD.room_id, OLD.started_at, OLD.last_occupied_at, OLD.max_idle_seconds,
+        OLD.grace_seconds, OLD.empty_since,
+        -- The application may give any ended_at.
+        max(OLD.empty_since, min(
+            coalesce(strftime('%Y-%m-%d %H:%M:%f000', NEW.ended_at), strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+            strftime('%Y-%m-%d %H:%M:%f000', 'now'))),
+        CASE WHEN NEW.status IN ('stopped', 'auto_stopped', 'released') THEN NEW.status ELSE 'unknown' END,
+        OLD.user_count_source
     );
 END
 --;

@@ -164,6 +164,28 @@ def test_status_says_what_is_not_delivered(operator: Operator, application: Appl
     assert found["oldest_pending_at"] is not None
 
 
+def test_status_says_what_stops_have_saved(operator: Operator, application: Application) -> None:
+    def shown() -> str:
+        return " ".join(operator.types("status", COLUMNS="200").stdout.split())
+
+    assert "savings the daemon stopped no task in the last 24 hours" in shown()
+    stop = {"replied_at": "2026-03-01 12:00:00.000000", "auto_stop_at": "2026-03-01 12:01:01.000000"}
+    attempt(application, "1", **stop | {"reason": "bots_only"})
+    assert "savings 1 stop without an auto-stop to compare with" in shown()
+    for number in range(2, 202):
+        attempt(application, str(number), **stop)
+    freed = "savings 3h 23m of slots freed before ZEGO's planned auto-stop, 1m 1s for each stop on average"
+    assert f"{freed}; 1 stop without an auto-stop to compare with" in shown()
+    application.execute("DELETE FROM zego_stop_attempts WHERE task_id = '1'")
+    assert f"{freed} returns" in shown()
+    assert operator.sees("status")["savings_24h"] == {
+        "stops": 200,
+        "slot_seconds_freed": 12200.0,
+        "seconds_before_auto_stop": 61.0,
+        "no_auto_stop": 0,
+    }
+
+
 @pytest.mark.parametrize("detail", ["room_refused", "app_not_configured", "hint_before_gap"])
 def test_no_screen_shows_the_word_for_programs(operator: Operator, application: Application, detail: str) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'lecture')")

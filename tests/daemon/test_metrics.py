@@ -29,7 +29,7 @@ from watchdog.clock import SystemClock
 from watchdog.config.loader import load
 from watchdog.config.settings import Config
 from watchdog.core.callbacks import IDLE_AUTO_STOP, Seal, TaskException
-from watchdog.core.model import Evidence, Outcome, Reason, Source
+from watchdog.core.model import Ending, Evidence, Outcome, Reason, Source
 from watchdog.daemon.lifecycle import Service
 from watchdog.daemon.metrics import PREFIX, SHOWN, Exposition, Metrics
 from watchdog.errors import ConfigError
@@ -237,6 +237,45 @@ class TestTimes:
         assert value(metrics, "vendor_request_seconds_count", operation="stop") == 2
         for reply_class in ("ok", "transient"):
             assert value(metrics, "vendor_replies_total", operation="stop", **{"class": reply_class}) == 1
+
+    async def test_slot_seconds_are_those_of_the_view(self, world: World) -> None:
+        metrics = Metrics()
+        async with bench(world, metrics, stop={"request_timeout_seconds": 8}) as it:
+            await empty_room(it, "in time", "in time")
+            await it.after(48)
+            await empty_room(it, "bots", "bots")
+            it.vendor.admins["bots"] = 1
+            await it.after(48)
+            await empty_room(it, "late", "late")
+            it.vendor.stop_replies.append(httpx.ReadError("gone"))
+            it.vendor.stop_replies.append(reply(410001002))
+            await it.after(48)
+            await it.after(30)
+        assert {world.task(task)["status"] for task in ("in time", "bots", "late")} == {"stopped"}
+        (row,) = world.app.rows("SELECT stops, slot_seconds_freed, no_auto_stop FROM zego_savings")
+        assert (row["stops"], row["no_auto_stop"]) == (3, 1)
+        assert row["slot_seconds_freed"] > 100
+        assert value(metrics, "slot_seconds_freed_total") == row["slot_seconds_freed"]
+
+    async def test_the_daemon_that_runs_longest_counts_the_empty_spells(self, world: World) -> None:
+        world.app.start("before", "before", user_count=0)
+        world.app.people("before", 1)
+        async with daemons(world, 2) as ((elder, eldest), (younger, _)):
+            await settle(world, eldest, 4 * EVERY_SECONDS)
+            for task in ("returned", "unknown", "released"):
+                world.app.start(task, task, user_count=0)
+            world.app.people("returned", 2)
+            world.app.people("unknown", None)
+            world.app.execute("DELETE FROM zego_tasks WHERE task_id = 'released'")
+            for _ in range(2):
+                await settle(world, eldest, 4 * EVERY_SECONDS)
+            world.app.people("returned", 0)
+            world.app.people("returned", 2)
+            await settle(world, eldest, 4 * EVERY_SECONDS)
+        spells = {ending: value(elder, "empty_spells_total", ending=ending) for ending in Ending}
+        expected = {Ending.RETURNED: 2, Ending.UNKNOWN: 1, Ending.RELEASED: 1}
+        assert spells == dict.fromkeys(Ending, 0) | expected
+        assert {value(younger, "empty_spells_total", ending=ending) for ending in Ending} == {0}
 
     async def test_the_pace_in_force(self, sqlite_world: World) -> None:
         metrics = Metrics()
@@ -575,6 +614,7 @@ def test_the_documentation_names_every_metric_with_its_type_and_labels() -> None
         "vendor_request_seconds": ("operation",),
         "config_reloads_total": ("result",),
         "webhook_deliveries_total": ("result",),
+        "empty_spells_total": ("ending",),
         "build_info": ("version", "python", "sqlite"),
     }
     assert {name: found for name, (_, found) in documented.items() if found} == {

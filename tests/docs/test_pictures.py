@@ -25,6 +25,7 @@ from watchdog.demo.screen import WIDTH, draw
 from watchdog.demo.snapshot import Line, Snapshot, State
 from watchdog.store.records import EventCounts
 from watchdog.store.reports.health import DaemonRow
+from watchdog.store.reports.savings import Savings
 from watchdog.store.reports.situation import Returns, Situation, Windows
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,7 @@ STATUS = Situation(
     latest={Outcome.STOPPED: 570, Outcome.SPARED: 12, Outcome.RETRY: 3},
     in_flight=1,
     blocked_apps=[],
+    savings=Savings(stops=570, slot_seconds_freed=36_120.0, no_auto_stop=2),
     returns=Returns(watched=570, returned=0),
     windows=Windows(count=14, minimum=150.2, median=151.1, early=-1.1),
     events=EventCounts(NOW, pending=0, undelivered=0, oldest_pending_at=None),

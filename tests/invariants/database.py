@@ -8,6 +8,7 @@ connection and checked for what must never happen (design §11):
     I5  a final status or outcome that changes, a ledger row that disappears
     I6  a task that changes its owner, or ends, through a process that does not hold it
     I10  an end, a return, a discovery or a stop in observe mode without its one event; an event of anything else
+    I11  an empty spell that has ended without its one row, or with a wrong ending; a row for one that goes on
 """
 
 import shutil
@@ -38,6 +39,7 @@ Row = Mapping[str, Any]
 ACTIVE = "active"
 SENT = "sent"
 _EVENT_OF = {status: f"task.{status}" for status in ("stopped", "gone", "auto_stopped", "failed")}
+_ENDINGS = {"stopped", "auto_stopped", "released"}
 
 
 class Violation(AssertionError):
@@ -187,6 +189,8 @@ class Record:
     attempts: dict[int, Row] = field(default_factory=dict)
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How many of each type and task."""
+    spells: dict[tuple[str, Any], str] = field(default_factory=dict)
+    """The endings of empty spells, by task and beginning; of those that began at the same moment, the last one's."""
 
 
 class Database:
@@ -297,8 +301,10 @@ class Database:
         before = self.record
         tasks = {row["task_id"]: row for row in self.rows("SELECT * FROM zego_tasks")}
         attempts = {row["id"]: row for row in self.rows("SELECT * FROM zego_stop_attempts ORDER BY id")}
-        self.record = Record(tasks, attempts, _expected_events(before, tasks, attempts))
+        events, spells = _expected_events(before, tasks, attempts), _expected_spells(before, tasks)
+        self.record = Record(tasks, attempts, events, spells)
         self._check_events()
+        self._check_spells()
         _compare_ledgers(before.attempts, attempts)
         new = [attempts[number] for number in attempts.keys() - before.attempts.keys()]
         for row in new:
@@ -321,6 +327,46 @@ class Database:
         written = Counter((row["type"], row["task_id"]) for row in self.rows("SELECT type, task_id FROM zego_events"))
         if written != expected:
             raise Violation(f"I10: missing events: {expected - written}, false events: {written - expected}")
+
+    def _check_spells(self) -> None:
+        """I11."""
+        found = self.rows("SELECT task_id, empty_since, ended_at, ending FROM zego_empty_spells")
+        written = Counter((row["task_id"], row["empty_since"], row["ending"]) for row in found)
+        expected = Counter((*spell, ending) for spell, ending in self.record.spells.items())
+        missing, false = expected - written, written - expected
+        # One without length may have begun and ended in one transaction.
+        for row in found:
+            if row["ended_at"] == row["empty_since"]:
+                del false[row["task_id"], row["empty_since"], row["ending"]]
+        if missing or false:
+            raise Violation(f"I11: missing spells: {missing}, false spells: {false}")
+        if backwards := [dict(row) for row in found if row["ended_at"] < row["empty_since"]]:
+            raise Violation(f"I11: ended before they began: {backwards}")
+
+
+def _expected_spells(before: Record, tasks: Mapping[str, Row]) -> dict[tuple[str, Any], str]:
+    """Return the spells that must have been written so far."""
+    expected = dict(before.spells)
+    for task_id, old in before.tasks.items():
+        row = tasks.get(task_id)
+        if old["status"] == ACTIVE and old["empty_since"] is not None and not _is_same_spell(old, row):
+            expected[task_id, old["empty_since"]] = _ending(row)
+    return expected
+
+
+def _is_same_spell(old: Row, row: Row | None) -> bool:
+    return row is not None and row["status"] == ACTIVE and row["empty_since"] == old["empty_since"]
+
+
+def _ending(row: Row | None) -> str:
+    if row is None:
+        return "released"
+    if row["user_count"]:
+        return "returned"
+    # With another spell in the same transaction, people came and left.
+    if row["status"] == ACTIVE:
+        return "unknown" if row["user_count"] is None else "returned"
+    return row["status"] if row["status"] in _ENDINGS else "unknown"
 
 
 def _expected_events(before: Record, tasks: Mapping[str, Row], attempts: Mapping[int, Row]) -> Counter[tuple[str, str]]:

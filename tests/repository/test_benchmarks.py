@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import callbacks, charts, contenders, events, interference, lateness, pace, parts, report, rooms
+from benchmarks import callbacks, charts, contenders, events, interference, lateness, pace, parts, report, rooms, spells
 from benchmarks.exodus import LIMITS
 from benchmarks.parts import FULL, PARTS, SMALL
 from benchmarks.peers import receiver
@@ -135,6 +135,15 @@ def test_events_are_delivered_and_an_exodus_is_measured_with_and_without(databas
         row[0] for row in figures[-3:]
     ]
     assert [(row[0], row[4:]) for row in exodus] == [(name, ["0", "0"]) for name in events.MODES.values()]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_hints_are_compared_with_and_without_the_triggers_of_spells(database: str) -> None:
+    found = measured("spells", "--databases", database)
+    assert [row[0] for row in found] == list(spells.MEASURES)
+    for _, without, having, lost in found:
+        assert min(float(number.replace(",", "")) for number in (without, having)) > 0
+        assert re.fullmatch(r"-?\d+\.\d%", lost)
 
 
 ANSWERS = {

@@ -55,6 +55,7 @@ TESTED_WITH_OTHERS = {
     "tests/store/reports/test_export.py": ["cli/commands/export"],
     "tests/store/test_attempts.py": ["store/records"],
     "tests/store/test_callbacks.py": ["core/hints", "store/presence", "store/room_tasks"],
+    "tests/store/test_savings.py": ["store/reports/savings"],
     "tests/store/test_schema.py": ["shipped", "store/tables"],
     "tests/whole/test_end_to_end.py": [
         *("daemon/lifecycle", "services/reaper"),

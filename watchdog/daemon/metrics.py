@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from watchdog import __version__
 from watchdog.clock import Clock
-from watchdog.core.model import Outcome, Reason
+from watchdog.core.model import Ending, Outcome, Reason
 from watchdog.core.webhook import Result
 from watchdog.observer import Observer, Reading
 from watchdog.store.engine import SQLITE_VERSION
@@ -103,6 +103,10 @@ class Metrics(Observer):
         self._margin = self._histogram(
             "stop_margin_seconds", "From a successful stop to ZEGO's own; 0 when it came later.", _MARGIN
         )
+        self._freed = self._counter(
+            "slot_seconds_freed", "Seconds between stops and ZEGO's own, as far as there is one to compare with."
+        )
+        self._spells = self._counter("empty_spells", "Empty spells of rooms that ended, by how.", "ending")
         self._requests = self._histogram(
             "vendor_request_seconds", "From a request to its answer, or to giving up.", _REQUEST, "operation"
         )
@@ -125,6 +129,8 @@ class Metrics(Observer):
                 self._attempts.labels(outcome, reason)
         for result in ("ok", "refused"):
             self._reloads.labels(result)
+        for ending in Ending:
+            self._spells.labels(ending)
         for delivery in Result:
             self._deliveries.labels(delivery)
         self.show("config_last_reload_successful", 1)
@@ -147,6 +153,12 @@ class Metrics(Observer):
     def stopped(self, seconds_before_auto_stop: float) -> None:
         # A histogram with a sum has no negative values.
         self._margin.observe(max(0.0, seconds_before_auto_stop))
+
+    def freed(self, slot_seconds: float) -> None:
+        self._freed.inc(slot_seconds)
+
+    def spells_ended(self, ending: Ending, number: int) -> None:
+        self._spells.labels(ending).inc(number)
 
     def request(self, operation: str, reply_class: str, seconds: float) -> None:
         self._requests.labels(operation).observe(seconds)

@@ -3,6 +3,7 @@
     due        tasks that wait to be claimed: one look into an index
     events     events that the webhook has not delivered: two looks into an index
     manual     attempts of ``zego-watchdog stop``, which counts nothing itself
+    spells     empty spells that ended since the last look: triggers write them, which count nothing
     active     walks through the active tasks by room
     rejoined   walks through the stops of the last day: to which rooms people came back
     ended      walks through the whole table by TaskId
@@ -53,7 +54,9 @@ class DatabaseFigures:
         self._observer = observer
         self._clock = clock
         self._by_status: dict[tuple[str, ...], float] = {}
-        self._steps = deque((self._due, self._events, self._manual, self._active, self._rejoined, self._ended))
+        self._steps = deque(
+            (self._due, self._events, self._manual, self._spells, self._active, self._rejoined, self._ended)
+        )
         self._incomplete = set(self._steps)
         """What has not been read to the end since the last rest."""
         self._skipped = dict.fromkeys((self._rejoined, self._ended), 0)
@@ -107,6 +110,11 @@ class DatabaseFigures:
     def _manual(self, store: FigureStore) -> bool:
         for outcome in store.manual():
             self._observer.attempt(outcome, Reason.MANUAL)
+        return True
+
+    def _spells(self, store: FigureStore) -> bool:
+        for ending, number in store.spells().items():
+            self._observer.spells_ended(ending, number)
         return True
 
     def _active(self, store: FigureStore) -> bool:

@@ -15,6 +15,7 @@ from watchdog.core import outcomes, policy, timing
 from watchdog.core.model import Evidence, Outcome, Reason, Reply
 from watchdog.core.outcomes import ReplyClass
 from watchdog.core.policy import CurrentPolicy
+from watchdog.core.savings import freed_seconds
 from watchdog.errors import NoAnswer, NotSent
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
@@ -188,6 +189,10 @@ class Sender:
             self.observer.attempt(outcome, intent.reason)
         if outcome is Outcome.STOPPED and left is not None:
             self.observer.stopped(left)
+        # After the lease, another process may have sent a request and counts it: rather none than twice.
+        freed = freed_seconds(outcome, intent.reason, answer.replied_at or now, intent.auto_stop_at)
+        if in_time and freed is not None:
+            self.observer.freed(freed)
         announce(
             claimed,
             outcome,

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from watchdog.core.model import Outcome, Reason, Status
+from watchdog.core.model import Ending, Outcome, Reason, Status
 from watchdog.store import events
 from watchdog.store.engine import reading
 from watchdog.store.heartbeats import ELDEST
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, EventCounts
-from watchdog.store.tables import ACTIVE, UtcTime, attempts, rejoins, tasks, utcnow
+from watchdog.store.tables import ACTIVE, UtcTime, attempts, empty_spells, rejoins, tasks, utcnow
 
 ROWS_AT_ONCE: Final = 20_000
 DUE_COUNTED: Final = 10_000
@@ -45,6 +45,8 @@ class FigureStore:
         self._active = _Walk(tasks.c.room_id, _OF_ACTIVE, rows_at_once, ACTIVE)
         self._rejoined = _Walk(rejoins.c.task_id, _REJOINED, rows_at_once)
         self._ended = _Walk(tasks.c.task_id, _BY_STATUS, rows_at_once)
+        self._spells_after: int | None = None
+        self._spells_until: int | None = None
         self._manual_after: int | None = None
         self._manual_until: int | None = None
         self._manual_open: list[int] = []
@@ -94,6 +96,25 @@ class FigureStore:
             for row in found
             if is_ours and row.outcome != Outcome.SENT and row.detail != DETAIL_LEASE_EXPIRED
         ]
+
+    def spells(self) -> Mapping[Ending, int]:
+        """Return how many empty spells of each ending were written since the last call.
+
+        Empty unless this daemon runs longest: it counts on behalf of all. A row is read one call after it is first
+        seen, when all rows with a smaller id are committed.
+        """
+        with reading(self.engine) as connection:
+            newest: int = connection.execute(_NEWEST_SPELL).scalar_one() or 0
+            if self._spells_after is None or self._spells_until is None:
+                self._spells_after = self._spells_until = newest
+                return {}
+            found: Mapping[Ending, int] = {}
+            is_ours = connection.execute(ELDEST).scalar_one_or_none() == self.instance
+            if is_ours and self._spells_until > self._spells_after:
+                between = {"after": self._spells_after, "until": self._spells_until}
+                found = {Ending(row.ending): row.number for row in connection.execute(_SPELLS_BETWEEN, between)}
+        self._spells_after, self._spells_until = self._spells_until, newest
+        return found
 
     @property
     def is_walking_active(self) -> bool:
@@ -186,6 +207,12 @@ _NEWEST_ATTEMPT = sa.select(sa.func.max(attempts.c.id))
 _MANUAL = sa.select(attempts.c.id, attempts.c.outcome, attempts.c.detail).where(attempts.c.reason == Reason.MANUAL)
 _MANUAL_BETWEEN = _MANUAL.where(attempts.c.id > sa.bindparam("after"), attempts.c.id <= sa.bindparam("until"))
 _MANUAL_OF = _MANUAL.where(attempts.c.id.in_(sa.bindparam("ids", expanding=True)))
+_NEWEST_SPELL = sa.select(sa.func.max(empty_spells.c.id))
+_SPELLS_BETWEEN = (
+    sa.select(empty_spells.c.ending, sa.func.count().label("number"))
+    .where(empty_spells.c.id > sa.bindparam("after"), empty_spells.c.id <= sa.bindparam("until"))
+    .group_by(empty_spells.c.ending)
+)
 _OF_ACTIVE = sa.select(
     sa.func.count().label("number"),
     sa.func.count().filter(tasks.c.user_count.is_(None)).label("unknown"),

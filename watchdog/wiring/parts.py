@@ -298,10 +298,15 @@ def _notifier(config: Config, clock: Clock, storage: Storage, observer: Observer
 
 
 def _retention(config: Config, clock: Clock, storage: Storage, daemon: Instance) -> Retention:
-    days = config.retention
+    keep = Keep.of_days(
+        tasks=config.retention.tasks_days,
+        attempts=config.retention.attempts_days,
+        events=config.retention.events_days,
+        spells=config.retention.spells_days,
+    )
     return Retention(
         retention=storage.retention,
-        keep=Keep.of_days(days.tasks_days, days.attempts_days, days.events_days, days.spells_days),
+        keep=keep,
         instance=daemon.instance,
         clock=clock,
     )

@@ -34,6 +34,8 @@ def test_the_situation_counts_everything_once(world: World) -> None:
     assert found.next_task_id == "empty"
     assert found.next_due_at == world.task("empty")["due_at"]
     assert found.latest == {Outcome.STOPPED: 2, Outcome.SPARED: 1, Outcome.SENT: 1}
+    # One task: its first stop counts.
+    assert (found.savings.stops, found.savings.no_auto_stop) == (1, 1)
     assert found.in_flight == 1
     assert found.blocked_apps == []
     assert [one.alive for one in found.daemons] == [True]

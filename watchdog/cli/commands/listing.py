@@ -45,6 +45,12 @@ def show_status(path: Path | None, *, as_json: bool) -> None:
             "outcomes_24h": {outcome: found.latest.get(outcome, 0) for outcome in Outcome},
             "in_flight": found.in_flight,
             "blocked_apps": found.blocked_apps,
+            "savings_24h": {
+                "stops": found.savings.stops,
+                "slot_seconds_freed": found.savings.slot_seconds_freed,
+                "seconds_before_auto_stop": found.savings.seconds_before_auto_stop,
+                "no_auto_stop": found.savings.no_auto_stop,
+            },
             "returns_24h": asdict(found.returns),
             "events": {
                 "pending": found.events.pending,

@@ -12,6 +12,7 @@ from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Status
 from watchdog.store.records import Activity, EventCounts, Instance
 from watchdog.store.reports.health import DaemonRow, modes_alive
+from watchdog.store.reports.savings import Savings
 from watchdog.store.reports.situation import Returns, Situation, Windows
 
 Lines = list[tuple[str, str | Text]]
@@ -37,6 +38,7 @@ def print_status(config: Config, schema_version: str, found: Situation) -> None:
             ("longest empty", f"since {words.since(longest, now)}" if longest else "-"),
             ("last 24 hours", words.listed(latest) if latest else "no attempt"),
             ("", Text(f"{misses:,} missed: ZEGO stopped first", "bold yellow") if misses else "none missed"),
+            ("savings", _saved(found.savings)),
             ("returns", _returned(found.returns)),
             *event_lines(found.events),
             ("auto-stop", _windows(found.windows, config)),
@@ -112,6 +114,18 @@ def _oldest_report(oldest: datetime | None, now: datetime) -> str:
     if oldest is None:
         return "nobody has reported yet how many people are in the room of an active task"
     return f"the oldest report about the room of an active task is from {words.since(oldest, now)}"
+
+
+def _saved(savings: Savings) -> str:
+    if not savings.stops:
+        return "the daemon stopped no task in the last 24 hours"
+    mean, without = savings.seconds_before_auto_stop, savings.no_auto_stop
+    apart = f"{words.number(without, 'stop')} without an auto-stop to compare with"
+    if mean is None:
+        return apart
+    freed = f"{words.length(savings.slot_seconds_freed)} of slots freed before ZEGO's planned auto-stop"
+    each = f"{words.length(mean)} for each stop on average"
+    return f"{freed}, {each}; {apart}" if without else f"{freed}, {each}"
 
 
 def _returned(returns: Returns) -> str | Text:

@@ -1,4 +1,4 @@
-"""What commands and checks read: tasks, history, the situation, health, privileges, exports.
+"""What commands and checks read: tasks, history, the situation, savings, health, privileges, exports.
 
 The daemon does not use it; hardly anything here writes.
 """

@@ -14,6 +14,7 @@ from watchdog.store.engine import reading
 from watchdog.store.records import DETAIL_ROOM_REFUSED, EventCounts
 from watchdog.store.reports.health import DaemonRow, daemons_at
 from watchdog.store.reports.history import recorded_since
+from watchdog.store.reports.savings import Savings, savings
 from watchdog.store.tables import ACTIVE, NOW, UtcTime, attempts, rejoins, tasks, utcnow
 
 BLOCKED_SECONDS: Final = 300.0
@@ -101,6 +102,7 @@ class Situation:
     latest: Mapping[Outcome, int]
     in_flight: int
     blocked_apps: Sequence[int]
+    savings: Savings
     returns: Returns
     windows: Windows | None
     events: EventCounts
@@ -130,6 +132,7 @@ def situation(engine: sa.Engine) -> Situation:
             latest={Outcome(outcome): number for outcome, number in sorted(outcomes, key=lambda row: -row[1])},
             in_flight=connection.execute(_IN_FLIGHT).scalar_one(),
             blocked_apps=_blocked(connection, now),
+            savings=savings(connection, now),
             returns=_returns(connection),
             windows=_windows(connection, now),
             events=events.count(connection),

@@ -15,7 +15,7 @@ times and on how many different limits the tasks have, not on the number of spel
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -94,7 +94,7 @@ def find_spells(
             for source, *alike, number in connection.execute(sa.select(*page.c, sa.func.count()).group_by(*page.c)):
                 spells[tuple(alike)] += number
                 sources[source] += number
-    return Found(now, begin, [_as_spells(*alike, number) for alike, number in spells.items()], sources)
+    return Found(now, begin, [replace(_as_spells(*alike), count=number) for alike, number in spells.items()], sources)
 
 
 def newest_spells(
@@ -268,7 +268,6 @@ def _as_spells(
     has_auto_stop: object,
     has_returned: object,
     observed_ms: int,
-    count: int = 1,
 ) -> Spells:
     age = None if age_seconds is None else float(age_seconds)
     return Spells(
@@ -277,5 +276,4 @@ def _as_spells(
         bool(has_returned),
         observed_ms / 1000,
         bool(has_auto_stop),
-        count,
     )
