@@ -84,6 +84,37 @@ async def exodus(fleet: Fleet, rooms: int) -> None:
     fleet.backend.people_in_all("exodus-", 0)
 
 
+RETURNING: Final = 0.6
+"""The share of times at which people come back to a room of ``returns``; otherwise it is used again much later."""
+
+RETURN_MEAN_SECONDS: Final = 60.0
+_MUCH_LATER_SECONDS: Final = (700.0, 800.0)
+
+
+async def returns(fleet: Fleet, number: int) -> None:
+    """One room that a person leaves again and again, and comes back to after times of a known distribution.
+
+    They are exponential with a mean of ``RETURN_MEAN_SECONDS``, or longer than 700 s. The application knows all.
+    """
+    room_id, chance = f"returning-{number:05}", stream(fleet.seed, f"returning-{number:05}")
+    await fleet.clock.sleep(chance.uniform(0, 120))
+    while True:
+        now = fleet.clock.time()
+        fleet.world.join(APP_ID, room_id, "person", now)
+        if not fleet.backend.running(room_id):
+            task_id = fleet.world.start(APP_ID, room_id, now, max_idle_seconds=_EXODUS_WINDOW_SECONDS, via="api")
+            if task_id is None:
+                raise AssertionError("the quota of the simulated vendor is unlimited")
+            fleet.backend.started(task_id, room_id, _EXODUS_WINDOW_SECONDS)
+        fleet.backend.people(room_id, 1)
+        await fleet.clock.sleep(chance.uniform(20, 60))
+        fleet.world.leave(APP_ID, room_id, "person", fleet.clock.time())
+        fleet.backend.people(room_id, 0)
+        comes_back = chance.random() < RETURNING
+        absent = chance.expovariate(1 / RETURN_MEAN_SECONDS) if comes_back else chance.uniform(*_MUCH_LATER_SECONDS)
+        await fleet.clock.sleep(absent)
+
+
 class Room:
     """One room over hours: meetings, and gaps between them that are short, long, or just as long as the grace.
 

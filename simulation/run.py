@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -21,9 +21,10 @@ from simulation import liveness
 from simulation.gateway import Gateway, Span
 from simulation.jobs import Jobs, silent_logs
 from simulation.judge import Judge, Judgement, Watched
-from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room, exodus
+from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room, exodus, returns
 from simulation.virtual import AtOnce, SqliteTime, VirtualClock, VirtualLoop
 from watchdog.config.settings import Config
+from watchdog.core.advice import Spells
 from watchdog.core.model import Verify
 from watchdog.sandbox import referee
 from watchdog.sandbox.misbehaviour import CallbackBehaviour
@@ -31,6 +32,7 @@ from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.world import Event, World, stream
 from watchdog.store import schema
 from watchdog.store.engine import open_engine, reading
+from watchdog.store.reports.spells import find_spells
 from watchdog.store.tables import attempts, tasks
 from watchdog.store.tasks import Tasks
 from watchdog.wiring.parts import Parts
@@ -45,7 +47,9 @@ _DELIVERY_SECONDS: Final = 0.25
 class Scenario:
     """What is simulated. ``wrong_hints`` is the share of hints that call an occupied room empty.
 
-    ``exodus`` more rooms lose all their people at once, half-way through. ``stop`` is a section of the configuration.
+    ``exodus`` more rooms lose all their people at once, half-way through. To ``returning`` more, people come back after
+    times of a known distribution. ``policy`` and ``stop`` are sections of the configuration, and ``callbacks`` is how
+    ZEGO's callbacks arrive.
     """
 
     seed: int = 1
@@ -54,7 +58,10 @@ class Scenario:
     verify: Verify = Verify.REQUIRED
     wrong_hints: float = 0.0
     exodus: int = 0
+    returning: int = 0
+    policy: Mapping[str, float] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
+    callbacks: CallbackBehaviour = CALLBACKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,7 @@ class Result:
     took_seconds: float = field(compare=False)
     log: tuple[Event, ...] = field(compare=False, repr=False)
     attempts: tuple[Mapping[str, Any], ...] = field(compare=False, repr=False)
+    spells: tuple[Spells, ...] = field(compare=False, repr=False)
 
     @property
     def speed(self) -> float:
@@ -141,7 +149,7 @@ class _Run:
         self._clock = VirtualClock(loop.time)
         self._world = World(seed=scenario.seed, concurrent_tasks=0, max_idle_seconds=120)
         self._outbox = Outbox(self._world, seed=scenario.seed, secrets={APP_ID: _SECRET})
-        self._outbox.behaviour = CALLBACKS
+        self._outbox.behaviour = scenario.callbacks
         self._world.advance(self._clock.time())
         self._outages = tuple(self._plan_outages())
         self._time = SqliteTime(self._clock)
@@ -206,6 +214,8 @@ class _Run:
                 self._spawn(Room(fleet, number, hints=number % 3 != 0).live())
             if self._scenario.exodus:
                 self._spawn(exodus(fleet, self._scenario.exodus))
+            for number in range(self._scenario.returning):
+                self._spawn(returns(fleet, number))
             self._loop.call_at(self._scenario.hours * 3600, self._end)
             await self._over
             self._world.advance(self._clock.time())
@@ -244,6 +254,7 @@ class _Run:
             took_seconds=perf_counter() - began,
             log=log,
             attempts=ledger,
+            spells=tuple(find_spells(self._engine, timedelta(days=1)).spells),
         )
 
     def _silences(
@@ -326,7 +337,7 @@ def _config(scenario: Scenario) -> Config:
                 "apps": [{"app_id": APP_ID, "server_secret": _SECRET, "callback_secret": _SECRET}],
                 "bot_user_ids": BOTS,
             },
-            "policy": {"verify": scenario.verify},
+            "policy": {"verify": scenario.verify, **scenario.policy},
             # Half as often as by default, which makes it harder, and the run shorter.
             "schedule": {"occupancy_poll_seconds": 30},
             "stop": scenario.stop,

@@ -9,7 +9,7 @@ newest stop whose watch is left with that time; otherwise its observation ends w
 Spells shorter than a second, and those whose beginning a callback has moved, are left out: nobody came back.
 
 Spells are counted in the database, a page of ids after the other, so no transaction is long. Times are rounded to 0.1 s
-up to 10 minutes, to 1 s above, and are cut at two hours: at most 12,600 different ones. So memory depends on these
+up to 2 minutes, to 1 s above, and are cut at two hours: at most 8,300 different ones. So memory depends on these
 times and on how many different limits the tasks have, not on the number of spells.
 """
 
@@ -28,13 +28,13 @@ from watchdog.store.reports.history import first_since
 from watchdog.store.retention import KEEP_WATCHES_SECONDS
 from watchdog.store.tables import NOW, UtcTime, attempts, empty_spells, rejoins, seconds_between, tasks, utcnow
 
-_PAGE: Final = 20_000
+_PAGE: Final = 50_000
 _LOOKED_AT: Final = 20_000
 _OUT_OF_ORDER: Final = 10_000
 """How many rows may be out of order: ids grow with the time of writing, and ``ended_at`` may be earlier."""
 
 _LONGEST_MS: Final = 7_200_000
-_FINE_MS: Final = 600_000
+_FINE_MS: Final = 120_000
 _OLDEST_AGE_SECONDS: Final = 1800
 """ZEGO's longest window: a task that is older than its window has the same plan at any age."""
 
@@ -84,50 +84,36 @@ def find_spells(
         begin = now - since if isinstance(since, timedelta) else since
         first = first_since(connection, empty_spells.c.id, empty_spells.c.ended_at, begin)
         last = connection.execute(sa.select(sa.func.max(empty_spells.c.id))).scalar_one() or 0
-        columns = _columns(_stretches(connection))
-    spells: Counter[Spells] = Counter()
+        wanted = _wanted(_stretches(connection), begin, app_id, default_app)
+    spells: Counter[tuple[Any, ...]] = Counter()
     sources: Counter[str | None] = Counter()
     for after in range(max(0, first - 1 - _OUT_OF_ORDER), last, _PAGE):
         is_of_page = sa.and_(empty_spells.c.id > after, empty_spells.c.id <= min(after + _PAGE, last))
-        page = _select(columns, begin, app_id, default_app).where(is_of_page).subquery()
+        page = _observed(wanted.where(is_of_page)).subquery()
         with reading(engine) as connection:
-            for row in connection.execute(sa.select(*page.c, sa.func.count().label("number")).group_by(*page.c)):
-                spells[_as_spells(row)] += row.number
-                sources[row.evidence_source] += row.number
-    return Found(now, begin, [replace(one, count=number) for one, number in spells.items()], sources)
+            for source, *alike, number in connection.execute(sa.select(*page.c, sa.func.count()).group_by(*page.c)):
+                spells[tuple(alike)] += number
+                sources[source] += number
+    return Found(now, begin, [replace(_as_spells(*alike), count=number) for alike, number in spells.items()], sources)
 
 
 def newest_spells(
     engine: sa.Engine, since: datetime, *, app_id: int | None = None, default_app: int | None = None
 ) -> Sequence[NamedSpell]:
     """Return the newest spells with their tasks, newest first, at most 20,000. Raises DatabaseError."""
-    names = (empty_spells.c.task_id, empty_spells.c.room_id, empty_spells.c.empty_since)
     with reading(engine) as connection:
-        rows = _select([*names, *_columns(_stretches(connection))], since, app_id, default_app)
-        newest = connection.execute(rows.order_by(empty_spells.c.id.desc()).limit(_LOOKED_AT))
-        return [NamedSpell(row.task_id, row.room_id, row.empty_since, _as_spells(row)) for row in newest]
+        wanted = _wanted(_stretches(connection), since, app_id, default_app)
+        newest = wanted.add_columns(*_NAMES).order_by(empty_spells.c.id.desc()).limit(_LOOKED_AT)
+        rows = connection.execute(_observed(newest, *(column.key for column in _NAMES)))
+        found = sorted(rows, key=lambda row: -row.id)
+    return [NamedSpell(row.task_id, row.room_id, row.empty_since, _as_spells(*row[len(_NAMES) + 1 :])) for row in found]
 
 
-def _select(
-    columns: Sequence[sa.ColumnElement[Any]], since: datetime, app_id: int | None, default_app: int | None
-) -> sa.Select[Any]:
-    watched = sa.and_(rejoins.c.task_id == empty_spells.c.task_id, _IS_STOPPED)
-    rows = (
-        sa.select(*columns)
-        .select_from(empty_spells.outerjoin(rejoins, watched))
-        .where(empty_spells.c.ended_at >= since)
-    )
-    rows = rows.where(_LASTED >= _SHORTEST_SECONDS, sa.not_(_IS_MOVED))
-    if app_id is None:
-        return rows
-    return rows.where(sa.func.coalesce(empty_spells.c.app_id, default_app) == app_id)
-
-
+_NAMES: Final = (empty_spells.c.id, empty_spells.c.task_id, empty_spells.c.room_id, empty_spells.c.empty_since)
 _IS_STOPPED = empty_spells.c.ending == Ending.STOPPED.value
 # ZEGO reports that a room was created before it reports who logged in, and the application and ZEGO date one departure
 # differently: then a room looks empty for a moment. No plan is due so early, and the curve begins after this time.
-_SHORTEST_SECONDS: Final = 1.0
-_LASTED = seconds_between(empty_spells.c.empty_since, empty_spells.c.ended_at)
+_SHORTEST_MS: Final = 1000
 
 _next = empty_spells.alias("next")
 _MOVED_SECONDS: Final = 0.0015
@@ -169,32 +155,62 @@ def _milliseconds(earlier: sa.ColumnElement[Any], later: sa.ColumnElement[Any]) 
     return sa.cast(sa.func.round(seconds_between(earlier, later) * 1000), sa.BigInteger)
 
 
-def _columns(stretches: Sequence[_Stretch]) -> Sequence[sa.ColumnElement[Any]]:
-    """The columns of ``_as_spells``."""
+def _wanted(
+    stretches: Sequence[_Stretch], since: datetime, app_id: int | None, default_app: int | None
+) -> sa.Select[Any]:
+    """Select the spells; times in milliseconds from the beginning, null where they do not apply."""
     empty = empty_spells.c.empty_since
-    ended = _milliseconds(empty, empty_spells.c.ended_at)
-    returned, now = (_milliseconds(empty, moment) for moment in (rejoins.c.rejoined_at, utcnow()))
-    watched = _watched(stretches)
+    rows = (
+        sa.select(
+            empty_spells.c.max_idle_seconds,
+            empty_spells.c.grace_seconds,
+            _AGE.label("age_seconds"),
+            empty_spells.c.ending,
+            empty_spells.c.evidence_source,
+            sa.case((_IS_STOPPED, ~_IS_BOTS_ONLY), else_=sa.true()).label("has_auto_stop"),
+            _milliseconds(empty, empty_spells.c.ended_at).label("ended"),
+            _milliseconds(empty, rejoins.c.rejoined_at).label("rejoined"),
+            sa.case((_IS_STOPPED, _watched(stretches))).label("watched"),
+            sa.case((_IS_STOPPED, _milliseconds(empty, utcnow()))).label("now"),
+        )
+        .select_from(empty_spells.outerjoin(rejoins, sa.and_(rejoins.c.task_id == empty_spells.c.task_id, _IS_STOPPED)))
+        .where(empty_spells.c.ended_at >= since, sa.not_(_IS_MOVED))
+    )
+    if app_id is None:
+        return rows
+    return rows.where(sa.func.coalesce(empty_spells.c.app_id, default_app) == app_id)
+
+
+def _observed(wanted: sa.Select[Any], *names: str) -> sa.Select[Any]:
+    """Select ``names``, the source, and the columns of ``_as_spells`` in their order.
+
+    Each step is materialized: a database that puts the expressions into one another computes each of them many times.
+    """
+    times = wanted.cte("times").prefix_with("MATERIALIZED")
+    others = ("evidence_source", "max_idle_seconds", "grace_seconds", "age_seconds", "ending", "has_auto_stop")
+    alike = [times.c[name] for name in (*names, *others)]
+    is_stopped = times.c.ending == Ending.STOPPED.value
     has_returned = sa.or_(
-        empty_spells.c.ending == Ending.RETURNED.value,
-        sa.and_(_IS_STOPPED, sa.func.coalesce(returned <= watched, sa.false())),
+        times.c.ending == Ending.RETURNED.value,
+        sa.and_(is_stopped, sa.func.coalesce(times.c.rejoined <= times.c.watched, sa.false())),
     )
     observed = sa.case(
-        (sa.not_(_IS_STOPPED), ended),
-        (has_returned, returned),
-        (watched < now, watched),
-        (watched >= now, now),
-        else_=ended,
+        (sa.not_(is_stopped), times.c.ended),
+        (has_returned, times.c.rejoined),
+        (times.c.watched < times.c.now, times.c.watched),
+        (times.c.watched >= times.c.now, times.c.now),
+        else_=times.c.ended,
     )
-    return (
-        empty_spells.c.max_idle_seconds,
-        empty_spells.c.grace_seconds,
-        _AGE.label("age_seconds"),
-        empty_spells.c.ending,
-        sa.case((_IS_STOPPED, ~_IS_BOTS_ONLY), else_=sa.true()).label("has_auto_stop"),
-        sa.and_(has_returned, observed <= _LONGEST_MS).label("has_returned"),
-        _rounded(observed).label("observed_ms"),
-        empty_spells.c.evidence_source,
+    ended = (
+        sa.select(*alike, has_returned.label("has_returned"), observed.label("observed"))
+        .where(times.c.ended >= _SHORTEST_MS)
+        .cte("ended")
+        .prefix_with("MATERIALIZED")
+    )
+    return sa.select(
+        *(ended.c[column.key] for column in alike),
+        sa.and_(ended.c.has_returned, ended.c.observed <= _LONGEST_MS).label("has_returned"),
+        _rounded(ended.c.observed).label("observed_ms"),
     )
 
 
@@ -244,12 +260,20 @@ def _stretches(connection: sa.Connection) -> Sequence[_Stretch]:
     return sorted((_Stretch(row.seconds, row.after, row.before) for row in found), key=lambda one: one.seconds)
 
 
-def _as_spells(row: Any) -> Spells:
-    age = row.age_seconds
+def _as_spells(
+    max_idle_seconds: int | None,
+    grace_seconds: int | None,
+    age_seconds: int | None,
+    ending: str,
+    has_auto_stop: object,
+    has_returned: object,
+    observed_ms: int,
+) -> Spells:
+    age = None if age_seconds is None else float(age_seconds)
     return Spells(
-        Circumstances(row.max_idle_seconds, row.grace_seconds, None if age is None else float(age)),
-        Ending(row.ending),
-        bool(row.has_returned),
-        row.observed_ms / 1000,
-        bool(row.has_auto_stop),
+        Circumstances(max_idle_seconds, grace_seconds, age),
+        Ending(ending),
+        bool(has_returned),
+        observed_ms / 1000,
+        bool(has_auto_stop),
     )
