@@ -32,5 +32,9 @@ with sqlite3.connect("zego-watchdog.db") as database:
     database.execute("UPDATE zego_tasks SET user_count = 0 WHERE room_id = 'r' AND status = 'active'")
     ((empty_since,),) = database.execute("SELECT empty_since FROM zego_tasks")
 assert empty_since, "the wheel's migrations made no triggers"
+
+from watchdog.page.rendering import Renderer
+
+assert Renderer().style, "the wheel has no templates of the page"
 PYTHON
 echo "the wheel works"

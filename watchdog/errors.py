@@ -7,7 +7,8 @@
     │   ├── RowReferenced         exit 1    a foreign key of the application's keeps a row
     │   ├── StatementRefused      exit 1    a right is missing: a grant, or permission to write to the file
     │   └── DatabaseUnavailable   exit 75   locked, restarting, unreachable: the same call may succeed later
-    │       └── RowLocked                   a row is locked; other rows may be free
+    │       ├── RowLocked                   a row is locked; other rows may be free
+    │       └── TooSlow                     reading took longer than its limit; a narrower question may not
     ├── RequestError              exit 75   the network
     │   ├── NotSent                         the request certainly did not reach the vendor
     │   └── NoAnswer                        it may have reached the vendor; its result is unknown
@@ -73,6 +74,10 @@ class DatabaseUnavailable(DatabaseError):
 
 class RowLocked(DatabaseUnavailable):
     """Another transaction holds a row for longer than we wait; other rows may be free."""
+
+
+class TooSlow(DatabaseUnavailable):
+    """Reading took longer than its limit and was broken off; a narrower question may not."""
 
 
 class RequestError(WatchdogError):

@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.operator import Operator
 from tests.support.running import Application
-from watchdog.cli.view.legible import legible
 from watchdog.cli.view.output import Column, show_table
 from watchdog.core.model import Outcome
+from watchdog.insight.legible import legible
 
 
 @pytest.fixture

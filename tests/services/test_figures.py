@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from tests.support.bench import Bench, bench, empty_room, value
 from tests.support.time_travel import World
+from watchdog.core.model import Status
 from watchdog.daemon.metrics import Metrics
 from watchdog.observer import Observer, Reading
 from watchdog.services.figures import AT_ONCE_SECONDS, EVERY_SECONDS, LEISURE, LONG_PAUSE, PAUSE, DatabaseFigures
@@ -58,6 +59,11 @@ async def test_what_stands_in_the_database(world: World, rows_at_once: int) -> N
         assert value(metrics, "due_tasks") == 1
         assert value(metrics, "due_lag_seconds") == (world.now - world.task("empty")["wake_at"]).total_seconds()
         assert value(metrics, "database_refreshed_timestamp_seconds") == world.clock.time()
+        assert figures.known is not None
+        active = figures.known.active
+        assert (active.number, active.occupied, active.empty, active.unknown) == (4, 1, 1, 2)
+        assert figures.known.counted_at == world.now
+        assert figures.known.ended[Status.RELEASED] == 2
         assert (value(metrics, "sqlite_wal_bytes") is None) == (world.dialect == "postgresql")
         await read_all(figures, world)
     assert {status: value(metrics, "tasks", status=status) for status in ("active", "released", "failed")} == {

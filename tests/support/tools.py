@@ -15,6 +15,7 @@ import pytest
 
 PACKAGES: Final = {
     "cc": "gcc libc6-dev",
+    "chromium": "chromium",
     "curl": "curl",
     "dpkg-query": "dpkg",
     "fuser": "psmisc",

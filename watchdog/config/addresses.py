@@ -131,6 +131,13 @@ def listen_address(value: str) -> str:
     return value
 
 
+def host_name(value: str) -> str:
+    """Accept a name as a browser's address line has it, without a port; returns it in small letters."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
+        raise ValueError(f"{value!r} is no host name; write for example watchdog.example.com, without http:// and port")
+    return value.lower().rstrip(".")
+
+
 def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

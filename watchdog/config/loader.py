@@ -185,7 +185,7 @@ def _is_of_a_service(name: str) -> bool:
     return "__" not in name and _OF_A_SERVICE.search(name) is not None
 
 
-_LISTS: Final = frozenset({"apps", "bot_user_ids", "events", "allowed_networks"})
+_LISTS: Final = frozenset({"apps", "bot_user_ids", "events", "allowed_networks", "page_hosts"})
 """Keys whose values are lists: a variable has them as JSON, or as YAML writes them in one line."""
 
 _UNSHOWN: Final = frozenset({"url", "server_secret", "callback_secret", "token", "secret", "apps"})

@@ -38,6 +38,12 @@ def conflicts(config: "Config") -> Iterator[str]:
             f"policy.gap_seconds {policy.gap_seconds:g} is less than twice schedule.poll_seconds {poll:g}, so every "
             f"sweep would follow a gap; raise policy.gap_seconds to {2 * poll:g} or more"
         )
+    if config.http.page and config.http.is_exposed and config.http.bearer_token is None:
+        yield (
+            f"http.page is true, and http.listen {config.http.listen} can be reached from other machines, but "
+            "http.token_file is empty, so everyone could read which rooms are used; set http.token_file, or listen on "
+            "127.0.0.1"
+        )
 
 
 def _verification(stop: "StopConfig") -> Iterator[str]:
@@ -84,6 +90,11 @@ def warnings(config: "Config") -> Iterator[str]:
         yield (
             "http.listen is empty, and an app has a callback secret: no callback is received unless systemd passes a "
             "socket; set http.listen, or remove the app's callback_secret_file"
+        )
+    if http.page and not http.listen:
+        yield (
+            "http.page is true, and http.listen is empty: there is no page unless systemd passes a socket; set "
+            "http.listen to 127.0.0.1:8765"
         )
     yield from _webhook(config.notify)
 

@@ -26,6 +26,7 @@ from watchdog.config import rules_between
 from watchdog.config.addresses import (
     absolute_path,
     database_url,
+    host_name,
     is_loopback,
     listen_address,
     network,
@@ -40,6 +41,9 @@ from watchdog.core.webhook import keys
 from watchdog.logs.redaction import redact, scrub
 
 ALL_EVENTS: Final = "all"
+
+_EMPTY_TOO = BeforeValidator(lambda value: () if value == "" else value)
+"""For a list whose key has no value."""
 
 _AppSecret = Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("zego", "apps")]
 
@@ -134,18 +138,13 @@ class AppConfig(Section):
 class ZegoConfig(Section):
     """The vendor: the watched apps, and the addresses of the two APIs."""
 
-    apps: tuple[AppConfig, ...] = ()
+    apps: Annotated[tuple[AppConfig, ...], _EMPTY_TOO] = ()
     discover: bool = True
     asr_url: Annotated[str, Field(min_length=1), AfterValidator(vendor_url)] = (
         "https://cloud-realtime-asr-api.zegotech.cn/"
     )
     rtc_url: Annotated[str, AfterValidator(vendor_url)] = "https://rtc-api.zego.im/"
-    bot_user_ids: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
-
-    @field_validator("apps", "bot_user_ids", mode="before")
-    @classmethod
-    def _empty_list(cls, value: object) -> object:
-        return () if value == "" else value
+    bot_user_ids: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], _EMPTY_TOO] = ()
 
     @field_validator("bot_user_ids")
     @classmethod
@@ -255,6 +254,8 @@ class HttpConfig(Section):
     listen: Annotated[str, AfterValidator(listen_address)] = ""
     token_file: SecretFromFile = None
     token: Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("http", "token")] = None
+    page: bool = False
+    page_hosts: Annotated[tuple[Annotated[str, AfterValidator(host_name)], ...], _EMPTY_TOO] = ()
 
     @model_validator(mode="after")
     def _has_one_token(self) -> Self:
@@ -288,15 +289,12 @@ class NotifyConfig(Section):
     secret: Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("notify", "secret")] = (
         None
     )
-    events: tuple[str, ...] = ()
+    events: Annotated[tuple[str, ...], _EMPTY_TOO] = ()
     request_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 15
     concurrency: Annotated[int, Field(ge=1, le=100)] = 8
-    allowed_networks: tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(network)], ...] = ()
-
-    @field_validator("events", "allowed_networks", mode="before")
-    @classmethod
-    def _empty_list(cls, value: object) -> object:
-        return () if value == "" else value
+    allowed_networks: Annotated[
+        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(network)], ...], _EMPTY_TOO
+    ] = ()
 
     @field_validator("events")
     @classmethod

@@ -5,8 +5,9 @@
     GET  /readyz           200 once the daemon has started; 503 before that, and while the database is away or refuses
                            a statement
     GET  /metrics          for Prometheus; rendered at most once a second, does not ask the database
+    GET  /, /tasks …       pages for people, if http.page is true: watchdog.page
 
-If there is a token, the last two need it.
+If there is a token, all but the first two need it.
 
 A client that is slow, sends too much or opens too many connections is answered or cut off; others are not affected.
 On every path the headers must come within 5 s, and so must the body.
@@ -29,6 +30,7 @@ from watchdog.core.callback_body import BODY_LIMIT_BYTES
 from watchdog.daemon.metrics import Exposition
 from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen, url_of
 from watchdog.errors import ConfigError
+from watchdog.page.site import Site
 from watchdog.services import callbacks
 from watchdog.services.callbacks import CallbackIntake
 
@@ -45,6 +47,7 @@ CONCURRENT: Final = 64
 _CONNECTIONS: Final = 512
 _DRAIN_BYTES: Final = 1 << 20  # read on that far: a sender that is cut off while it writes does not read the response
 _STOP_SECONDS: Final = 2
+_MORE_HEADERS: Final = {503: {"Retry-After": "2"}, 405: {"Allow": "GET, HEAD"}}
 
 
 class _Protocol(QuietProtocol):
@@ -92,8 +95,13 @@ class HttpServer:
         token: Callable[[], str | None] = lambda: None,
         read_seconds: float = READ_SECONDS,
         passed: Sequence[socket.socket] = (),
+        site: Site | None = None,
     ) -> None:
-        """Serve on the ``passed`` sockets, which listen already, or else on ``address``. ``token`` may change."""
+        """Serve on the ``passed`` sockets, which listen already, or else on ``address``. ``token`` may change.
+
+        ``site``: the pages; closed with the server.
+        """
+        self._site = site
         self._address = address
         self._passed = tuple(passed)
         self._read_seconds = read_seconds
@@ -162,6 +170,8 @@ class HttpServer:
             await server.end()
         for one in listening:
             one.close()
+        if self._site is not None:
+            await self._site.close()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, the ASGI way. Only a callback's body is used, but every other one must end in time too."""
@@ -181,11 +191,14 @@ class HttpServer:
             return _nobody
         if body is None:
             return _cut_off("too_large", 413)
+        if self._site is not None and scope["method"] != "POST" and self._site.serves(scope["path"]):
+            return await self._site.answer(Request(scope, receive))
         if scope["method"] == "POST" and scope["path"] not in _OTHER_PATHS:
             # ZEGO posts nothing else, so its console may have a wrong address. Anybody may post, so only a part.
             path = ascii(scope["path"][:80])
             reason = f"{path} is no path of this server; callbacks go to {CALLBACK_PATH}"
-            response = self._intake.refuse(404, "unknown_path", reason)
+            is_page = self._site is not None and self._site.serves(scope["path"])
+            response = self._intake.refuse(405 if is_page else 404, "unknown_path", reason)
             return _cut_off(response.kind, response.http_status)
         return self._routes
 
@@ -250,7 +263,7 @@ def _for_bearers(token: Callable[[], str | None], endpoint: _Endpoint) -> _Endpo
 
 def _cut_off(kind: str, http_status: int) -> Response:
     """A refusal that does not wait for the rest of the body."""
-    headers = {"Connection": "close"} | ({"Retry-After": "2"} if http_status == 503 else {})
+    headers = {"Connection": "close"} | _MORE_HEADERS.get(http_status, {})
     return PlainTextResponse(kind + "\n", http_status, headers)
 
 

@@ -31,6 +31,7 @@ from watchdog.daemon.jobs import Jobs, Recurring
 from watchdog.daemon.liveness import EXTEND_SECONDS, ServiceStatus
 from watchdog.daemon.metrics import Exposition, Metrics
 from watchdog.daemon.outage import DatabaseOutage
+from watchdog.daemon.pages import site_of
 from watchdog.daemon.reload import Reloader
 from watchdog.daemon.sd_notify import ServiceManager
 from watchdog.errors import DatabaseError, StatementRefused
@@ -117,10 +118,13 @@ class Service:
             self.parts.callbacks,
             is_healthy=self._is_healthy,
             is_ready=lambda: self._jobs.are_started and not self._database_trouble(),
-            why_not_ready=self._why_not_ready,
+            why_not_ready=lambda: f"{self._database_trouble() or 'starting'}: see the daemon's log",
             metrics=Exposition(self.metrics.registry, self._clock),
             token=self._token,
             passed=self.passed,
+            site=site_of(
+                self.parts, self._clock, self._outage, self._is_healthy, self.reloader, self._token, self.passed
+            ),
         )
 
     def _add_job(self, name: str, run: Callable[[], Awaitable[float]], *, may_be_early: bool = False) -> Recurring:
@@ -224,9 +228,6 @@ class Service:
         if self._outage.is_on:
             return "the database is away"
         return "the database refuses a statement" if self._outage.is_refused else ""
-
-    def _why_not_ready(self) -> str:
-        return f"{self._database_trouble() or 'starting'}: see the daemon's log"
 
     def _status_line(self) -> str:
         """The line that ``systemctl status`` shows; needs no database."""

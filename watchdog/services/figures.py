@@ -12,6 +12,8 @@ third of a percent of a core, and a tenth of a percent where the walks are short
 """
 
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -23,7 +25,7 @@ from watchdog.errors import DatabaseError
 from watchdog.observer import Observer
 from watchdog.store.aio.calls import AsyncFigures
 from watchdog.store.aio.database_clock import DatabaseClock
-from watchdog.store.figures import FigureStore
+from watchdog.store.figures import ActiveTasks, FigureStore
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +46,15 @@ LEISURE: Final = 4
 """While a walk through the active tasks is under way, every fourth step at most is one of another walk."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The last complete walk through the active tasks and when it ended, and the numbers of ended tasks."""
+
+    active: ActiveTasks
+    counted_at: datetime
+    ended: Mapping[Status, int]
+
+
 class DatabaseFigures:
     """Shows an observer what is in the database; ``run_once`` reads a little."""
 
@@ -53,10 +64,17 @@ class DatabaseFigures:
         self._observer = observer
         self._clock = clock
         self._by_status: dict[tuple[str, ...], float] = {}
+        self._counted: tuple[ActiveTasks, datetime] | None = None
+        self._ended_tasks: Mapping[Status, int] = {}
         self._steps = deque((self._due, self._events, self._manual, self._active, self._rejoined, self._ended))
         self._incomplete = set(self._steps)
         """What has not been read to the end since the last rest."""
         self._skipped = dict.fromkeys((self._rejoined, self._ended), 0)
+
+    @property
+    def known(self) -> Known | None:
+        """What is in the database, without asking it; None until the first walk is complete."""
+        return None if self._counted is None else Known(*self._counted, self._ended_tasks)
 
     async def run_once(self) -> float:
         """Take each step once, or as many as are short; returns the seconds to wait."""
@@ -113,6 +131,7 @@ class DatabaseFigures:
         if (found := store.walk_active()) is None:
             return False
         now = self._database_clock.now()
+        self._counted = found, now
         self._by_status[(Status.ACTIVE.value,)] = found.number
         self._observer.show("tasks", dict(self._by_status))
         self._observer.show("unknown_rooms", found.unknown)
@@ -130,6 +149,7 @@ class DatabaseFigures:
     def _ended(self, store: FigureStore) -> bool:
         if (found := store.walk_ended()) is None:
             return False
+        self._ended_tasks = found
         self._by_status |= {(status.value,): number for status, number in found.items()}
         self._observer.show("tasks", dict(self._by_status))
         return True

@@ -28,9 +28,11 @@ REJOINED_SECONDS: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveTasks:
-    """All active tasks: their number, how many have no hint, the oldest hint, and the longest empty spell."""
+    """All active tasks: their number, who is in their rooms, the oldest hint, and the longest empty spell."""
 
     number: int
+    occupied: int
+    empty: int
     unknown: int
     oldest_evidence_at: datetime | None
     oldest_empty_since: datetime | None
@@ -106,6 +108,8 @@ class FigureStore:
             return None
         return ActiveTasks(
             number=sum(row.number for row in found),
+            occupied=sum(row.occupied for row in found),
+            empty=sum(row.empty for row in found),
             unknown=sum(row.unknown for row in found),
             oldest_evidence_at=min((row.oldest_evidence for row in found if row.oldest_evidence), default=None),
             oldest_empty_since=min((row.oldest_empty for row in found if row.oldest_empty), default=None),
@@ -188,6 +192,8 @@ _MANUAL_BETWEEN = _MANUAL.where(attempts.c.id > sa.bindparam("after"), attempts.
 _MANUAL_OF = _MANUAL.where(attempts.c.id.in_(sa.bindparam("ids", expanding=True)))
 _OF_ACTIVE = sa.select(
     sa.func.count().label("number"),
+    sa.func.count().filter(tasks.c.user_count > 0).label("occupied"),
+    sa.func.count().filter(tasks.c.user_count == 0).label("empty"),
     sa.func.count().filter(tasks.c.user_count.is_(None)).label("unknown"),
     sa.func.min(tasks.c.user_count_at, type_=UtcTime).filter(tasks.c.user_count.is_not(None)).label("oldest_evidence"),
     sa.func.min(tasks.c.empty_since, type_=UtcTime).label("oldest_empty"),

@@ -26,7 +26,7 @@ class _Commands(PlainGroup):
         try:
             return super().invoke(ctx)
         except WatchdogError as error:
-            from watchdog.cli.view.legible import legible
+            from watchdog.insight.legible import legible
 
             for line in str(error).split("\n"):
                 typer.echo(f"zego-watchdog: {legible(line)}", err=True)

@@ -80,4 +80,5 @@ def _served(config: Config) -> str:
         else "no callbacks, because no app has a callback secret"
     )
     token = "" if config.http.bearer_token is None else " with the token"
-    return f"{config.http.listen}: /metrics{token}; {taken}"
+    pages = " and the page" if config.http.page else ""
+    return f"{config.http.listen}: /metrics{pages}{token}; {taken}"

@@ -12,10 +12,10 @@ import typer
 from watchdog import SCHEMA_VERSION, config, daemon, logs
 from watchdog.cli.checks.advice import advised, no_directory
 from watchdog.cli.checks.database import short_windows_named
-from watchdog.cli.view.legible import legible
 from watchdog.config.settings import Config
 from watchdog.daemon import event_loop
 from watchdog.daemon.sd_notify import ServiceManager
+from watchdog.insight.legible import legible
 from watchdog.store import contract, schema
 from watchdog.store.engine import place
 from watchdog.store.reports.situation import short_windows

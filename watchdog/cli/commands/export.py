@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Final
 from watchdog.cli.commands.lookup import opened
 from watchdog.cli.commands.target import replaced
 from watchdog.cli.view import words
-from watchdog.cli.view.legible import legible
 from watchdog.cli.view.output import as_json, note
 from watchdog.clock import SystemClock
+from watchdog.insight.legible import legible
 from watchdog.store.reports.export import HISTORY_COLUMNS, LEDGER_COLUMNS, history, ledger
 from watchdog.store.reports.history import Row
 

@@ -13,7 +13,7 @@ from watchdog.cli.view.status import daemon_row, print_status
 from watchdog.cli.view.tasks import no_history, no_tasks, print_history, print_tasks, task_row
 from watchdog.clock import SystemClock
 from watchdog.core.model import Outcome, Status
-from watchdog.store.reports.history import history
+from watchdog.store.reports.history import HISTORY, history
 from watchdog.store.reports.situation import situation
 from watchdog.store.reports.tasks import find_tasks
 
@@ -86,8 +86,7 @@ def show_history(
     with opened(path) as (_, database):
         _, rows = history(database, limit=limit, outcome=outcome, task_id=task, room_id=room, since=began)
     if as_json:
-        # Only the columns of the view.
-        show_json([{name: value for name, value in row.items() if name != "recorded_at"} for row in rows])
+        show_json([{column.name: row[column.name] for column in HISTORY.c} for row in rows])
     elif rows:
         print_history(rows)
     else:

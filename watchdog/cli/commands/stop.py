@@ -14,6 +14,7 @@ from watchdog.config.settings import Config
 from watchdog.core.model import Outcome, Reason, Source, Task
 from watchdog.core.policy import Rule
 from watchdog.errors import Busy, ConfigError, Refused, WatchdogError
+from watchdog.insight.words import OUTCOME_TEXT, REPORTER
 from watchdog.services.claims import DETAIL_UNSERVED, Claimed, Finished
 from watchdog.store.engine import Engine
 from watchdog.store.records import DETAIL_ROOM_REFUSED, SetAside
@@ -50,7 +51,7 @@ def stop_task(path: Path | None, task_id: str, *, as_json: bool) -> int:
     else:
         result["detail"] = words.detail(finished.detail) if finished.detail else None
         show_pairs([(name, str(value)) for name, value in result.items() if value is not None])
-    note(f"{words.OUTCOME_TEXT[outcome]}. {_next_step(outcome, story)}".rstrip())
+    note(f"{OUTCOME_TEXT[outcome]}. {_next_step(outcome, story)}".rstrip())
     return _EXIT_CODES.get(outcome, 1)
 
 
@@ -144,6 +145,6 @@ def _refusal(config: Config, story: Biography, task_id: str, finished: Finished)
 
 def _people_report(task: Task, now: datetime) -> str:
     verb = "is" if task.user_count == 1 else "are"
-    by = words.REPORTER[Source(task.user_count_source or Source.APP)]
+    by = REPORTER[Source(task.user_count_source or Source.APP)]
     when = "" if task.user_count_at is None else f" {words.since(task.user_count_at, now)}"
     return f"there {verb} {words.people(task.user_count or 0)} in room {task.room_id}, reported by {by}{when}"

@@ -7,8 +7,8 @@ from datetime import datetime
 from rich.text import Text
 
 from watchdog.cli.view import words
-from watchdog.cli.view.legible import legible
 from watchdog.cli.view.output import Column, show_pairs, show_table
+from watchdog.insight.legible import legible
 from watchdog.store.reports.history import Row
 
 

@@ -1,34 +1,17 @@
 """The screen of ``explain``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from watchdog.cli.view import words
 from watchdog.cli.view.events import print_events
-from watchdog.cli.view.legible import legible
 from watchdog.cli.view.output import Column, heading, say, show_pairs, show_table
 from watchdog.cli.view.tasks import styled
-from watchdog.core.model import Outcome, Reason, Status, Task
-from watchdog.core.policy import Decision, Plan, Policy
+from watchdog.core.model import Outcome, Status, Task
+from watchdog.insight.explanation import Explanation, Schedule
+from watchdog.insight.legible import legible
+from watchdog.insight.words import OUTCOME_TEXT, REASON_TEXT, REPORTER
 from watchdog.store.reports.history import Row
-from watchdog.store.reports.tasks import Biography
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One task; ``decision`` is None if its row was deleted, ``plan`` unless it is active.
-
-    ``dead_feed_seconds`` is how long no hint has arrived for any room, None while the feed is alive.
-    """
-
-    task_id: str
-    story: Biography
-    policy: Policy
-    decision: Decision | None
-    plan: Plan | None
-    dead_feed_seconds: float | None
 
 
 def print_explanation(found: Explanation) -> None:
@@ -42,7 +25,7 @@ def print_explanation(found: Explanation) -> None:
         say(f"Task {task.task_id} in room {task.room_id}, {app}: {task.status}", "bold")
         heading("Evidence")
         _print_evidence(task, now)
-        if task.status is not Status.ACTIVE:
+        if (planned := found.schedule) is None:
             _print_end(task, found)
         else:
             heading("Decision")
@@ -50,19 +33,13 @@ def print_explanation(found: Explanation) -> None:
             say(words.outlook(task, decision, found.policy, now))
             _print_warnings(found)
             heading("Schedule")
-            _print_schedule(task, found.plan, found.policy, now)
+            _print_schedule(planned, now)
     heading("Attempts" if attempts else "No attempt yet")
     if attempts:
         _print_attempts(attempts)
     if found.story.events:
         heading("Events")
         print_events(found.story.events, now)
-
-
-_FINAL: Final = {
-    *(Outcome.STOPPED, Outcome.STOPPED_EARLIER, Outcome.GONE, Outcome.AUTO_STOPPED, Outcome.REJECTED),
-}
-"""The outcomes that end a task."""
 
 
 def _print_end(task: Task | None, found: Explanation) -> None:
@@ -72,22 +49,22 @@ def _print_end(task: Task | None, found: Explanation) -> None:
     if task is not None and task.status is Status.RELEASED:
         say(f"The application released the task{_when(task.ended_at, now)}. The watchdog did not stop it.")
         return
-    last = next((row for row in reversed(found.story.attempts) if row["outcome"] in _FINAL), None)
+    last = found.ending
     if last is None:
         ended = "" if task is None else f"It ended{_when(task.ended_at, now)}. "
         say(f"{ended}The attempt that ended it is not recorded, or retention has removed it.")
         return
     outcome = Outcome(last["outcome"])
     source = last["evidence_source"]
-    reporter = f"reported by {words.REPORTER.get(source, source)}" if source else "nobody reported who is in the room"
+    reporter = f"reported by {REPORTER.get(source, source)}" if source else "nobody reported who is in the room"
     empty = last["empty_since"]
-    if outcome is Outcome.AUTO_STOPPED:
+    if found.end_reason is None:
         why = "the room stayed empty for ZEGO's MaxIdleTime, and the watchdog had not stopped the task before"
     else:
-        why = words.REASON_TEXT[Reason(last["reason"])]
+        why = REASON_TEXT[found.end_reason]
     show_pairs(
         [
-            ("what", f"{words.OUTCOME_TEXT[outcome]}{_when(last['replied_at'] or last['recorded_at'], now)}"),
+            ("what", f"{OUTCOME_TEXT[outcome]}{_when(last['replied_at'] or last['recorded_at'], now)}"),
             ("why", why + (f"; empty since {words.stamp(empty)}" if empty else "")),
             ("evidence", reporter + (f" at {words.stamp(last['evidence_at'])}" if last["evidence_at"] else "")),
             ("by", last["instance"]),
@@ -133,25 +110,25 @@ def _print_evidence(task: Task, now: datetime) -> None:
     )
 
 
-def _print_schedule(task: Task, plan: Plan | None, policy: Policy, now: datetime) -> None:
+def _print_schedule(planned: Schedule, now: datetime) -> None:
     def moment(at: datetime) -> str:
         return f"{words.until(at, now)} ({words.stamp(at)})"
 
-    window = policy.max_idle_seconds if task.max_idle_seconds is None else task.max_idle_seconds
-    due = task.due_at or (plan and plan.due_at)
-    auto_stop = task.auto_stop_at or (plan and plan.auto_stop_at)
-    planned = "" if task.due_at else ", once a daemon has planned it"
-    on_hold = task.hold_until is not None and task.hold_until > now
-    claimed = task.claimed_by is not None and task.wake_at is not None and task.wake_at > now
+    later = "" if planned.is_planned else ", once a daemon has planned it"
     show_pairs(
         [
-            ("due", moment(due) + planned if due else "not before the room is known to be empty"),
-            ("auto-stop", moment(auto_stop) if auto_stop else f"{words.length(window)} after the room becomes empty"),
-            ("hold", moment(task.hold_until) if task.hold_until and on_hold else "none"),
+            ("due", moment(planned.due_at) + later if planned.due_at else "not before the room is known to be empty"),
+            (
+                "auto-stop",
+                moment(planned.auto_stop_at)
+                if planned.auto_stop_at
+                else f"{words.length(planned.window_seconds)} after the room becomes empty",
+            ),
+            ("hold", moment(planned.hold_until) if planned.hold_until else "none"),
             (
                 "claim",
-                f"{task.claimed_by}, lease ends {words.until(task.wake_at, now)}"
-                if task.wake_at and claimed
+                f"{planned.claimed_by}, lease ends {words.until(planned.lease_until, now)}"
+                if planned.lease_until
                 else "none",
             ),
         ]

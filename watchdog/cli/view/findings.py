@@ -7,8 +7,8 @@ from rich.text import Text
 
 from watchdog.cli.checks.findings import Finding, Level
 from watchdog.cli.view import words
-from watchdog.cli.view.legible import legible
 from watchdog.cli.view.output import console, hanging, say
+from watchdog.insight.legible import legible
 
 _LEVEL_STYLE: Final = {Level.OK: "green", Level.WARN: "bold yellow", Level.FAIL: "bold red"}
 

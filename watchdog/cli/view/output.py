@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from watchdog.cli.view import words
-from watchdog.cli.view.legible import legible
+from watchdog.insight.legible import legible
 
 GAP: Final = 2
 _NAME_WIDTH: Final = 15

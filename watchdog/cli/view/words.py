@@ -3,19 +3,21 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, assert_never
+from typing import Final
 
 import typer
 
 from watchdog.clock import Clock
-from watchdog.core.model import Mode, Outcome, Reason, Source, Status, Task, Verify
-from watchdog.core.policy import RULE_TEXT, Decision, Policy, Rule
-from watchdog.store.records import DETAIL_ROOM_REFUSED
+from watchdog.core.model import Outcome, Status, Task
+from watchdog.core.policy import RULE_TEXT, Decision, Policy
+from watchdog.insight import words as shared
 
 _UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _LENGTH: Final = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+")
 _DAYS_AGO: Final = {"today": 0, "yesterday": 1}
 _LONGEST: Final = timedelta(days=366)
+
+length: Final = shared.length
 
 
 def parse_length(text: str, option: str | None = None) -> timedelta:
@@ -63,19 +65,6 @@ def parse_past(text: str | None, option: str, clock: Clock) -> timedelta | datet
         raise typer.BadParameter(told, param_hint=option) from None
 
 
-def length(seconds: float) -> str:
-    """``0.2s``, ``45s``, ``1m 58s``, ``2h 5m``, ``3d 4h``: at most two units."""
-    if abs(seconds) < 10 and round(seconds, 1) != round(seconds):
-        return f"{seconds:.1f}s"
-    left = round(abs(seconds))
-    words: list[str] = []
-    for unit, size in _UNITS.items():
-        number, left = divmod(left, size)
-        if number or words:
-            words.append(f"{number}{unit}")
-    return ("-" if seconds < 0 and words else "") + (" ".join(word for word in words[:2] if word[0] != "0") or "0s")
-
-
 def since(moment: datetime, now: datetime) -> str:
     """``5s ago``, or ``in 5s`` for the future."""
     seconds = (now - moment).total_seconds()
@@ -113,84 +102,18 @@ def ruling(decision: Decision, now: datetime) -> str:
 
 def outlook(task: Task, decision: Decision, rules: Policy, now: datetime) -> str:
     """What happens to ``task`` next; ``decision`` was made without asking ZEGO."""
-    match decision.rule:
-        case Rule.ENDED:
-            when = "" if task.ended_at is None else f" {since(task.ended_at, now)}"
-            return f"Nothing: the task ended{when} ({task.status})."
-        case Rule.NO_EVIDENCE:
-            return "Nothing until user_count is written; until then only ZEGO's auto-stop ends the task."
-        case Rule.OCCUPIED:
-            grace = rules.grace_seconds if task.grace_seconds is None else task.grace_seconds
-            return f"Nothing while people are in the room; the task is due {length(grace)} after the last one leaves."
-        case Rule.ON_HOLD:
-            return "Nothing before the hold ends; then the daemon decides again. ZEGO does not know about the hold."
-        case Rule.NOT_DUE | Rule.UNCONFIRMED | Rule.VENDOR_SAYS_EMPTY | Rule.HINT_SAYS_EMPTY:
-            return f"{'When it is due, ' if decision.rule is Rule.NOT_DUE else 'It is due: '}{_at_due(rules)}"
-        case Rule.CONTRADICTED:
-            return "Nothing until ZEGO sees people in the room, or the application reports it empty. Check the RoomId."
-        case Rule.STALE_HINT | Rule.HINT_BEFORE_GAP:
-            return "Nothing until a new hint arrives or ZEGO can be asked; otherwise ZEGO's auto-stop ends the task."
-        case Rule.GUARDED:
-            return (
-                "Nothing until ZEGO can be asked, enough rooms have people again, or an operator releases the guard. "
-                "Next step: zego-watchdog guard."
-            )
-        case _:
-            assert_never(decision.rule)
-
-
-def _at_due(rules: Policy) -> str:
-    then = "records what it would stop (observe mode: nothing is sent)" if rules.mode is Mode.OBSERVE else "stops it"
-    match rules.verify:
-        case Verify.REQUIRED:
-            return f"the daemon asks ZEGO who is in the room, and {then} if it is empty."
-        case Verify.WHEN_POSSIBLE:
-            return f"the daemon asks ZEGO who is in the room, and {then} if it is empty or ZEGO cannot be asked."
-        case Verify.OFF:
-            return f"the daemon {then}, by the hint alone."
-        case _:
-            assert_never(rules.verify)
-
-
-OUTCOME_TEXT: Final[dict[Outcome, str]] = {
-    Outcome.SENT: "the request was sent; its reply is not recorded yet",
-    Outcome.STOPPED: "ZEGO stopped the task",
-    Outcome.GONE: "ZEGO does not know the task: it was stopped or ended before",
-    Outcome.STOPPED_EARLIER: "ZEGO does not know the task: an earlier request stopped it, and its reply was lost",
-    Outcome.AUTO_STOPPED: "ZEGO's auto-stop ended the task",
-    Outcome.RETRY: "ZEGO did not stop the task this time",
-    Outcome.UNKNOWN: "no usable reply; ZEGO may have stopped the task",
-    Outcome.REJECTED: "ZEGO refuses to stop this task",
-    Outcome.BLOCKED: "ZEGO refuses the whole AppId",
-    Outcome.SPARED: "there are people in the room; nothing was sent",
-    Outcome.WITHHELD: "nothing was sent",
-    Outcome.WOULD_STOP: "observe mode: nothing was sent; enforce mode would stop the task",
-}
-
-REASON_TEXT: Final[dict[Reason, str]] = {
-    Reason.EMPTY_ROOM: "everybody had left the room",
-    Reason.NEVER_JOINED: "nobody had joined the room",
-    Reason.BOTS_ONLY: "only bots or admins were left in the room",
-    Reason.MANUAL: "an operator ran zego-watchdog stop",
-}
-
-REPORTER: Final[dict[Source, str]] = {
-    Source.API: "ZEGO",
-    Source.APP: "the application",
-    Source.CALLBACK: "ZEGO's callback",
-}
-"""Who reported how many people are in a room."""
-
-_DETAIL_TEXT: Final[dict[str, str]] = {
-    **{rule.value: text for rule, text in RULE_TEXT.items()},
-    DETAIL_ROOM_REFUSED: "ZEGO refuses the RoomId, so it does not say who is in the room",
-    "app_not_configured": "the AppId is not in zego.apps",
-}
+    grace = rules.grace_seconds if task.grace_seconds is None else task.grace_seconds
+    return shared.OUTLOOK_TEXT[decision.rule].format(
+        when="" if task.ended_at is None else f" {since(task.ended_at, now)}",
+        status=task.status,
+        grace=length(grace),
+        then=shared.AT_DUE_TEXT[rules.verify].format(stops=shared.STOPS_TEXT[rules.mode]),
+    )
 
 
 def detail(text: str) -> str:
     """The ``detail`` of an attempt in words; most are stored as such."""
-    return _DETAIL_TEXT.get(text, text)
+    return shared.DETAIL_TEXT.get(text, text)
 
 
 STYLE: Final[dict[str, str]] = {

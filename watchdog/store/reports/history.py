@@ -37,10 +37,12 @@ def history(
     task_id: str | None = None,
     room_id: str | None = None,
     since: datetime | timedelta | None = None,
+    before_id: int | None = None,
 ) -> tuple[datetime, list[Row]]:
     """Return the database's time and rows of ``zego_stop_history``, newest first.
 
-    Each row has ``recorded_at`` in addition, the time of the last attempt.
+    Each row has ``recorded_at`` and ``attempt_id`` in addition, the time and the id of the last attempt. ``before_id``:
+    only rows that follow the one with this ``attempt_id``.
 
     ``since`` is a time, or a duration before now. The view has no order: the newest attempts are found in the ledger,
     and only their rows are read from the view.
@@ -52,12 +54,14 @@ def history(
     for column, value in ((attempts.c.outcome, outcome), (attempts.c.task_id, task_id), (attempts.c.room_id, room_id)):
         if value is not None:
             latest = latest.where(column == value)
+    if before_id is not None:
+        latest = latest.where(attempts.c.id < before_id)
     with reading(engine) as connection:
         now = connection.execute(NOW).scalar_one()
         if since is not None:
             latest = latest.where(recorded_since(connection, since if isinstance(since, datetime) else now - since))
         newest = latest.order_by(attempts.c.id.desc()).limit(limit).subquery()
-        columns: list[sa.ColumnElement[Any]] = [*HISTORY.c, newest.c.recorded_at]
+        columns: list[sa.ColumnElement[Any]] = [*HISTORY.c, newest.c.recorded_at, newest.c.id.label("attempt_id")]
         statement = (
             sa.select(*columns)
             .join_from(newest, HISTORY, HISTORY.c.task_id == newest.c.task_id)

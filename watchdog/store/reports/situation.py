@@ -54,7 +54,7 @@ _NEXT = (
     .order_by(tasks.c.wake_at)
     .limit(1)
 )
-_IN_FLIGHT = sa.select(sa.func.count()).where(attempts.c.outcome == sa.literal_column("'sent'"))
+IN_FLIGHT = sa.select(sa.func.count()).where(attempts.c.outcome == sa.literal_column("'sent'"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,10 @@ def situation(engine: sa.Engine) -> Situation:
             next_task_id=None if upcoming is None else upcoming.task_id,
             next_due_at=None if upcoming is None else upcoming.due_at,
             latest={Outcome(outcome): number for outcome, number in sorted(outcomes, key=lambda row: -row[1])},
-            in_flight=connection.execute(_IN_FLIGHT).scalar_one(),
-            blocked_apps=_blocked(connection, now),
-            returns=_returns(connection),
-            windows=_windows(connection, now),
+            in_flight=connection.execute(IN_FLIGHT).scalar_one(),
+            blocked_apps=blocked_apps(connection, now),
+            returns=returns_at(connection),
+            windows=windows_at(connection, now),
             events=events.count(connection),
         )
 
@@ -139,7 +139,7 @@ def situation(engine: sa.Engine) -> Situation:
 def learned(engine: sa.Engine) -> tuple[Returns, Windows | None]:
     """Return the results of our stops and of ZEGO's own stops; see Situation."""
     with reading(engine) as connection:
-        return _returns(connection), _windows(connection, connection.execute(NOW).scalar_one())
+        return returns_at(connection), windows_at(connection, connection.execute(NOW).scalar_one())
 
 
 def refused_rooms(engine: sa.Engine) -> Sequence[str]:
@@ -168,12 +168,12 @@ def short_windows(engine: sa.Engine) -> tuple[int, Sequence[str]]:
     return first[0].number if first else 0, [row.task_id for row in first]
 
 
-def _returns(connection: sa.Connection) -> Returns:
+def returns_at(connection: sa.Connection) -> Returns:
     row = connection.execute(_RETURNS).one()
     return Returns(row.watched, row.returned)
 
 
-def _windows(connection: sa.Connection, now: datetime) -> Windows | None:
+def windows_at(connection: sa.Connection, now: datetime) -> Windows | None:
     rows = connection.execute(
         sa.select(attempts.c.evidence_at, attempts.c.empty_since, attempts.c.auto_stop_at)
         .where(
@@ -191,7 +191,8 @@ def _windows(connection: sa.Connection, now: datetime) -> Windows | None:
     return Windows(len(lengths), min(lengths), median(lengths), median(early) if early else 0.0)
 
 
-def _blocked(connection: sa.Connection, now: datetime) -> list[int]:
+def blocked_apps(connection: sa.Connection, now: datetime) -> list[int]:
+    """Return the AppIds whose latest request was refused because of the AppId."""
     recent = recorded_since(connection, now - timedelta(seconds=BLOCKED_SECONDS))
     last_ids = sa.select(sa.func.max(attempts.c.id)).where(recent, attempts.c.attempt.is_not(None))
     last = sa.select(attempts.c.app_id).where(
