@@ -36,20 +36,8 @@ from watchdog.store.tasks import Tasks
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *(
-        "tasks",
-        "history",
-        "report",
-        "room",
-        "explain",
-        "stop",
-        "hold",
-        "guard",
-        "events",
-        "advise",
-        "version",
-        "systemd",
-    ),
+    *("tasks", "history", "report", "room", "explain", "stop", "hold", "guard", "events"),
+    *("advise", "version", "systemd"),
 ]
 
 

@@ -13,20 +13,8 @@ from watchdog.errors import WatchdogError
 
 _ORDER: Final = (
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *(
-        "tasks",
-        "history",
-        "report",
-        "room",
-        "explain",
-        "stop",
-        "hold",
-        "guard",
-        "events",
-        "advise",
-        "version",
-        "systemd",
-    ),
+    *("tasks", "history", "report", "room", "explain", "stop", "hold", "guard", "events"),
+    *("advise", "version", "systemd"),
 )
 """The order in ``--help``; Typer would list the groups last."""
 
