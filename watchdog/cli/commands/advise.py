@@ -10,14 +10,17 @@ from typing import Any, Final
 import typer
 
 from watchdog.cli.commands.lookup import opened
+from watchdog.cli.commands.target import STDOUT, replaced
 from watchdog.cli.view import words
 from watchdog.cli.view.advise import Answer, curve_rows, print_advice
-from watchdog.cli.view.output import show_json
+from watchdog.cli.view.advise_page import advice_page
+from watchdog.cli.view.output import note, show_json
 from watchdog.clock import SystemClock
 from watchdog.config.settings import Config
 from watchdog.core.advice import FEWEST_SPELLS, advise, differing
 from watchdog.core.policy import Policy
 from watchdog.errors import TooFewSpells
+from watchdog.report import charts
 from watchdog.store.engine import Engine
 from watchdog.store.reports.spells import Found, find_spells, newest_spells
 from watchdog.wiring.from_config import app_ids, rules
@@ -32,15 +35,33 @@ _LONGEST_GRACE_SECONDS: Final = 1800
 
 def show_advice(path: Path | None, *, graces: str | None, since: str, app_id: int | None, as_json: bool) -> None:
     """Print the estimate. Raises typer.BadParameter, ConfigError, DatabaseError, TooFewSpells."""
-    wanted = None if graces is None else parse_graces(graces)
-    began = words.parse_past(since, "'--since'", SystemClock())
-    assert began is not None  # noqa: S101 - the option has a default
-    with opened(path) as (config, database):
-        answer = answered(config, database, wanted, began, app_id)
+    answer = _asked(path, graces, since, app_id)
     if as_json:
         show_json(_json(answer))
     else:
         print_advice(answer)
+
+
+def write_advice(
+    path: Path | None, html: Path, *, graces: str | None, since: str, app_id: int | None, force: bool
+) -> None:
+    """Write the estimate to a file, or to stdout for ``-``. Raises as ``show_advice``, and WatchdogError."""
+    # Not after a minute of reading.
+    charts.require()
+    page = advice_page(_asked(path, graces, since, app_id))
+    with replaced(None if html == STDOUT else html, "--html", force=force) as target:
+        target.write(page.encode())
+        target.flush()
+    if html != STDOUT:
+        note(f"the estimate is in {html}")
+
+
+def _asked(path: Path | None, graces: str | None, since: str, app_id: int | None) -> Answer:
+    wanted = None if graces is None else parse_graces(graces)
+    began = words.parse_past(since, "'--since'", SystemClock())
+    assert began is not None  # noqa: S101 - the option has a default
+    with opened(path) as (config, database):
+        return answered(config, database, wanted, began, app_id)
 
 
 def answered(

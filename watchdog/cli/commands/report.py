@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from watchdog.cli.commands.lookup import opened
-from watchdog.cli.commands.target import replaced
+from watchdog.cli.commands.target import STDOUT, replaced
 from watchdog.cli.view import words
 from watchdog.cli.view.output import note
 from watchdog.clock import SystemClock
@@ -16,7 +16,6 @@ from watchdog.report.texts import Language
 from watchdog.store.reports.report import findings
 from watchdog.store.reports.spells import find_spells
 
-_STDOUT: Final = Path("-")
 _DEFAULT: Final = timedelta(days=7)
 
 
@@ -25,10 +24,10 @@ def write_report(path: Path | None, html: Path, *, since: str, language: Languag
     begin = words.parse_past(since, "'--since'", SystemClock()) or _DEFAULT
     # Not after a minute of reading.
     charts.require()
-    with opened(path) as (_, database), replaced(None if html == _STDOUT else html, "--html", force=force) as target:
+    with opened(path) as (_, database), replaced(None if html == STDOUT else html, "--html", force=force) as target:
         found = findings(database, begin)
         curve = return_curve(find_spells(database, found.since).spells)
         target.write(render(found, language, curve).encode())
         target.flush()
-    if html != _STDOUT:
+    if html != STDOUT:
         note(f"the report is in {html}")

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from watchdog.errors import WatchdogError
+
+STDOUT: Final = Path("-")
+"""The name of standard output on the command line."""
 
 
 @contextmanager

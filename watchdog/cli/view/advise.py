@@ -16,6 +16,10 @@ from watchdog.store.reports.spells import Found, NamedSpell
 
 _SHOWN_SECONDS: Final = (5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 900, 1800, 3600)
 
+LEFT: Final = "People are back in a room that they had left"
+NEVER_JOINED: Final = "People are in a room that nobody had joined"
+LISTED: Final = "At most three tasks for each grace and difference, of the newest 20,000 spells."
+
 _ENDING_TEXT: Final[dict[Ending, str]] = {
     Ending.RETURNED: "returned",
     Ending.STOPPED: "stopped by us",
@@ -23,7 +27,7 @@ _ENDING_TEXT: Final[dict[Ending, str]] = {
     Ending.RELEASED: "released",
     Ending.UNKNOWN: "unknown",
 }
-_DIFFERENCE_TEXT: Final[dict[Difference, str]] = {
+DIFFERENCE_TEXT: Final[dict[Difference, str]] = {
     Difference.KEPT: "was stopped; people would have been back in time",
     Difference.STOPPED: "would have been stopped",
     Difference.STOPPED_BEFORE_RETURN: "would have been stopped before people came back",
@@ -43,19 +47,9 @@ class Answer:
 
 
 def print_advice(answer: Answer) -> None:
-    found, advice = answer.found, answer.advice
-    show_pairs(
-        [
-            ("spells", f"{_spells(advice)}, ended since {words.stamp(found.since)}"),
-            ("stops", _returns(advice)),
-            ("evidence", _evidence(answer)),
-            ("configured", f"policy.grace_seconds {answer.policy.grace_seconds:g}, window {_window(answer.policy)}"),
-        ]
-    )
-    for title, curve in (
-        ("People are back in a room that they had left", advice.left),
-        ("People are in a room that nobody had joined", advice.never_joined),
-    ):
+    advice = answer.advice
+    show_pairs(list(summary(answer).items()))
+    for title, curve in ((LEFT, advice.left), (NEVER_JOINED, advice.never_joined)):
         if rows := curve_rows(curve, advice):
             heading(title)
             _print_curve(rows)
@@ -65,6 +59,16 @@ def print_advice(answer: Answer) -> None:
         heading("Tasks that would have fared differently, the newest first")
         _print_listed(answer)
     note("These are estimates: docs/advise.md says what they leave out. Nothing was changed.")
+
+
+def summary(answer: Answer) -> dict[str, str]:
+    """What the estimate is made of, by name."""
+    return {
+        "spells": f"{_spells(answer.advice)}, ended since {words.stamp(answer.found.since)}",
+        "stops": _returns(answer.advice),
+        "evidence": _evidence(answer),
+        "configured": f"policy.grace_seconds {answer.policy.grace_seconds:g}, window {_window(answer.policy)}",
+    }
 
 
 def curve_rows(curve: Curve, advice: Advice) -> Sequence[Mapping[str, Any]]:
@@ -115,8 +119,8 @@ def _print_curve(rows: Sequence[Mapping[str, Any]]) -> None:
     show_table(
         [
             Column("AFTER", [words.length(row["seconds"]) for row in rows], right=True),
-            Column("BACK", [_share(share) for share in shares], right=True),
-            Column("95 % INTERVAL", [_interval(share) for share in shares], right=True),
+            Column("BACK", [share(one) for one in shares], right=True),
+            Column("95 % INTERVAL", [interval(one) for one in shares], right=True),
             Column("OBSERVED", [f"{row['observed']:,}" for row in rows], right=True, spare=1),
         ]
     )
@@ -129,29 +133,29 @@ def _print_candidates(answer: Answer) -> None:
         [
             Column("GRACE", [_grace(one.grace_seconds, own) for one in graces], right=True),
             Column("STOPS", [f"{one.stops:,.0f}" for one in graces], right=True),
-            Column("MET BY A RETURN", ["?" if one.met is None else _share(one.met) for one in graces], right=True),
-            Column("95 % INTERVAL", ["" if one.met is None else _interval(one.met) for one in graces], right=True),
+            Column("MET BY A RETURN", ["?" if one.met is None else share(one.met) for one in graces], right=True),
+            Column("95 % INTERVAL", ["" if one.met is None else interval(one.met) for one in graces], right=True),
             Column("FREED", [words.length(one.freed_seconds) for one in graces], right=True),
             Column("MISSED", [f"{one.missed:,.0f}" for one in graces], right=True),
-            Column("KEPT INSTEAD", [_different(one, Difference.KEPT) for one in graces], right=True, spare=2),
+            Column("KEPT INSTEAD", [different(one, Difference.KEPT) for one in graces], right=True, spare=2),
             Column(
                 "STOPPED INSTEAD",
-                [_different(one, Difference.STOPPED, Difference.STOPPED_BEFORE_RETURN) for one in graces],
+                [different(one, Difference.STOPPED, Difference.STOPPED_BEFORE_RETURN) for one in graces],
                 right=True,
                 spare=3,
             ),
             Column(
                 "BEFORE A RETURN",
-                [_different(one, Difference.STOPPED_BEFORE_RETURN) for one in graces],
+                [different(one, Difference.STOPPED_BEFORE_RETURN) for one in graces],
                 right=True,
                 spare=1,
             ),
         ],
-        below=[list(_remarks(one, own, answer.advice.spells)) for one in graces],
+        below=[list(remarks(one, own, answer.advice.spells)) for one in graces],
     )
 
 
-def _remarks(one: Candidate, configured: float, spells: int) -> Iterator[str]:
+def remarks(one: Candidate, configured: float, spells: int) -> Iterator[str]:
     if one.grace_seconds == configured:
         yield "the configured grace"
     if one.cut:
@@ -174,13 +178,13 @@ def _print_listed(answer: Answer) -> None:
             Column("ROOM", [named.room_id for _, _, named in listed], least=12),
             Column("EMPTY SINCE", [words.stamp(named.empty_since) for _, _, named in listed], spare=2),
             Column("FOR", [words.length(named.spell.seconds) for _, _, named in listed], right=True, spare=1),
-            Column("DIFFERENCE", [_DIFFERENCE_TEXT[found] for _, found, _ in listed]),
+            Column("DIFFERENCE", [DIFFERENCE_TEXT[found] for _, found, _ in listed]),
         ]
     )
-    say("At most three tasks for each grace and difference, of the newest 20,000 spells.")
+    say(LISTED)
 
 
-def _different(one: Candidate, *kinds: Difference) -> str:
+def different(one: Candidate, *kinds: Difference) -> str:
     number = sum(one.differences[kind] for kind in kinds)
     return f"{number:,}" if number else "-"
 
@@ -190,9 +194,9 @@ def _grace(seconds: float, configured: float) -> str | Text:
     return Text(shown, "bold") if seconds == configured else shown
 
 
-def _share(share: Interval) -> str:
-    return f"{share.value:.1%}"
+def share(one: Interval) -> str:
+    return f"{one.value:.1%}"
 
 
-def _interval(share: Interval) -> str:
-    return f"{share.low:.1%} to {share.high:.1%}"
+def interval(one: Interval) -> str:
+    return f"{one.low:.1%} to {one.high:.1%}"
