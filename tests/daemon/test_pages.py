@@ -39,7 +39,7 @@ async def daemon(url: str, **http: Any) -> AsyncIterator[tuple[Service, httpx.As
 
 async def test_it_shows_this_daemon(database_url: str) -> None:
     application = Application(database_url)
-    application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('a/b%2F', 'lobby')")
+    application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)", "a/b%2F", "lobby")
     async with daemon(database_url) as (service, client):
         home = await client.get("/")
         assert home.status_code == 200
