@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.report.examples import Page
 from tests.support.operator import Operator
 from tests.support.running import Application
 from watchdog.cli.commands.advise import parse_graces
@@ -127,6 +128,39 @@ def test_the_screen_has_the_same_numbers(operator: Operator) -> None:
     assert "was stopped; people would have been back in time" in flowing
     assert "would have been stopped before people came back" in flowing
     assert "docs/advise.md" in result.stderr
+
+
+@pytest.mark.usefixtures("known")
+def test_the_file_has_the_same_numbers_and_the_curves(
+    operator: Operator, application: Application, tmp_path: Path
+) -> None:
+    spells(application, 1, 30, "returned", name="evil<script>\x1b[2J", room_id="\u202e<script>")
+    target = tmp_path / "advice.html"
+    result = operator.types("advise", "--grace", "20,70,140", "--html", str(target))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"the estimate is in {target}\n")
+    text = target.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.texts["h2"] == [
+        "People are back in a room that they had left",
+        "What each grace would have done",
+        "Tasks that would have fared differently",
+    ]
+    assert text.count("<svg") == 1
+    assert "<script" not in text
+    assert not set("\x1b\u202e") & set(text)
+    cells = page.texts["td"]
+    (met,) = [cells[at + 2] for at, cell in enumerate(cells) if cell == "20s" and cells[at + 1] == "301"]
+    assert re.fullmatch(r"\d\d\.\d%", met)
+    assert met in page.texts["dd"][0]
+    assert operator.types("advise", "--html", str(target)).exit_code == 1
+    assert operator.types("advise", "--html", str(target), "--force").exit_code == 0
+    shown = operator.types("advise", "--html", "-")
+    assert shown.stdout.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("wrong", [("--json", "--html", "x.html"), ("--force",)])
+def test_a_file_is_for_people_and_force_for_a_file(operator: Operator, wrong: tuple[str, ...]) -> None:
+    assert operator.types("advise", *wrong).exit_code == 2
 
 
 @pytest.mark.usefixtures("known")
