@@ -23,6 +23,7 @@ PATHS = {
     "history": "/history",
     "stopped": f"/tasks/{STOPPED}",
     "active": f"/tasks/{ACTIVE}",
+    "report": "/report",
 }
 
 

@@ -23,6 +23,7 @@ TESTED_WITH_OTHERS = {
         *("cli/commands/listing", "cli/commands/lookup", "cli/commands/stop", "cli/view/explain", "cli/view/output"),
         *("cli/view/status", "cli/view/tasks", "insight/explanation"),
     ],
+    "tests/cli/test_advise.py": ["cli/view/advise_page"],
     "tests/cli/test_events.py": ["cli/commands/webhook"],
     "tests/cli/test_screens.py": ["insight/legible"],
     "tests/cli/test_systemd.py": ["cli/commands/shared_sqlite", "cli/commands/steps"],

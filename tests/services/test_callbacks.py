@@ -76,6 +76,13 @@ class Bench:
         reply = await self.http.post(self.server.url + path, content=body, headers=headers)
         return reply.status_code, reply.text.strip()
 
+    async def repeat(self, body: bytes) -> tuple[int, str]:
+        """Post as the vendor does, again while the answer is 503: a slow machine may have no time for it at once."""
+        async with asyncio.timeout(30):
+            while (answer := await self.post(body))[0] == 503:
+                pass
+        return answer
+
     async def connect(self, head: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         port = int(self.server.url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -343,17 +350,13 @@ async def test_while_stops_need_the_database_it_asks_for_another_try(bench: Benc
     ]
     assert bench.intake.responses == {"overloaded": 2}
     assert bench.application.rows("SELECT * FROM zego_callbacks_seen") == []
-    async with asyncio.timeout(30):
-        # A slow machine may have no time for it at once.
-        while (answer := await bench.post(body_of(login(nonce="1")))) == (503, "overloaded"):
-            pass
-    assert answer == (200, "accepted")
+    assert await bench.repeat(body_of(login(nonce="1"))) == (200, "accepted")
 
 
 async def test_many_at_once_are_committed_before_they_are_accepted(bench: Bench) -> None:
     async def one(number: int) -> bool:
         user = f"user-{number}"
-        assert await bench.post(body_of(login(nonce=str(number), user_account=user))) == (200, "accepted")
+        assert await bench.repeat(body_of(login(nonce=str(number), user_account=user))) == (200, "accepted")
         found = bench.application.rows("SELECT user_id FROM zego_room_users")
         return user in {row["user_id"] for row in found}
 

@@ -23,7 +23,16 @@ from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence
 from watchdog.store.engine import reading, writing
 from watchdog.store.replays import Use, use_of
 from watchdog.store.retention import RetentionStore
-from watchdog.store.tables import attempts, callbacks_seen, deleted_tasks, metadata, rejoins, room_sessions, room_users
+from watchdog.store.tables import (
+    attempts,
+    callbacks_seen,
+    deleted_tasks,
+    empty_spells,
+    metadata,
+    rejoins,
+    room_sessions,
+    room_users,
+)
 
 APP, OTHER_APP, ROOM = 1, 2, "room"
 SEAL = Seal(APP, START.timestamp(), "1772366400", "123456", "signature")
@@ -100,8 +109,8 @@ def rows(world: World, table: sa.Table) -> list[tuple[Any, ...]]:
 
 def empty(world: World) -> None:
     with writing(world.engine) as connection:
-        # Deleted tasks are noted.
-        for table in (*metadata.sorted_tables, deleted_tasks):
+        # Deleted tasks are noted, and so is the end of their spells.
+        for table in (*metadata.sorted_tables, deleted_tasks, empty_spells):
             connection.execute(sa.delete(table))
 
 
@@ -599,8 +608,10 @@ groups = st.lists(
 
 
 def everything(world: World) -> dict[str, list[tuple[Any, ...]]]:
-    return {table.name: rows(world, table) for table in metadata.sorted_tables if table is not attempts} | {
-        "ledger": [tuple(row.values())[1:] for task in (*TASKS, *UNKNOWN) for row in world.attempts(task)]
+    """All that is known, without spells: one that begins and ends within a group has no row."""
+    others = (attempts, empty_spells)
+    return {table.name: rows(world, table) for table in metadata.sorted_tables if table not in others} | {
+        "ledger": [tuple(row.values())[1:] for task in (*TASKS, *UNKNOWN) for row in world.attempts(task)],
     }
 
 

@@ -28,7 +28,7 @@ def test_history_is_the_view_with_the_newest_first(world: World) -> None:
     assert rows[0]["seconds_before_auto_stop"] == pytest.approx(60)
     assert rows[0]["stopped_at"] == world.now
     view = world.app.rows("SELECT * FROM zego_stop_history")
-    assert list(rows[0]) == [*view[0], "recorded_at"]
+    assert list(rows[0]) == [*view[0], "recorded_at", "attempt_id"]
     assert {row["task_id"]: row["outcome"] for row in rows} == {row["task_id"]: row["outcome"] for row in view}
 
 
