@@ -37,12 +37,18 @@ BEGIN
         spell := NEW;
         spell.empty_since := (kept ->> 'empty_since')::timestamptz;
         spell.last_occupied_at := (kept ->> 'last_occupied_at')::timestamptz;
-        spell.user_count_source := kept ->> 'user_count_source';
+        IF NEW.user_count IS DISTINCT FROM 0 THEN
+            spell.user_count_source := kept ->> 'user_count_source';
+        END IF;
     ELSE
         spell := OLD;
     END IF;
     IF TG_OP <> 'UPDATE' THEN
         PERFORM set_config('zego_watchdog.empty_spell', '', true);
+    END IF;
+    IF TG_OP = 'INSERT' AND NEW.empty_since IS NOT NULL AND NEW.status = 'active' THEN
+        -- The spell goes on.
+        RETURN NEW;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         IF NEW.empty_since IS NULL AND NEW.user_count > 0 THEN
@@ -104,8 +110,7 @@ EXECUTE FUNCTION zego_tasks_spell_kept()
 -- Triggers run in the order of their names: after zego_tasks_taken_over. Not after the INSERT, when the setting may already be
 -- that of the statement's next row.
 CREATE TRIGGER zego_tasks_took_spell_over BEFORE INSERT ON zego_tasks
-FOR EACH ROW WHEN (nullif(current_setting('zego_watchdog.empty_spell', true), '')::jsonb ->> 'task_id' = NEW.task_id
-    AND (NEW.empty_since IS NULL OR NEW.status <> 'active'))
+FOR EACH ROW WHEN (nullif(current_setting('zego_watchdog.empty_spell', true), '')::jsonb ->> 'task_id' = NEW.task_id)
 EXECUTE FUNCTION zego_tasks_spell_ended()
 --;
 -- Each task counts once, by its first end in the ledger: an answer that arrives late may add a second. auto_stop_at is a plan,

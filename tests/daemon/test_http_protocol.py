@@ -1,9 +1,12 @@
 """Requests are begun a few at a time, in the order of their arrival; what a sender pushes stays in its connection."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
@@ -108,9 +111,13 @@ class LateTurns(Turns):
 
 
 class Served:
-    """A server that answers every request with its path."""
+    """A server that answers every request with its path or ``answer``, once it may ``go``."""
 
     def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.answer = ""
+        self.go = asyncio.Event()
+        self.go.set()
         self.listening = listen("127.0.0.1", 0, 8)
         self.turns = late = LateTurns()
         self.protocols: list[TimedProtocol] = []
@@ -129,7 +136,10 @@ class Served:
         )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse(scope["path"])(scope, receive, send)
+        self.paths.append(scope["path"])
+        await Request(scope, receive).body()
+        await self.go.wait()
+        await PlainTextResponse(self.answer or scope["path"])(scope, receive, send)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(*self.listening.getsockname())
@@ -164,6 +174,8 @@ async def test_what_comes_too_late_is_not_read(served: Served) -> None:
     _, writer = await served.connect()
     writer.write(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
     await eventually("it has arrived", lambda: len(served.turns.held) == 1)
+    # A reset, not the orderly end of what is sent.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
     await eventually("its sender has left", served.protocols[0].transport.is_closing)
     served.turns.release()
@@ -171,7 +183,55 @@ async def test_what_comes_too_late_is_not_read(served: Served) -> None:
     assert served.protocols[0].cycle is None
 
 
+async def test_what_was_sent_before_the_end_is_read(served: Served) -> None:
+    reader, writer = await served.connect()
+    writer.write(b"GET /last. HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write_eof()
+    await eventually("it has arrived", lambda: len(served.turns.held) == 2)
+    served.turns.release()
+    async with asyncio.timeout(30):
+        await reader.read()
+    writer.close()
+    assert served.paths == ["/last."]
+
+
+async def test_who_drips_a_head_while_others_have_their_turn_is_left(served: Served) -> None:
+    reader, writer = await served.connect()
+    writer.write(b"GET /")
+    await eventually("it waits for its turn", lambda: len(served.turns.held) == 1)
+    await eventually("the timer waits behind it", lambda: len(served.turns.held) == 2)
+    served.turns.release()
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_who_asks_on_and_on_is_read_from_only_when_an_answer_is_taken(served: Served) -> None:
+    served.turns.release()
+    served.go.clear()
+    _, writer = await served.connect()
+    writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * 500_000)
+    await eventually("the first is being answered", lambda: served.paths == ["/x"])
+    protocol = served.protocols[0]
+    await asyncio.sleep(0.2)  # noqa: TID251 - the server may read what it wants to
+    assert not protocol.transport.is_reading()
+    assert len(protocol.conn.trailing_data[0]) < 1 << 20
+    writer.transport.abort()
+    served.go.set()
+
+
+async def test_who_does_not_take_the_answer_is_left(served: Served) -> None:
+    served.turns.release()
+    served.answer = "x" * (32 << 20)
+    _, writer = await served.connect()
+    writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+    await eventually("it has connected", lambda: len(served.protocols) == 1)
+    await eventually("it is cut off", lambda: served.protocols[0] not in served.server.server_state.connections)
+    writer.transport.abort()
+
+
 async def test_who_is_silent_is_left(served: Served) -> None:
+    served.turns.release()
     reader, writer = await served.connect()
     async with asyncio.timeout(30):
         assert await reader.read() == b""

@@ -26,6 +26,7 @@ QUIET = Live(
     sweeps=True,
     database_trouble="",
     is_away=False,
+    unanswered=(),
     feed_is_dead=False,
     webhook_problem=None,
     reload_problem=None,

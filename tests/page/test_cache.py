@@ -1,6 +1,7 @@
 """How long a result is kept, and how often it is made."""
 
 import asyncio
+import traceback
 from collections.abc import Awaitable
 
 import pytest
@@ -140,3 +141,32 @@ async def test_no_more_than_some_are_in_the_making(clock: SettableClock) -> None
     work.go.set()
     assert await asyncio.gather(*asked) == [1, 2, 2]
     assert await cache.get("c", work, 1.0) == 3
+
+
+async def test_without_a_share_it_is_fresh_for_its_time_whatever_it_cost(clock: SettableClock) -> None:
+    cache = Cache[int](clock, share=0)
+    made = 0
+
+    async def slow() -> int:
+        nonlocal made
+        made += 1
+        clock.advance(2)
+        return made
+
+    assert await cache.get("key", slow, 1) == 1
+    clock.advance(1.1)
+    assert await cache.get("key", slow, 1) == 2
+
+
+async def test_a_kept_error_does_not_grow(clock: SettableClock) -> None:
+    cache = Cache[int](clock)
+
+    async def fail() -> int:
+        raise OSError
+
+    lengths = []
+    for _ in range(5):
+        with pytest.raises(OSError, match="") as raised:
+            await cache.get("key", fail, 1)
+        lengths.append(len(traceback.extract_tb(raised.value.__traceback__)))
+    assert lengths[1] == lengths[-1]

@@ -360,6 +360,12 @@ class TestLoad:
         assert (await sqlite_bench.get("/history")).status_code == 200
 
 
+async def test_a_name_that_is_no_task_leads_to_the_history_of_the_room(sqlite_bench: Bench) -> None:
+    answer = await sqlite_bench.get("/find?id=a%26b%20c")
+    assert answer.status_code == 404
+    assert 'href="/history?room=a%26b%20c"' in answer.text
+
+
 class Made:
     """Makes reports of one sentence."""
 

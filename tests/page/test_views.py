@@ -27,7 +27,10 @@ def test_a_mark_comes_back(mark: Mark) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, [], [1], [0, 1.0, "t", 4], ["0", 1.0, "t"], [0, None, "t"], [0, 1.0, 7], [0, 1e300, "t"], [0, "r\0", "t"]],
+    [
+        *(None, [], [1], [0, 1.0, "t", 4], ["0", 1.0, "t"], [0, None, "t"], [0, 1.0, 7], [0, 1e300, "t"]),
+        *([0, "r\0", "t"], [2, "\ud800", "t"]),
+    ],
 )
 def test_another_value_is_refused(value: object) -> None:
     with pytest.raises(Unreadable):

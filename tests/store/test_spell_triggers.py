@@ -489,6 +489,26 @@ def test_it_is_taken_over_deleted_and_inserted_again(world: World, discovered: d
     assert written(world) == [("t", discovered, world.now, "released")]
 
 
+@pytest.mark.parametrize("conflict", ["NOTHING", "UPDATE SET max_idle_seconds = 90"])
+def test_it_is_taken_over_and_registered_again_in_one_transaction(
+    world: World, discovered: datetime, conflict: str
+) -> None:
+    world.app.execute("BEGIN")
+    for _ in range(2):
+        statement = (
+            f"INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room') ON CONFLICT (task_id) DO {conflict}"
+        )
+        world.app.execute(statement)
+    world.app.execute("COMMIT")
+    assert (world.task("t")["empty_since"], found(world)) == (discovered, [])
+
+
+def test_who_says_that_an_ended_row_was_empty(world: World, discovered: datetime) -> None:
+    world.app.start("t", "room", user_count=0, status="released")
+    assert written(world) == [("t", discovered, world.now, "released")]
+    assert found(world)[0]["evidence_source"] == "app"
+
+
 def test_it_is_taken_over_after_its_end(world: World, discovered: datetime) -> None:
     world.app.change("t", status="stopped")
     taken_over(world, user_count=1)

@@ -257,7 +257,7 @@ def _horizon(
     policy: Policy,
 ) -> float | None:
     """How long after a stop returns are observed, for as many of the candidates as possible; whole seconds."""
-    wanted = policy.rejoin_watch_seconds or UNWATCHED_HORIZON_SECONDS
+    wanted = max(1.0, policy.rejoin_watch_seconds or UNWATCHED_HORIZON_SECONDS)
     reach = curves[True].reaches(FEWEST_ROOMS)
     rests = []
     for planned in plans.values():

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 import h11
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from watchdog.clock import Clock
 from watchdog.embedded_server import QuietProtocol
@@ -50,22 +51,40 @@ class Turns:
                 self._soon()
 
 
+class _Flow(FlowControl):
+    """Does not read on while a request is being answered and the next one is here: it would fill the memory."""
+
+    def __init__(self, transport: asyncio.Transport, conn: h11.Connection) -> None:
+        super().__init__(transport)
+        self._conn = conn
+
+    def resume_reading(self) -> None:
+        if self._conn.their_state is not h11.DONE or self._conn.our_state is h11.DONE:
+            super().resume_reading()
+
+
 class TimedProtocol(QuietProtocol):
-    """Closes connections on which no request comes within ``read_seconds``; takes turns with the others."""
+    """Closes connections on which no request comes, or no answer is taken, within ``read_seconds``.
+
+    What arrives takes turns with what arrives on the others.
+    """
 
     read_seconds: float
     turns: Turns
     _too_slow: asyncio.TimerHandle | None = None
+    _unsent: asyncio.TimerHandle | None = None
     _unread = 0
     """How many pieces have arrived and wait for their turn."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.conn)
         self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._too_slow is not None:
-            self._too_slow.cancel()
+        for timer in (self._too_slow, self._unsent):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -76,10 +95,24 @@ class TimedProtocol(QuietProtocol):
             self.transport.pause_reading()
         self.turns.add(lambda: self._read(data))
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn leaves the closing to the event loop
+        # What came before it has its turn first.
+        self.turns.add(self.transport.close)
+        return True
+
     def on_response_complete(self) -> None:
         # First: the next request may be here already.
         self._expect_request()
         super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent = self.loop.call_later(self.read_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unsent is not None:
+            self._unsent.cancel()
 
     def _read(self, data: bytes) -> None:
         self._unread -= 1
@@ -92,8 +125,14 @@ class TimedProtocol(QuietProtocol):
     def _expect_request(self) -> None:
         if self._too_slow is not None:
             self._too_slow.cancel()
-        self._too_slow = self.loop.call_later(self.read_seconds, self._close_if_idle)
 
-    def _close_if_idle(self) -> None:
-        if self.conn.their_state is h11.IDLE and not self._unread and not self.transport.is_closing():
+        def late() -> None:
+            # What has arrived by now counts.
+            self.turns.add(lambda: self._close_if_idle(timer))
+
+        timer = self._too_slow = self.loop.call_later(self.read_seconds, late)
+
+    def _close_if_idle(self, timer: asyncio.TimerHandle) -> None:
+        is_last = timer is self._too_slow
+        if is_last and self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.transport.close()

@@ -43,6 +43,7 @@ def site_of(
             sweeps=is_healthy(),
             database_trouble=outage.problem,
             is_away=outage.is_on,
+            unanswered=() if parts.poller is None else tuple(parts.poller.unanswered),
             feed_is_dead=parts.feed.is_dead,
             webhook_problem=parts.notifier.problem,
             reload_problem=reloader.problem,

@@ -48,13 +48,15 @@ class Cache(Generic[V]):
         at_once: int = 128,
         stale_seconds: float = 0.0,
         patience_seconds: float = 0.2,
+        share: int = SHARE,
     ) -> None:
-        """``at_once``: how many different results may be in the making."""
+        """``at_once``: how many different results may be in the making. ``share``: see ``SHARE``."""
         self._clock = clock
         self._at_once = at_once
         self._most = most
         self._stale_seconds = stale_seconds
         self._patience_seconds = patience_seconds
+        self._share = share
         self._kept: OrderedDict[Hashable, _Made[V]] = OrderedDict()
         self._making: dict[Hashable, asyncio.Task[_Made[V]]] = {}
 
@@ -85,7 +87,7 @@ class Cache(Generic[V]):
             made: _Made[V] = _Made(None, error, self._clock.monotonic(), FAILED_SECONDS)
         else:
             now = self._clock.monotonic()
-            longer = min(SHARE * (now - began), LONGEST_SECONDS)
+            longer = min(self._share * (now - began), LONGEST_SECONDS)
             made = _Made(value, None, now, max(fresh_seconds, longer))
         finally:
             del self._making[key]
@@ -102,5 +104,6 @@ class Cache(Generic[V]):
 
 def _result(made: _Made[V]) -> V:
     if made.error is not None:
-        raise made.error
+        # Without what former callers have added to it.
+        raise made.error.with_traceback(None)
     return made.value  # type: ignore[return-value] # only an error has none, and V may include None

@@ -18,6 +18,9 @@ class Live:
 
     database_trouble: str
     is_away: bool
+    unanswered: tuple[int, ...]
+    """AppIds about whose rooms ZEGO does not answer."""
+
     feed_is_dead: bool
     webhook_problem: str | None
     reload_problem: str | None

@@ -42,6 +42,8 @@ def _of_the_daemon(live: Live) -> Iterator[Problem]:
         yield Problem("database", Level.BAD, detail=live.database_trouble)
     elif not live.sweeps:
         yield Problem("sweeps", Level.BAD)
+    if live.unanswered:
+        yield Problem("unanswered", Level.BAD, {"apps": ", ".join(map(str, live.unanswered))})
     if live.feed_is_dead:
         yield Problem("feed", Level.BAD)
     if live.webhook_problem is not None:

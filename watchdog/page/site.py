@@ -94,7 +94,7 @@ class Site:
         self._headers = security.headers(self._renderer.style)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
         self._read = Cache[Any](clock, stale_seconds=STALE_SECONDS)
-        self._drawn = Cache[Answer](clock, most=64, at_once=DIFFERENT)
+        self._drawn = Cache[Answer](clock, most=64, at_once=DIFFERENT, share=0)
         self._made_reports = Cache[bytes](clock, most=2, stale_seconds=2 * REPORT_SECONDS)
 
     def serves(self, path: str) -> bool:
@@ -146,7 +146,8 @@ class Site:
         except views.Unreadable:
             found = self._error(chosen, HTTPStatus.BAD_REQUEST, "bad_link")
         except TooSlow:
-            found = self._error(chosen, HTTPStatus.SERVICE_UNAVAILABLE, "slow", seconds=f"{READ_SECONDS:g}")
+            name = "slow_report" if path == "/report" else "slow"
+            found = self._error(chosen, HTTPStatus.SERVICE_UNAVAILABLE, name, seconds=f"{READ_SECONDS:g}")
         except StatementRefused as error:
             found = self._error(chosen, HTTPStatus.SERVICE_UNAVAILABLE, "refused", detail=str(error))
         except DatabaseError as error:
@@ -155,7 +156,11 @@ class Site:
             log.exception("page_failed", path=path[:80])
             found = self._error(chosen, HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
         headers = dict(self._headers)
-        if not is_still and found.status in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE} and path != "/find":
+        if (
+            not is_still
+            and found.status in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
+            and path not in {"/find", "/report"}
+        ):
             # A header, because an element that reloads the page is a barrier for some people's tools.
             headers["Refresh"] = str(REFRESH_SECONDS)
         return Response(found.body, found.status, headers, media_type="text/html; charset=utf-8")

@@ -141,6 +141,8 @@ def read_mark(text: str) -> Mark:
         if not isinstance(part, int) or not isinstance(task_id, str) or not isinstance(value, str | float | int):
             raise Unreadable
         where = value if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
+        # Half of a surrogate pair is in no text of a database.
+        f"{where}{task_id}".encode()
     except (ValueError, TypeError, OverflowError, OSError, RecursionError, binascii.Error):
         raise Unreadable from None
     if "\0" in task_id or (isinstance(where, str) and "\0" in where):

@@ -220,6 +220,11 @@ class Poller:
             if (took := self._clock.monotonic() - began) > 0:
                 await self._clock.sleep(min(took, _LONGEST_REST_SECONDS))
 
+    @property
+    def unanswered(self) -> list[int]:
+        """The AppIds about whose rooms ZEGO does not answer at present."""
+        return sorted(app_id for app_id, app in self._apps.items() if app.silent)
+
     def _note_silence(self, app_id: int, app: _App, answers: Mapping[str, Evidence]) -> None:
         """Back off while an AppId gives no answer; log that once."""
         now = self._clock.monotonic()

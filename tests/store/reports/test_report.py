@@ -116,6 +116,12 @@ def test_stops_are_compared_with_the_auto_stop_that_they_forestalled(world: Worl
     assert findings(world.engine, WEEK).early == {75_500: 2, BELOW_ZERO: 1}
 
 
+def test_a_time_just_before_a_full_second_is_not_rounded(world: World) -> None:
+    moment = world.now.replace(microsecond=999_600)
+    tried(world, "task", Outcome.STOPPED, replied_at=moment, auto_stop_at=moment + timedelta(milliseconds=500))
+    assert findings(world.engine, timedelta(days=1)).early == {500: 1}
+
+
 def test_windows_are_what_zego_itself_took(world: World) -> None:
     ended_by_zego(world, "a", 121.24)
     ended_by_zego(world, "b", 151.07)

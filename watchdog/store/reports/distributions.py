@@ -33,7 +33,8 @@ def _between_sqlite(element: milliseconds_between, compiler: Any, **kw: Any) -> 
     earlier, later = (compiler.process(each, **kw) for each in element.clauses)
     # julianday would be a float; times are texts of a fixed width, so the milliseconds can be cut out.
     return (
-        f"((strftime('%s', {later}) - strftime('%s', {earlier})) * 1000"
+        # Without its fraction, which strftime would round.
+        f"((strftime('%s', substr({later}, 1, 19)) - strftime('%s', substr({earlier}, 1, 19))) * 1000"
         f" + CAST(substr({later}, 21, 3) AS INTEGER) - CAST(substr({earlier}, 21, 3) AS INTEGER))"
     )
 
