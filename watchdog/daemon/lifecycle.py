@@ -234,8 +234,7 @@ class Service:
         parts, now = self.parts, self._clock.monotonic()
         problems = [f"{trouble}: {self._outage.problem}"] if (trouble := self._database_trouble()) else []
         problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.blocks.blocked())]
-        if parts.poller is not None and parts.poller.unanswered:
-            problems.append(f"ZEGO does not answer about the rooms of AppId {parts.poller.unanswered[0]}")
+        problems += [f"ZEGO does not answer about AppId {app}" for app in parts.poller.unanswered] if parts.poller else []
         if parts.feed.is_dead:
             problems.append("no hints come any more")
         if parts.guard.tripped_at is not None:
