@@ -234,13 +234,13 @@ class Service:
         parts, now = self.parts, self._clock.monotonic()
         problems = [f"{trouble}: {self._outage.problem}"] if (trouble := self._database_trouble()) else []
         problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.blocks.blocked())]
-        problems += [f"ZEGO does not answer about AppId {app}" for app in parts.poller.unanswered] if parts.poller else []
+        if (poller := parts.poller) is not None:
+            problems += [f"ZEGO does not answer about AppId {app_id}" for app_id in poller.unanswered]
         if parts.feed.is_dead:
             problems.append("no hints come any more")
         if parts.guard.tripped_at is not None:
             problems.append(f"the guard holds back {parts.guard.held} tasks: zego-watchdog guard")
-        if parts.notifier.problem is not None:
-            problems.append(parts.notifier.problem)
+        problems += [] if parts.notifier.problem is None else [parts.notifier.problem]
         if self.reloader.problem is not None:
             problems.append(f"the new configuration is refused: {self.reloader.problem}")
         active = "?" if parts.feed.active is None else parts.feed.active
