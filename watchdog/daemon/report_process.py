@@ -27,7 +27,7 @@ class ReportProcess:
         # Not as arguments, which everybody on this machine can read: the URL may have a password.
         self._settings = {
             f"{_OURS}CONFIG": os.devnull,
-            # It needs no secrets of ZEGO's.
+            # Enforce mode would want ZEGO's secrets, which a report does not need.
             f"{_OURS}POLICY__MODE": Mode.OBSERVE,
             f"{_OURS}DATABASE__URL": database.sqlalchemy_url.get_secret_value(),
             f"{_OURS}DATABASE__STATEMENT_TIMEOUT_SECONDS": str(database.statement_timeout_seconds),
