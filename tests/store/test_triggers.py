@@ -72,6 +72,7 @@ class TestInsert:
             "asked_at": LONG_AGO,
             "vendor_occupied_at": None,
             "discovered_at": None,
+            "bot_user_id": None,
         }
 
     @pytest.mark.parametrize(("number", "moved"), [(0, "empty_since"), (3, "last_occupied_at")])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 ADMIN_ROLE: Final = 4
 """The role of recorders, moderators and the like, which DescribeUserNum counts as AdminUserCount."""
@@ -43,6 +43,7 @@ class Reason(StrEnum):
     EMPTY_ROOM = "empty_room"
     NEVER_JOINED = "never_joined"
     BOTS_ONLY = "bots_only"
+    MAX_AGE = "max_age"
     MANUAL = "manual"
 
 
@@ -119,10 +120,18 @@ class Task:
     asked_at: datetime
     vendor_occupied_at: datetime | None
     discovered_at: datetime | None = None
+    bot_user_id: str | None = None
 
     @property
     def evidence(self) -> Evidence:
         return Evidence(self.user_count, self.user_count_at, self.user_count_source)
+
+
+class Api(NamedTuple):
+    """What ZEGO counts requests for, and refuses as a whole: an AppId at the API of one kind of tasks."""
+
+    app_id: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)

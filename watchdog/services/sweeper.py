@@ -22,7 +22,7 @@ from watchdog.services.stopper import Stopper
 from watchdog.services.workload import Workload
 from watchdog.store.aio.calls import AsyncTasks
 from watchdog.store.aio.database_clock import DatabaseClock
-from watchdog.store.records import Peek
+from watchdog.store.records import Peek, claim_token
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +138,7 @@ class Sweeper:
         # Counted from before the claim, so never later than the end of the lease in the database.
         until = self.clock.monotonic() + self.lease_seconds
         now, claims = await self.tasks.claim(
-            f"{self.instance}/{self._claims}",
+            claim_token(self.instance, self._claims),
             limit=limit,
             lease_seconds=self.lease_seconds,
             default_app=self.workload.default_app,

@@ -15,6 +15,11 @@ DETAIL_ROOM_REFUSED: Final = "room_refused"
 """The ledger's ``detail`` of a stop that was withheld because ZEGO refuses the RoomId."""
 
 
+def claim_token(instance: str, claim: object) -> str:
+    """Return the token of one claim of a process. The plus sign says that it knows all kinds of tasks (schema 0008)."""
+    return f"{instance}/{claim}+"
+
+
 @dataclass(frozen=True, slots=True)
 class Peek:
     """Whether there is work: rows without a plan, since when rows are due, and the time of the next one after ``now``.

@@ -139,10 +139,12 @@ tasks = sa.Table(
     sa.Column("ended_at", UtcTime),
     sa.Column("asked_at", UtcTime, nullable=False, server_default=sa.FetchedValue()),
     *_columns(UtcTime, "vendor_occupied_at", "discovered_at"),
+    sa.Column("bot_user_id", sa.Text),
     _index("zego_tasks_newly_empty", "empty_since", where=f"{_ACTIVE} AND empty_since IS NOT NULL AND wake_at IS NULL"),
     _index("zego_tasks_wake", "wake_at", where=f"{_ACTIVE} AND wake_at IS NOT NULL"),
     _index("zego_tasks_room", "room_id", where=_ACTIVE),
     _index("zego_tasks_asked", "asked_at", where=_ACTIVE),
+    _index("zego_tasks_bots", "room_id", where=f"{_ACTIVE} AND bot_user_id IS NOT NULL"),
 )
 
 attempts = sa.Table(
@@ -282,7 +284,7 @@ empty_spells = sa.Table(
 
 REPLACED_TABLE = "zego_replaced"
 """Only on SQLite, and only for triggers: the columns of the row that an INSERT OR REPLACE deletes."""
-REPLACED_COLUMNS = frozenset(tasks.c.keys()) - {"room_id", "kind"}
+REPLACED_COLUMNS = frozenset(tasks.c.keys()) - {"room_id", "kind", "bot_user_id"}
 
 # A literal, because it is the condition of the partial indexes: the planner could not match a parameter.
 ACTIVE = tasks.c.status == sa.literal_column("'active'")

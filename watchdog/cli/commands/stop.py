@@ -17,7 +17,7 @@ from watchdog.errors import Busy, ConfigError, Refused, WatchdogError
 from watchdog.insight.words import OUTCOME_TEXT, REPORTER
 from watchdog.services.claims import DETAIL_UNSERVED, Claimed, Finished
 from watchdog.store.engine import Engine
-from watchdog.store.records import DETAIL_ROOM_REFUSED, SetAside
+from watchdog.store.records import DETAIL_ROOM_REFUSED, SetAside, claim_token
 from watchdog.store.reports.tasks import Biography
 from watchdog.wiring.parts import Parts
 
@@ -91,7 +91,7 @@ async def _work(config: Config, database: Engine, task_id: str, story: Biography
     try:
         until = clock.monotonic() + config.stop.lease_seconds
         claim = await storage.tasks.claim_one(
-            task_id, f"{parts.daemon.instance}/manual", lease_seconds=config.stop.lease_seconds
+            task_id, claim_token(parts.daemon.instance, "manual"), lease_seconds=config.stop.lease_seconds
         )
         if claim is None:
             raise await asyncio.to_thread(_claimed_elsewhere, database, task_id)
