@@ -26,7 +26,8 @@ def _widen_on_sqlite(connection: sa.Connection) -> None:
     version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
     connection.exec_driver_sql("PRAGMA writable_schema = ON")
     changed = connection.exec_driver_sql(
-        "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'zego_tasks' AND instr(sql, ?)",
+        "UPDATE sqlite_master SET sql = replace(sql, ?, ?)"
+        " WHERE type = 'table' AND name = 'zego_tasks' AND instr(sql, ?)",
         (_OLD, _NEW, _OLD),
     ).rowcount
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")

@@ -19,7 +19,7 @@ class Listing:
 
     ``field`` of ``Data`` has the tasks; ``id_field`` and ``started_field`` are of each, whose room is ``RoomId``.
     ``started_unit`` is that of its Unix time, in seconds. ``running`` are the values of ``Status`` of a task that runs.
-    ``token_field`` of ``Data`` has the token of the next page; without one pages are numbered if ``is_numbered``.
+    ``next_field`` of ``Data`` has what asks for the next page; without one pages are numbered if ``is_numbered``.
     """
 
     action: str
@@ -28,7 +28,7 @@ class Listing:
     started_field: str
     started_unit: float
     running: frozenset[str]
-    token_field: str | None = None
+    next_field: str | None = None
     is_numbered: bool = False
 
 
@@ -136,7 +136,7 @@ _ALL: Final = (
             started_field="CreateTime",
             started_unit=1,
             running=_codes(1, 2, 3, 4, 5, 6),
-            token_field="NextPageToken",
+            next_field="NextPageToken",
         ),
     ),
     Kind(
