@@ -51,10 +51,10 @@ def conflicts(config: "Config") -> Iterator[str]:
 def _windows(config: "Config") -> Iterator[str]:
     """Say which limits of other kinds of tasks do not fit their windows. One that is not configured gives way."""
     rules = config.policy.rules
-    for name, given in rules.kinds.items():
+    for name in rules.kinds:
         of = limits(KINDS[name], rules)
         needed = of.grace_seconds + of.safety_margin_seconds
-        if given and of.max_idle_seconds is not None and needed > of.max_idle_seconds:
+        if of.max_idle_seconds is not None and needed > of.max_idle_seconds:
             yield (
                 f"policy.kinds.{name}: grace_seconds {of.grace_seconds:g} + safety_margin_seconds "
                 f"{of.safety_margin_seconds:g} = {needed:g} is more than max_idle_seconds {of.max_idle_seconds:g}: "

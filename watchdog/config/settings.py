@@ -215,7 +215,8 @@ class PolicyConfig(Section):
 
     @property
     def rules(self) -> Policy:
-        return Policy(**self.model_dump(exclude_none=True))
+        values = self.model_dump(exclude_none=True)
+        return Policy(**values | {"kinds": {name: given for name, given in values["kinds"].items() if given}})
 
     @model_validator(mode="after")
     def _grace_fits_the_window(self) -> Self:
