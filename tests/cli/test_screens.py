@@ -89,7 +89,7 @@ def test_a_pipe_gets_every_column_also_the_empty_ones(operator: Operator, applic
             "KIND",
         ),
     ]
-    assert row == ["1", "lecture", "active", "?", "none", *"-" * 7]
+    assert row == ["1", "lecture", "active", "?", "none", *"-" * 7, "asr"]
 
 
 def test_the_widest_column_gives_way_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
