@@ -28,6 +28,7 @@ import structlog
 from watchdog import __version__
 from watchdog.clock import Clock
 from watchdog.core.capacity import ROOMS_PER_CALL
+from watchdog.core.kinds import DEFAULT_KIND, KINDS, Kind
 from watchdog.core.model import Reply
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
@@ -96,10 +97,11 @@ _HEADERS: Final = {
 _HEADERS_WITH_BODY: Final = {**_HEADERS, "Content-Type": "application/json"}
 
 _OPERATIONS: Final = {
-    "StopRealtimeASRTask": "stop",
+    **{kind.action: kind.pace for kind in KINDS.values()},
     "DescribeUserNum": "user_counts",
     "DescribeUserList": "user_list",
 }
+"""The name of each action in metrics."""
 
 Gate = Callable[[], Awaitable[None]]
 """Returns when a request may leave. An error that it raises stops the request and leaves the call."""
@@ -119,15 +121,19 @@ class ZegoClient:
         transport: httpx.AsyncBaseTransport | None = None,
         max_connections: int = 64,
         observer: Observer | None = None,
+        urls: Mapping[str, str] | None = None,
     ) -> None:
         """Serve the AppIds of ``server_secrets``. Without ``rtc_url`` there is no occupancy API.
 
+        ``urls`` are the base URLs of kinds of tasks other than ASR; those not given are the vendor's.
+
         ``timeout_seconds`` is the deadline of a whole call, to the last byte of the reply; it starts again when a gate
-        opens. ``max_connections`` is for each of the two APIs. ``transport`` replaces the network. Raises ConfigError
+        opens. ``max_connections`` is for each API. ``transport`` replaces the network. Raises ConfigError
         for a URL or a proxy that cannot be used.
         """
         self.set_secrets(server_secrets)
-        encrypted = any(url.lower().startswith("https:") for url in (asr_url, rtc_url or ""))
+        bases = {name: (urls or {}).get(name, kind.url) for name, kind in KINDS.items()} | {DEFAULT_KIND: asr_url}
+        encrypted = any(url.lower().startswith("https:") for url in (*bases.values(), rtc_url or ""))
         tls = tls_context("ZEGO's") if encrypted and transport is None else None
 
         def endpoint(key: str, text: str) -> _Endpoint:
@@ -137,7 +143,10 @@ class ZegoClient:
             )
             return _Endpoint(str(url), url.netloc.decode(), kept, single)
 
-        self._asr = endpoint("zego.asr_url", asr_url)
+        self._stops = {
+            name: endpoint("zego.asr_url" if name == DEFAULT_KIND else f"zego.urls.{name}", url)
+            for name, url in bases.items()
+        }
         self._rtc = endpoint("zego.rtc_url", rtc_url) if rtc_url else None
         self._clock = clock
         self._observer = observer or Observer()
@@ -157,14 +166,17 @@ class ZegoClient:
         """By host: the vendor's clock minus ours, where a reply made us correct our timestamps."""
         return MappingProxyType(self._offsets)
 
-    async def stop_task(self, app_id: int, task_id: str, *, gate: Gate | None = None) -> Reply:
-        """Send one StopRealtimeASRTask (ZEGO, "Cloud Realtime ASR: stop a task").
+    async def stop_task(
+        self, app_id: int, task_id: str, *, kind: str = DEFAULT_KIND, gate: Gate | None = None
+    ) -> Reply:
+        """Send one request that stops a task of this kind: the ``action`` of ``core.kinds``.
 
         When ``gate`` is asked, everything is ready, the connection included: only the writing is left.
         Raises NotSent or NoAnswer, and ConfigError for an AppId without a secret.
         """
-        body = json.dumps({"TaskId": task_id}).encode()
-        return await self._call(self._asr, "StopRealtimeASRTask", app_id, body=body, gate=gate)
+        of = KINDS[kind]
+        body = json.dumps({of.id_field: task_id}).encode()
+        return await self._call(self._stops[kind], of.action, app_id, of, body=body, gate=gate)
 
     async def user_counts(self, app_id: int, room_ids: Sequence[str]) -> Counts:
         """Send one DescribeUserNum for 1 to 10 rooms (ZEGO, "DescribeUserNum").
@@ -177,7 +189,7 @@ class ZegoClient:
             raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         rooms = "".join(f"&RoomId[]={quote(room_id, safe='')}" for room_id in room_ids)
         reply = await self._call(self._rtc, "DescribeUserNum", app_id, query=rooms)
-        succeeded = classify(reply) is ReplyClass.STOPPED
+        succeeded = classify(None, reply) is ReplyClass.STOPPED
         return Counts(reply, read_room_counts(reply.data, frozenset(room_ids)) if succeeded else {})
 
     async def user_list(self, app_id: int, room_id: str, *, limit: int = USERS_PER_PAGE, marker: str = "") -> UserList:
@@ -189,12 +201,12 @@ class ZegoClient:
             raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         query = f"&RoomId={quote(room_id, safe='')}&Mode=0&Limit={limit}&Marker={quote(marker, safe='')}"
         reply = await self._call(self._rtc, "DescribeUserList", app_id, query=query)
-        succeeded = classify(reply) is ReplyClass.STOPPED
+        succeeded = classify(None, reply) is ReplyClass.STOPPED
         return UserList(reply, *(read_user_list(reply.data) if succeeded else (None, "")))
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for endpoint in filter(None, (self._asr, self._rtc)):
+        for endpoint in filter(None, (*self._stops.values(), self._rtc)):
             await endpoint.kept.aclose()
             await endpoint.single.aclose()
 
@@ -203,12 +215,13 @@ class ZegoClient:
         endpoint: "_Endpoint",
         action: str,
         app_id: int,
+        kind: Kind | None = None,
         *,
         query: str = "",
         body: bytes | None = None,
         gate: Gate | None = None,
     ) -> Reply:
-        """Send a request, which has a ``body`` if it changes something.
+        """Send a request to the API of ``kind`` (None: the RTC API), with a ``body`` if it changes something.
 
         Some hosts drop a connection when it is used a second time. Then nobody knows whether ZEGO received the request,
         so only a question is asked again, at once and once, on a connection of its own.
@@ -244,7 +257,7 @@ class ZegoClient:
             failure = self._failure(error, endpoint, action, begun=departure.begun)
             self._observe(action, "not_sent" if isinstance(failure, NotSent) else "no_answer", began)
             raise failure from error
-        reply_class = classify(reply)
+        reply_class = classify(kind, reply)
         self._observe(action, "ok" if reply_class is ReplyClass.STOPPED else reply_class, began)
         if reply.clock_offset_seconds is not None and reply_class is ReplyClass.CLOCK:
             self._offsets[endpoint.host] = reply.clock_offset_seconds
