@@ -5,7 +5,7 @@ from functools import lru_cache
 import pytest
 
 from simulation.__main__ import main
-from simulation.judge import Judge, Judgement, Watched
+from simulation.judge import Grace, Judge, Judgement, Watched
 from simulation.run import Result, Scenario, simulate
 from watchdog.core.model import Verify
 from watchdog.sandbox.world import Event, World
@@ -72,7 +72,7 @@ def judged(log: list[Event], *, watched: bool = True, verified: bool = True, out
     started = next(event for event in log if event["event"] == "task_started")
     rows = [Watched(started["task_id"], started["at"], None)] if watched else []
     outages = [] if outage is None else [(outage, outage + 10)]
-    judge = Judge(rows, bots=["bot-*"], grace_seconds=45, never_joined_seconds=90, outages=outages, verified=verified)
+    judge = Judge(rows, bots=["bot-*"], grace=lambda _: Grace(45, 90), outages=outages, verified=verified)
     return judge.judge(log, log[-1]["at"])
 
 
