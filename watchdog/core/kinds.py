@@ -40,6 +40,8 @@ class Kind:
     limit. ``window_seconds`` is how long ZEGO lets a room stay empty by default; None: it never looks at the room, and
     the task runs on. ``newer_window_seconds`` is a shorter default that other pages of ZEGO's name.
 
+    ``bots_keep_alive``: a user that is no person counts for ZEGO, so that it never ends the task of a room with bots only.
+
     ``grace_seconds`` and ``safety_margin_seconds`` replace those of the policy where its own do not fit the window.
     """
 
@@ -52,6 +54,7 @@ class Kind:
     grace_seconds: float | None = None
     safety_margin_seconds: float | None = None
     stops_per_second: float | None = None
+    bots_keep_alive: bool = False
     gone: frozenset[str] = frozenset()
     transient: frozenset[str] = frozenset()
     throttled: frozenset[str] = frozenset()
@@ -84,6 +87,7 @@ _ALL: Final = (
         window_seconds=150,
         # MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); older pages say 150.
         newer_window_seconds=120,
+        bots_keep_alive=True,
         gone=_codes(410001002),
         # System, internal call, no resources, concurrency control; "start failed" is no answer to a stop.
         transient=_codes(410000001, 410000009, 410000010, 410000011, 410001003),
@@ -155,6 +159,8 @@ _ALL: Final = (
         grace_seconds=10,
         safety_margin_seconds=10,
         stops_per_second=50,
+        # "No stream": a bot that publishes one keeps it alive.
+        bots_keep_alive=True,
         gone=_codes(300001000, 300001001),
         transient=_codes(300010000),
         throttled=_codes(300000003),
