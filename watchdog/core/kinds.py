@@ -40,7 +40,7 @@ class Kind:
     limit. ``window_seconds`` is how long ZEGO lets a room stay empty by default; None: it never looks at the room, and
     the task runs on. ``newer_window_seconds`` is a shorter default that other pages of ZEGO's name.
 
-    ``bots_keep_alive``: a user that is no person counts for ZEGO, so that it never ends the task of a room with bots only.
+    ``bots_keep_alive``: users that are no people count for ZEGO, so it never ends the task of a room with bots only.
 
     ``grace_seconds`` and ``safety_margin_seconds`` replace those of the policy where its own do not fit the window.
     """
@@ -137,8 +137,8 @@ _ALL: Final = (
         transient=_codes(350006009, 350010000),
         throttled=_codes(350006001),
         credentials=_codes(350006002),
+        # 350006003, "parameter invalid", is not on the page of DeletePlayer: it may mean "no such player".
         configuration=_codes(350006006),
-        rejected=_codes(350006003),
         listing=Listing(
             action="DescribePlayers",
             field="Players",
