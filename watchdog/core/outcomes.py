@@ -55,7 +55,7 @@ def _of_kind(kind: Kind) -> Mapping[str, ReplyClass]:
         ReplyClass.REJECTED: kind.rejected,
     }
     return MappingProxyType(
-        {**GATEWAY_CODES, **{code: reply_class for reply_class, codes in own.items() for code in codes}}
+        {**GATEWAY_CODES, **{code: reply_class for reply_class, codes in own.items() for code in sorted(codes)}}
     )
 
 
