@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from watchdog.core import policy, presence
 from watchdog.core.hints import hints, last_seen
 from watchdog.core.model import Outcome, Reason, Source, Status
-from watchdog.core.people import is_person
+from watchdog.core.people import is_person, with_bots
 from watchdog.core.presence import Facts
 from watchdog.store.engine import storable, writing
 from watchdog.store.many import one_of
@@ -46,6 +46,8 @@ _INSERTING: Final = 0x7A65676F
 class Presence:
     """What one callback says of a room. ``use`` None skips the check for replays.
 
+    ``bot_user_ids`` are patterns; the users that the room's active tasks bring along are no people either.
+
     ``ahead``: how far ZEGO's clock is ahead of the database's. The facts and the hints keep ZEGO's times, so that they
     can be merged and compared in any order; whether somebody came after a stop is judged by the database's clock.
     """
@@ -62,7 +64,10 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """A task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on."""
+    """A task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on.
+
+    ``is_person`` says what ``user_id`` counts as by the patterns alone: an active task may have brought that user.
+    """
 
     app_id: int
     room_id: str
@@ -71,6 +76,7 @@ class Speech:
     is_person: bool
     discover: bool
     use: Use | None = None
+    user_id: str | None = None
 
     @property
     def room(self) -> Room:
@@ -202,13 +208,14 @@ class _Group:
         if found is None:
             return
         current, users = found
-        present = presence.present([current], users, told.bot_user_ids)
+        patterns = with_bots(told.bot_user_ids, (task.bot_user_id for task in active))
+        present = presence.present([current], users, patterns)
         if present is None:  # only for a room without any time, which is never current
             return
         count: int | None = len(present.people)
         if count == 0 and (suspicious or not present.complete):
             count = None
-        people = [user for user in users if is_person(user.user_id, told.bot_user_ids, role=user.role)]
+        people = [user for user in users if is_person(user.user_id, patterns, role=user.role)]
         seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
         for task in active:
             self._tasks.hint(task, hints(task, count, present.as_of, seen))
@@ -228,8 +235,9 @@ class _Group:
         discovered = self._discovered.get(heard.task_id) is heard
         if discovered:
             self._tasks.appear(heard.task_id)
-        if heard.is_person:
-            for task in self._tasks.of(*heard.room, heard.task_id):
+        active = self._tasks.of(*heard.room, heard.task_id)
+        if heard.is_person and is_person(heard.user_id, with_bots((), (task.bot_user_id for task in active))):
+            for task in active:
                 self._tasks.hint(task, hints(task, max(1, task.user_count or 0), heard.at, heard.at))
             self._returns.append((heard.room, heard.at))
         return replace(result, discovered=discovered)

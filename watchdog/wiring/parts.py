@@ -14,7 +14,7 @@ from watchdog.core.policy import CurrentPolicy
 from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
 from watchdog.services.app_blocks import AppBlocks
-from watchdog.services.bots import Bots
+from watchdog.services.bots import Bots, RegisteredBots
 from watchdog.services.callbacks import CallbackIntake
 from watchdog.services.dry_run import DryRun
 from watchdog.services.feed import HintFeed
@@ -97,7 +97,7 @@ class Parts:
             silence_seconds=silence_seconds(config),
             trusted_since=watching_since or now,
         )
-        self.bots = _bots(config, clock, self.zego, self.paces[USER_LIST])
+        self.bots = _bots(config, clock, self.zego, self.paces[USER_LIST], self.storage)
         self.sightings = Sightings(clock)
         self._occupancy = self._occupancy_of_rooms()
         self.poller = self._poller()
@@ -264,8 +264,9 @@ def _storage(config: Config, clock: Clock, database: sa.Engine, daemon: Instance
     )
 
 
-def _bots(config: Config, clock: Clock, zego: ZegoClient, pace: Pace[int]) -> Bots | None:
-    return Bots(config.zego.bot_user_ids, zego, pace, clock) if config.zego.rtc_url else None
+def _bots(config: Config, clock: Clock, zego: ZegoClient, pace: Pace[int], storage: Storage) -> Bots | None:
+    registered = RegisteredBots(storage.bots, clock)
+    return Bots(config.zego.bot_user_ids, zego, pace, clock, registered) if config.zego.rtc_url else None
 
 
 def _callbacks(config: Config, clock: Clock, storage: Storage, observer: Observer) -> CallbackIntake:

@@ -12,6 +12,7 @@ from watchdog.store.aio.callbacks import CallbackGroups
 from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.attempts import Ledger
+from watchdog.store.bots import BotStore
 from watchdog.store.callbacks import CallbackStore
 from watchdog.store.events import EventStore
 from watchdog.store.figures import FigureStore
@@ -47,6 +48,7 @@ class Storage:
         self.heartbeats = calls.AsyncHeartbeats(threads, Heartbeats(engine))
         self.pace = calls.AsyncPace(threads, PaceStore(engine))
         self.feed = calls.AsyncPolling(threads, PollStore(engine))
+        self.bots = calls.AsyncBots(threads, BotStore(engine, default_app))
         # What follows gets what the stops leave.
         background = threads.background
         self.callbacks = CallbackGroups(

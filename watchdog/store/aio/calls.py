@@ -10,6 +10,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from watchdog.store.aio.threads import Threads
 from watchdog.store.attempts import Ledger
+from watchdog.store.bots import BotStore
 from watchdog.store.callbacks import CallbackStore
 from watchdog.store.events import EventStore
 from watchdog.store.figures import FigureStore
@@ -80,6 +81,11 @@ class AsyncPolling(_Calls[PollStore]):
     observe = _InThread(PollStore.observe)
     active = _InThread(PollStore.active)
     newest_hint = _InThread(PollStore.newest_hint)
+
+
+class AsyncBots(_Calls[BotStore]):
+    are_known = _InThread(BotStore.are_known)
+    of = _InThread(BotStore.of)
 
 
 class AsyncPace(_Calls[PaceStore]):
