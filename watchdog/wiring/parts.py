@@ -36,6 +36,7 @@ from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.engine import identify
 from watchdog.store.records import Instance
 from watchdog.webhook.client import WebhookClient
+from watchdog.wiring.adoption import adopter
 from watchdog.wiring.from_config import (
     app_ids,
     callback_secrets,
@@ -118,6 +119,7 @@ class Parts:
         self.reaper = _reaper(config, self.storage, self._observer)
         self.notifier = _notifier(config, clock, self.storage, self._observer)
         self.retention = _retention(config, clock, self.storage, self.daemon)
+        self.adopter = adopter(config, clock, self.zego, self.storage.adoption.register)
         self.figures = DatabaseFigures(self.storage.figures, self.storage.clock, self._observer, clock)
         _show(self._observer, self)
 

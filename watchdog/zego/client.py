@@ -28,6 +28,7 @@ import structlog
 from watchdog import __version__
 from watchdog.clock import Clock
 from watchdog.core.capacity import ROOMS_PER_CALL
+from watchdog.core.kinds import KINDS, Kind
 from watchdog.core.model import Reply
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
@@ -99,6 +100,7 @@ _OPERATIONS: Final = {
     "StopRealtimeASRTask": "stop",
     "DescribeUserNum": "user_counts",
     "DescribeUserList": "user_list",
+    **{kind.listing.action: "task_list" for kind in KINDS.values() if kind.listing is not None},
 }
 
 Gate = Callable[[], Awaitable[None]]
@@ -127,7 +129,8 @@ class ZegoClient:
         for a URL or a proxy that cannot be used.
         """
         self.set_secrets(server_secrets)
-        encrypted = any(url.lower().startswith("https:") for url in (asr_url, rtc_url or ""))
+        lists = {kind.name: kind.url for kind in KINDS.values() if kind.listing is not None}
+        encrypted = any(url.lower().startswith("https:") for url in (asr_url, rtc_url or "", *lists.values()))
         tls = tls_context("ZEGO's") if encrypted and transport is None else None
 
         def endpoint(key: str, text: str) -> _Endpoint:
@@ -139,6 +142,7 @@ class ZegoClient:
 
         self._asr = endpoint("zego.asr_url", asr_url)
         self._rtc = endpoint("zego.rtc_url", rtc_url) if rtc_url else None
+        self._endpoints = {name: endpoint(f"zego.urls.{name}", url) for name, url in lists.items()}
         self._clock = clock
         self._observer = observer or Observer()
         self._offsets: dict[str, float] = {}
@@ -192,9 +196,13 @@ class ZegoClient:
         succeeded = classify(reply) is ReplyClass.STOPPED
         return UserList(reply, *(read_user_list(reply.data) if succeeded else (None, "")))
 
+    async def ask(self, kind: Kind, action: str, app_id: int, question: Mapping[str, object]) -> Reply:
+        """Send one question to the API of ``kind``. Raises NotSent, NoAnswer, and ConfigError as ``user_counts``."""
+        return await self._call(self._endpoints[kind.name], action, app_id, body=json.dumps(question).encode())
+
     async def aclose(self) -> None:
         """Close the connections."""
-        for endpoint in filter(None, (self._asr, self._rtc)):
+        for endpoint in filter(None, (self._asr, self._rtc, *self._endpoints.values())):
             await endpoint.kept.aclose()
             await endpoint.single.aclose()
 
