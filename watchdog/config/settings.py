@@ -197,13 +197,6 @@ class ScheduleConfig(Section):
     occupancy_poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 15
     adopt_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
 
-    @field_validator("adopt_seconds")
-    @classmethod
-    def _lists_are_long(cls, seconds: float) -> float:
-        if 0 < seconds < 60:
-            raise ValueError(f"{seconds:g} is too often: each time all lists are read; write 60 or more, or 0")
-        return seconds
-
 
 class StopConfig(Section):
     requests_per_second: Annotated[float, Field(ge=0, le=10000)] = 10
