@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from benchmarks.databases import LATER, ONE_ROOM_IN, PEOPLE, Application, Database, room_id
 from watchdog.clock import SystemClock
-from watchdog.core.model import Reason
+from watchdog.core.model import Api, Reason
 from watchdog.core.policy import CurrentPolicy
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.claims import StopSettings
@@ -44,12 +44,15 @@ class Capacity(Workload):
 
     def __init__(self, most: int, collector: Collector) -> None:
         super().__init__(
-            apps=(1,), pace=Pace(0, clock=SystemClock()), current_policy=CurrentPolicy(LATER), settings=StopSettings()
+            apps=(1,),
+            paces={"asr": Pace(0, clock=SystemClock())},
+            current_policy=CurrentPolicy(LATER),
+            settings=StopSettings(),
         )
         self._most = most
         self._collector = collector
 
-    def capacity(self, blocked: Collection[int] = ()) -> tuple[int, set[int]]:
+    def capacity(self, blocked: Collection[Api] = ()) -> tuple[int, set[Api]]:
         del blocked
         return self._most - len(self._collector.claims), set()
 

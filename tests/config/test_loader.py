@@ -830,7 +830,7 @@ def test_the_example_of_an_app_works(tmp_path: Path) -> None:
 
 
 def test_the_policys_defaults_are_the_cores() -> None:
-    assert Policy(**PolicyConfig().model_dump()) == Policy()
+    assert PolicyConfig().rules == Policy()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Outcome, Reply, Status
 from watchdog.core.outcomes import (
     RETURN_CODES,
@@ -10,6 +11,8 @@ from watchdog.core.outcomes import (
     conclude,
     is_exhausted,
 )
+
+ASR = KINDS["asr"]
 
 # The vendor's pages, written out once more and independently of the table under test.
 EXPECTED = {
@@ -33,33 +36,33 @@ def reply(code: str | None, http_status: int = 200) -> Reply:
 
 @pytest.mark.parametrize(("code", "expected"), CASES)
 def test_every_documented_code(code: str, expected: ReplyClass) -> None:
-    assert classify(reply(code)) is expected
+    assert classify(ASR, reply(code)) is expected
 
 
 def test_the_table_has_no_other_codes() -> None:
-    assert dict(CASES) == RETURN_CODES
+    assert dict(CASES) == RETURN_CODES["asr"]
 
 
 @pytest.mark.parametrize("code", [*UNEXPECTED, None])
 def test_what_is_not_understood_is_transient(code: str | None) -> None:
-    assert classify(reply(code)) is ReplyClass.TRANSIENT
+    assert classify(ASR, reply(code)) is ReplyClass.TRANSIENT
 
 
 @pytest.mark.parametrize("code", ["0", "410001002", None])
 def test_http_429_is_throttling_whatever_the_body_says(code: str | None) -> None:
-    assert classify(reply(code, 429)) is ReplyClass.THROTTLED
+    assert classify(ASR, reply(code, 429)) is ReplyClass.THROTTLED
 
 
 @pytest.mark.parametrize("code", ["0", "410001002", "410000003", "100000005"])
 @pytest.mark.parametrize("http_status", [500, 502, 503, 504, 599])
 def test_nothing_is_believed_from_behind_a_broken_gateway(code: str, http_status: int) -> None:
-    assert classify(reply(code, http_status)) is ReplyClass.TRANSIENT
+    assert classify(ASR, reply(code, http_status)) is ReplyClass.TRANSIENT
 
 
 @pytest.mark.parametrize("http_status", [302, 400, 401, 403, 404])
 def test_success_counts_only_in_a_2xx_and_refusals_elsewhere_too(http_status: int) -> None:
-    assert classify(reply("0", http_status)) is ReplyClass.TRANSIENT
-    assert classify(reply("100000005", http_status)) is ReplyClass.CREDENTIALS
+    assert classify(ASR, reply("0", http_status)) is ReplyClass.TRANSIENT
+    assert classify(ASR, reply("100000005", http_status)) is ReplyClass.CREDENTIALS
 
 
 ALL_CONTEXTS = [

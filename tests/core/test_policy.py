@@ -456,6 +456,7 @@ def test_a_plan_keeps_to_its_bounds(task: Task, policy: Policy, now: datetime) -
     assert (found is None) == (task.empty_since is None)
     if found is None:
         return
+    assert found.auto_stop_at is not None, "ASR ends by itself"
     confirm = timedelta(seconds=policy.confirm_seconds)
     margin = timedelta(seconds=policy.safety_margin_seconds)
     seen = max(now, found.empty_since) + confirm

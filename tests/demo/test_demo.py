@@ -96,6 +96,7 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
     )
     plan = policy.plan(task, rules, moment(empty))
     assert plan is not None
+    assert plan.auto_stop_at is not None
     return (plan.due_at - BEGAN).total_seconds(), (plan.auto_stop_at - BEGAN).total_seconds()
 
 

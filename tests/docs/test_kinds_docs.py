@@ -21,11 +21,16 @@ def blocks(language: str) -> list[str]:
 
 
 def test_its_statements_register_an_agent_with_its_user(world: World) -> None:
-    insert, update = blocks("sql")
+    insert, update = [line for line in blocks("sql") if "?" in line]
     assert world.app.execute(insert.rstrip(";"), "instance-1", "room", "helper") == 1
     assert world.app.execute(update.rstrip(";"), "helper-2", "instance-1") == 1
     row = world.task("instance-1")
     assert (row["kind"], row["bot_user_id"], row["status"]) == ("agent", "helper-2", "active")
+
+
+@pytest.mark.parametrize("statement", [line for line in blocks("sql") if "?" not in line])
+def test_its_other_statements_register_a_task(world: World, statement: str) -> None:
+    assert world.app.execute(statement.rstrip(";")) == 1
 
 
 @pytest.mark.parametrize("line", blocks("sh"))

@@ -130,7 +130,7 @@ async def test_a_long_list_without_pages_is_registered_in_parts(world: World, ze
     ("answer", "kind", "parts"),
     [
         (reply(100000005), ConfigError, ["AppId 1: ", "DescribePlayers with code 100000005", "RequestId r", "check"]),
-        (reply(410000003), WatchdogError, ["410000003", "report it"]),
+        (reply(350006003), WatchdogError, ["350006003", "report it"]),
         (reply(350010000), NoAnswer, ["350010000", "try again later"]),
         (httpx.Response(502, text="bad gateway"), NoAnswer, ["HTTP 502", "try again later"]),
         (reply(0), NoAnswer, ["no list that can be read"]),
@@ -160,7 +160,7 @@ async def test_a_list_that_fails_is_named_and_the_others_are_read(
     assert "secret" not in str(unlisted.error).replace("check the secret", "")
 
 
-@pytest.mark.parametrize("code", [100000004, 206])
+@pytest.mark.parametrize("code", [100000004, 350006001])
 async def test_it_asks_once_more_with_the_right_clock_or_slower(
     world: World, zego: ZegoClient, lists: Lists, code: int
 ) -> None:

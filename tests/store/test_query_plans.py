@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.time_travel import Stores
-from watchdog.core.model import Evidence, Outcome, Reason, Source
+from watchdog.core.model import Api, Evidence, Outcome, Reason, Source
 from watchdog.core.policy import Plan
 from watchdog.core.presence import Facts, RoomFact
 from watchdog.store import contract, schema
@@ -121,9 +121,9 @@ class TestPlans:
         now, found = store.tasks.newly_empty(500)
         plans = [Plan(task.task_id, task.empty_since, now, now) for task in found if task.empty_since is not None]
         assert store.tasks.save_plans(plans) == 20
-        _, claims = store.tasks.claim("a", limit=8, lease_seconds=LEASE, default_app=1, except_apps={7})
+        _, claims = store.tasks.claim("a", limit=8, lease_seconds=LEASE, default_app=1, except_apis={Api(7, "asr")})
         assert len(claims) == 8
-        _, claims = store.tasks.claim("b", limit=30, lease_seconds=LEASE, default_app=1, only_app=1)
+        _, claims = store.tasks.claim("b", limit=30, lease_seconds=LEASE, default_app=1, only_api=Api(1, "asr"))
         one = store.tasks.claim_one("task-4000", "c", lease_seconds=LEASE)
         assert one is not None
         assert store.tasks.renew(one, LEASE)

@@ -22,7 +22,8 @@ class Vendor:
     """Answers from its rooms, or with a queued reply; ``before_stop`` and ``before_count`` happen meanwhile.
 
     A room has so many ``people`` and ``admins``, and the ``users`` that are listed by id. ``refusal`` is what every
-    question about counts gets.
+    question about counts gets. Of each stop ``actions`` has the host, the action and the name of the id;
+    ``refusals`` are what such an action gets.
     """
 
     def __init__(self, world: World) -> None:
@@ -31,11 +32,13 @@ class Vendor:
         self.admins: dict[str, int] = {}
         self.users: dict[str, list[str]] = {}
         self.refusal: httpx.Response | None = None
+        self.refusals: dict[str, httpx.Response] = {}
         self.stop_replies: list[httpx.Response | Exception] = []
         self.count_replies: list[httpx.Response | Exception] = []
         self.before_stop: Callable[[], object] = lambda: None
         self.before_count: Callable[[], object] = lambda: None
         self.stops: list[str] = []
+        self.actions: list[tuple[str, str, str]] = []
         self.asked: list[list[str]] = []
         self.timestamps: list[int] = []
         self.reached = asyncio.Event()
@@ -55,10 +58,14 @@ class Vendor:
             users = self.users.get(parameters["RoomId"], ())
             listed = [{"UserId": user, "UserName": "", "UserRole": 2} for user in users]
             return reply(0, Data={"Marker": "", "UserList": listed})
-        self.stops.append(json.loads(request.content)["TaskId"])
+        ((id_field, task_id),) = json.loads(request.content).items()
+        self.stops.append(task_id)
+        self.actions.append((request.url.host, parameters["Action"], id_field))
         self.before_stop()
         self.reached.set()
         await self.gate.wait()
+        if (refusal := self.refusals.get(parameters["Action"])) is not None:
+            return refusal
         return answer(self.stop_replies, reply(0, RequestId=f"request-{len(self.stops)}"))
 
     def count(self, room: str) -> dict[str, Any]:

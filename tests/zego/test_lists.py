@@ -119,7 +119,7 @@ async def test_what_each_page_is_asked_with(
 @pytest.mark.parametrize(
     ("answer", "reply_class"),
     [
-        (reply(350006001), ReplyClass.TRANSIENT),
+        (reply(350006001), ReplyClass.THROTTLED),
         (reply(100000005), ReplyClass.CREDENTIALS),
         (httpx.Response(502, text="bad gateway"), ReplyClass.TRANSIENT),
         (reply(0), ReplyClass.STOPPED),
@@ -135,8 +135,7 @@ async def test_without_a_list_nothing_is_known(
     replies.append(answer)
     listed = await ask("player")
     assert (listed.tasks, listed.next_page) == (None, None)
-    if reply_class is not ReplyClass.TRANSIENT:
-        assert listed.reply_class is reply_class
+    assert listed.reply_class is reply_class
 
 
 @pytest.mark.parametrize(

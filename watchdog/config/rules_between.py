@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from watchdog.core.capacity import ROOMS_PER_CALL, time_to_wait, verified_at_a_time
+from watchdog.core.kinds import DEFAULT_KIND, KINDS
 from watchdog.core.model import Mode, Verify
-from watchdog.core.policy import VENDORS_NEWER_WINDOW_SECONDS
+from watchdog.core.policy import limits
 
 if TYPE_CHECKING:
     from watchdog.config.settings import Config, NotifyConfig, StopConfig
@@ -35,6 +36,7 @@ def conflicts(config: "Config") -> Iterator[str]:
             f"policy.max_idle_seconds {policy.max_idle_seconds:g}: ZEGO would end the task first; "
             "lower schedule.poll_seconds"
         )
+    yield from _windows(config)
     if policy.gap_seconds < 2 * poll:
         yield (
             f"policy.gap_seconds {policy.gap_seconds:g} is less than twice schedule.poll_seconds {poll:g}, so every "
@@ -52,6 +54,21 @@ def conflicts(config: "Config") -> Iterator[str]:
             "http.token_file is empty, so everyone could read which rooms are used; set http.token_file, or listen on "
             "127.0.0.1"
         )
+
+
+def _windows(config: "Config") -> Iterator[str]:
+    """Say which limits of other kinds of tasks do not fit their windows. One that is not configured gives way."""
+    rules = config.policy.rules
+    for name in rules.kinds:
+        of = limits(KINDS[name], rules)
+        needed = of.grace_seconds + of.safety_margin_seconds
+        if of.max_idle_seconds is not None and needed > of.max_idle_seconds:
+            yield (
+                f"policy.kinds.{name}: grace_seconds {of.grace_seconds:g} + safety_margin_seconds "
+                f"{of.safety_margin_seconds:g} = {needed:g} is more than max_idle_seconds {of.max_idle_seconds:g}: "
+                f"ZEGO would always be first; lower policy.kinds.{name}.grace_seconds to "
+                f"{max(0, of.max_idle_seconds - of.safety_margin_seconds):g} or less"
+            )
 
 
 def _verification(stop: "StopConfig") -> Iterator[str]:
@@ -80,10 +97,11 @@ def warnings(config: "Config") -> Iterator[str]:
     """Say what is allowed and may still surprise; each line begins with its section."""
     policy, http = config.policy, config.http
     needed = policy.grace_seconds + policy.safety_margin_seconds
-    if needed > VENDORS_NEWER_WINDOW_SECONDS:
+    newer = KINDS[DEFAULT_KIND].newer_window_seconds
+    if newer is not None and needed > newer:
         yield (
             f"policy.grace_seconds {policy.grace_seconds:g} + policy.safety_margin_seconds "
-            f"{policy.safety_margin_seconds:g} = {needed:g} is more than {VENDORS_NEWER_WINDOW_SECONDS}, ZEGO's "
+            f"{policy.safety_margin_seconds:g} = {needed:g} is more than {newer:g}, ZEGO's "
             "newer default window: ZEGO may end tasks started without MaxIdleTime first; lower "
             "policy.grace_seconds, or set max_idle_seconds on each task"
         )

@@ -36,7 +36,9 @@ from watchdog.config.addresses import (
 )
 from watchdog.config.secret_files import SecretFromFile, from_environment_only, given
 from watchdog.core.events import EventType
+from watchdog.core.kinds import DEFAULT_KIND, KINDS
 from watchdog.core.model import Mode, Verify
+from watchdog.core.policy import Policy
 from watchdog.core.webhook import keys
 from watchdog.logs.redaction import redact, scrub
 
@@ -45,6 +47,7 @@ ALL_EVENTS: Final = "all"
 _EMPTY_TOO = BeforeValidator(lambda value: () if value == "" else value)
 """For a list whose key has no value."""
 
+_VendorUrl = Annotated[str, Field(min_length=1), AfterValidator(vendor_url)]
 _AppSecret = Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("zego", "apps")]
 
 
@@ -135,15 +138,23 @@ class AppConfig(Section):
         return () if secret is None else (secret,)
 
 
+class UrlsConfig(Section):
+    """The addresses of the APIs of other kinds of tasks: agents have one for each region."""
+
+    agent: _VendorUrl = KINDS["agent"].url
+    digital_human: _VendorUrl = KINDS["digital_human"].url
+    player: _VendorUrl = KINDS["player"].url
+    recording: _VendorUrl = KINDS["recording"].url
+
+
 class ZegoConfig(Section):
-    """The vendor: the watched apps, and the addresses of the two APIs."""
+    """The vendor: the watched apps, and the addresses of its APIs."""
 
     apps: Annotated[tuple[AppConfig, ...], _EMPTY_TOO] = ()
     discover: bool = True
-    asr_url: Annotated[str, Field(min_length=1), AfterValidator(vendor_url)] = (
-        "https://cloud-realtime-asr-api.zegotech.cn/"
-    )
+    asr_url: _VendorUrl = KINDS[DEFAULT_KIND].url
     rtc_url: Annotated[str, AfterValidator(vendor_url)] = "https://rtc-api.zego.im/"
+    urls: UrlsConfig = UrlsConfig()
     bot_user_ids: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], _EMPTY_TOO] = ()
 
     @field_validator("bot_user_ids")
@@ -165,6 +176,27 @@ class ZegoConfig(Section):
         return apps
 
 
+class KindPolicyConfig(Section):
+    """What differs from the policy for a kind of tasks; None: as ``core.policy.limits`` says."""
+
+    grace_seconds: Annotated[float, Field(ge=0, le=1800)] | None = None
+    never_joined_grace_seconds: Annotated[float, Field(ge=0, le=1800)] | None = None
+
+
+class WindowPolicyConfig(KindPolicyConfig):
+    """The same for a kind that ZEGO ends when its room stays empty."""
+
+    max_idle_seconds: Annotated[float, Field(ge=5, le=86400)] | None = None
+    safety_margin_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
+
+
+class KindsConfig(Section):
+    agent: WindowPolicyConfig = WindowPolicyConfig()
+    digital_human: KindPolicyConfig = KindPolicyConfig()
+    player: KindPolicyConfig = KindPolicyConfig()
+    recording: WindowPolicyConfig = WindowPolicyConfig()
+
+
 class PolicyConfig(Section):
     """When a room counts as abandoned; names and defaults as in ``watchdog.core.policy.Policy``."""
 
@@ -179,6 +211,12 @@ class PolicyConfig(Section):
     verification_max_age_seconds: Annotated[float, Field(gt=0, le=60)] = 5
     gap_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     rejoin_watch_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
+    kinds: KindsConfig = KindsConfig()
+
+    @property
+    def rules(self) -> Policy:
+        values = self.model_dump(exclude_none=True)
+        return Policy(**values | {"kinds": {name: given for name, given in values["kinds"].items() if given}})
 
     @model_validator(mode="after")
     def _grace_fits_the_window(self) -> Self:

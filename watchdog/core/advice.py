@@ -25,6 +25,7 @@ from enum import StrEnum
 from math import floor
 from typing import Final, TypeVar
 
+from watchdog.core.kinds import DEFAULT_KIND
 from watchdog.core.model import Ending, Status, Task
 from watchdog.core.policy import Policy, plan
 from watchdog.core.survival import Curve, Interval, Observation, curve, interval
@@ -49,12 +50,13 @@ class Circumstances:
     """What the plan of a spell depends on beside the policy.
 
     ``age_seconds`` is how old the task was when the spell began, if nobody had joined the room yet; None if somebody
-    had: then the age does not matter.
+    had: then the age does not matter. ``kind`` is one that ZEGO ends when its room stays empty.
     """
 
     max_idle_seconds: int | None
     grace_seconds: int | None
     age_seconds: float | None = None
+    kind: str = DEFAULT_KIND
 
     @property
     def is_joined(self) -> bool:
@@ -145,7 +147,7 @@ def times(circumstances: Circumstances, policy: Policy) -> Times:
         task_id="",
         room_id="",
         app_id=None,
-        kind="asr",
+        kind=circumstances.kind,
         max_idle_seconds=circumstances.max_idle_seconds,
         grace_seconds=circumstances.grace_seconds,
         hold_until=None,
@@ -166,8 +168,8 @@ def times(circumstances: Circumstances, policy: Policy) -> Times:
         vendor_occupied_at=None,
     )
     planned = plan(task, policy, _EMPTY)
-    if planned is None:
-        raise AssertionError("a task whose room is empty has a plan")
+    if planned is None or planned.auto_stop_at is None:
+        raise AssertionError("a task whose room is empty has a plan, and a kind with a window an auto-stop")
     return Times((planned.due_at - _EMPTY).total_seconds(), (planned.auto_stop_at - _EMPTY).total_seconds())
 
 

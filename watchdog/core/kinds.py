@@ -66,9 +66,14 @@ class Kind:
     listing: Listing | None = None
 
     @property
+    def is_default(self) -> bool:
+        """Whether the keys of the configuration that name no kind are about this one."""
+        return self.name == DEFAULT_KIND
+
+    @property
     def pace(self) -> str:
         """The name of its pace: in metrics, and in the schedule that daemons share."""
-        return "stop" if self.name == DEFAULT_KIND else f"stop_{self.name}"
+        return "stop" if self.is_default else f"stop_{self.name}"
 
 
 def _codes(*codes: int) -> frozenset[str]:
@@ -82,6 +87,7 @@ _ALL: Final = (
         action="StopRealtimeASRTask",
         id_field="TaskId",
         window_seconds=150,
+        # MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); older pages say 150.
         newer_window_seconds=120,
         gone=_codes(410001002),
         # System, internal call, no resources, concurrency control; "start failed" is no answer to a stop.

@@ -139,10 +139,13 @@ class RunningTask:
 
 
 class Api(NamedTuple):
-    """What ZEGO counts requests for, and refuses as a whole: an AppId at the API of one kind of tasks."""
+    """What ZEGO counts requests for, and refuses as a whole: an AppId at the API of one kind of tasks.
+
+    ``kind`` None: all of them.
+    """
 
     app_id: int
-    kind: str
+    kind: str | None
 
 
 @dataclass(frozen=True, slots=True)

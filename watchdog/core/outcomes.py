@@ -1,13 +1,16 @@
 """What a reply means, the outcome of an attempt, the final status of its task, and when to retry. Pure.
 
-Three steps, each one table or one function: return code → :class:`ReplyClass` → ``Outcome`` → ``Status``.
+Three steps, each one table or one function: return code → :class:`ReplyClass` → ``Outcome`` → ``Status``. The codes of
+each kind of tasks are in ``core.kinds``.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
+from watchdog.core.kinds import KINDS, Kind
 from watchdog.core.model import Outcome, Reply, Status
 
 
@@ -18,48 +21,71 @@ class ReplyClass(StrEnum):
     GONE = "gone"  # no such task: already stopped, or ended by itself
     TRANSIENT = "transient"  # retry
     THROTTLED = "throttled"  # slow down, then retry
+    UNEXPECTED = "unexpected"  # any code of an API that names none for a task that is gone: it might mean that
     CLOCK = "clock"  # our timestamp is wrong: measure the offset, sign again
     CREDENTIALS = "credentials"  # concerns the whole AppId
     CONFIGURATION = "configuration"  # concerns the whole AppId
     REJECTED = "rejected"  # concerns this task only
 
 
-_CODES: Final[Mapping[ReplyClass, tuple[int, ...]]] = {
+_GATEWAY: Final[Mapping[ReplyClass, tuple[int, ...]]] = {
     ReplyClass.STOPPED: (0,),
-    ReplyClass.GONE: (410001002,),
-    ReplyClass.TRANSIENT: (
-        *(410000001, 410000009, 410000010, 410000011),  # system, internal call, no resources, concurrency control
-        *(100000012, 100000015),  # gateway: HTTP body unreadable, internal error
-        410001003,  # start failed: not an answer to Stop
-    ),
-    ReplyClass.THROTTLED: (206, 207),  # too many requests, per AppId and per room
+    ReplyClass.TRANSIENT: (100000012, 100000015),  # HTTP body unreadable, internal error
     ReplyClass.CLOCK: (100000004,),  # signature expired
-    ReplyClass.CREDENTIALS: (100000005, 410000005),  # signature wrong, gateway authentication failed
+    ReplyClass.CREDENTIALS: (100000005,),  # signature wrong
     ReplyClass.CONFIGURATION: (
         *(100000000, 100000001, 100000002, 100000003, 100000006, 100000007, 100000008, 100000009),
         *(100000010, 100000011, 100000013, 100000014, 100000017),
-        *(410000002, 410000006),  # AppId unknown, service not enabled
     ),
-    ReplyClass.REJECTED: (410000003, 410000004),  # parameter invalid, JSON invalid
 }
 
-RETURN_CODES: Final[Mapping[str, ReplyClass]] = MappingProxyType(
-    {str(code): reply_class for reply_class, codes in _CODES.items() for code in codes}
+GATEWAY_CODES: Final[Mapping[str, ReplyClass]] = MappingProxyType(
+    {str(code): reply_class for reply_class, codes in _GATEWAY.items() for code in codes}
 )
-"""The known return codes, as text (ZEGO, "Cloud Realtime ASR: return codes", and "Server APIs: global return codes").
-Every other one, also "00" and "0.0", is transient."""
+"""The return codes that all of ZEGO's server APIs share, as text (ZEGO, "Server APIs: global return codes")."""
 
 
-def classify(reply: Reply) -> ReplyClass:
-    """Classify ``reply``; an unknown one is transient.
+def _of_kind(kind: Kind) -> Mapping[str, ReplyClass]:
+    own = {
+        ReplyClass.GONE: kind.gone,
+        ReplyClass.TRANSIENT: kind.transient,
+        ReplyClass.THROTTLED: kind.throttled,
+        ReplyClass.CREDENTIALS: kind.credentials,
+        ReplyClass.CONFIGURATION: kind.configuration,
+        ReplyClass.REJECTED: kind.rejected,
+    }
+    return MappingProxyType(
+        {**GATEWAY_CODES, **{code: reply_class for reply_class, codes in own.items() for code in codes}}
+    )
 
-    The HTTP status overrides the code: a 5xx is from a broken gateway, and a success counts only with a 2xx.
+
+RETURN_CODES: Final[Mapping[str, Mapping[str, ReplyClass]]] = MappingProxyType(
+    {name: _of_kind(kind) for name, kind in KINDS.items()}
+)
+"""The known return codes of each kind's API, those of the gateway included. "00" and "0.0" are no codes."""
+
+MEANINGS: Final[Mapping[str, ReplyClass]] = MappingProxyType(
+    {code: reply_class for codes in RETURN_CODES.values() for code, reply_class in codes.items()}
+)
+"""What each known code means, of whichever kind; a test sees to it that no two kinds differ."""
+
+_ROOM_CODES: Final = MappingProxyType({**GATEWAY_CODES, **dict.fromkeys(("206", "207"), ReplyClass.THROTTLED)})
+"""Those of the RTC API (ZEGO, "DescribeUserNum": too many requests, per AppId and per room)."""
+
+
+def classify(kind: Kind | None, reply: Reply) -> ReplyClass:
+    """Classify a ``reply`` of the API of ``kind``; None is the RTC API.
+
+    The HTTP status overrides the code: a 5xx is from a broken gateway, and a success counts only with a 2xx. An
+    unknown code is transient, or unexpected where none is known for a task that is gone.
     """
     if reply.http_status == 429:
         return ReplyClass.THROTTLED
     if reply.http_status >= 500 or reply.code is None:
         return ReplyClass.TRANSIENT
-    reply_class = RETURN_CODES.get(reply.code, ReplyClass.TRANSIENT)
+    known = _ROOM_CODES if kind is None else RETURN_CODES[kind.name]
+    unknown = ReplyClass.TRANSIENT if kind is None or kind.gone else ReplyClass.UNEXPECTED
+    reply_class = known.get(reply.code, unknown)
     if reply_class is ReplyClass.STOPPED and not 200 <= reply.http_status < 300:
         return ReplyClass.TRANSIENT
     return reply_class
@@ -81,7 +107,10 @@ def conclude(
             return Outcome.AUTO_STOPPED
         case ReplyClass.GONE:
             return Outcome.STOPPED_EARLIER if earlier_unknown else Outcome.GONE
-        case ReplyClass.TRANSIENT | ReplyClass.THROTTLED | ReplyClass.CLOCK:
+        case ReplyClass.UNEXPECTED if earlier_unknown and not exhausted:
+            # Perhaps the earlier request did it, and this is how the API says so: nobody knows.
+            return Outcome.UNKNOWN
+        case ReplyClass.TRANSIENT | ReplyClass.THROTTLED | ReplyClass.CLOCK | ReplyClass.UNEXPECTED:
             return Outcome.REJECTED if exhausted else Outcome.RETRY
         case ReplyClass.CREDENTIALS | ReplyClass.CONFIGURATION:
             return Outcome.BLOCKED
@@ -113,22 +142,36 @@ TASK_BECOMES: Final[Mapping[Outcome, Status | None]] = MappingProxyType(
 _LONGEST_BEFORE_AUTO_STOP_SECONDS: Final = 10.0
 _LONGEST_AFTER_AUTO_STOP_SECONDS: Final = 60.0
 _JITTER_SHARE: Final = 0.2
+_IN_HASTE_AT_MOST: Final = 20
+"""Attempts before the longer wait, where ZEGO names no auto-stop."""
 
 
 def backoff_seconds(attempts: int, seconds_to_auto_stop: float | None, jitter: float) -> float:
     """The exponential backoff after the ``attempts``-th attempt (1, 2, …): 1, 2, 4, 8 … seconds, up to a maximum.
 
-    The maximum is 10 s before the vendor's auto-stop, or if its time is unknown: with a request deadline of 8 s an
-    attempt then begins and ends within the last 30 s of the window (invariant I3). After the auto-stop it is 60 s.
+    The maximum is 10 s before the vendor's auto-stop: with a request deadline of 8 s an attempt then begins and ends
+    within the last 30 s of the window (invariant I3). After the auto-stop it is 60 s. If there is none
+    (``seconds_to_auto_stop`` None), it is 60 s after twenty attempts.
     ``jitter`` in [0, 1) shortens the wait by up to a fifth, so that daemons that failed together retry apart.
     """
-    passed = seconds_to_auto_stop is not None and seconds_to_auto_stop <= 0
+    passed = attempts > _IN_HASTE_AT_MOST if seconds_to_auto_stop is None else seconds_to_auto_stop <= 0
     maximum = _LONGEST_AFTER_AUTO_STOP_SECONDS if passed else _LONGEST_BEFORE_AUTO_STOP_SECONDS
     # From 2**6 on the maximum decides anyway, and a float would overflow at some point.
     doubled = 2.0 ** min(max(attempts, 1) - 1, 6)
     return min(doubled, maximum) * (1 - _JITTER_SHARE * jitter)
 
 
+LONGEST_LIFE_SECONDS: Final = 86_400.0
+"""The longest life that ZEGO gives a task without a window (ZEGO, "CreateDigitalHumanStreamTask": TTL)."""
+
+
 def is_exhausted(attempts: int, max_attempts: int, *, past_auto_stop: bool) -> bool:
     """Whether to give up a task; not before the vendor's auto-stop, because a short outage uses up twenty attempts."""
     return past_auto_stop and attempts >= max_attempts
+
+
+def is_past_auto_stop(auto_stop_at: datetime | None, due_at: datetime | None, now: datetime) -> bool:
+    """Whether trying longer is of no use. A task without an auto-stop is tried for a day after it was due."""
+    if auto_stop_at is not None:
+        return now >= auto_stop_at
+    return due_at is not None and (now - due_at).total_seconds() >= LONGEST_LIFE_SECONDS

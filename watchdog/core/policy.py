@@ -9,17 +9,31 @@ A plan only says when to look again; a request needs a decision made right befor
 In doubt the verdict is *unknown*. Unknown keeps the task, and ZEGO ends it by itself.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
 
+from watchdog.core.kinds import KINDS, Kind
 from watchdog.core.model import Evidence, Mode, Reason, Source, Status, Task, Verify
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """The rules that differ between kinds of tasks; in seconds. ``max_idle_seconds`` None: ZEGO ignores empty rooms."""
+
+    max_idle_seconds: float | None
+    grace_seconds: float
+    never_joined_grace_seconds: float
+    safety_margin_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's rules; durations in seconds. ``config.yaml`` explains each one."""
+    """The operator's rules; durations in seconds. ``config.yaml`` explains each one.
+
+    ``kinds`` has the operator's values of ``Limits`` for kinds of tasks other than ASR, by kind and name.
+    """
 
     mode: Mode = Mode.ENFORCE
     verify: Verify = Verify.REQUIRED
@@ -32,6 +46,7 @@ class Policy:
     verification_max_age_seconds: float = 5
     gap_seconds: float = 60
     rejoin_watch_seconds: float = 600
+    kinds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -46,12 +61,12 @@ class CurrentPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The times of an empty room's task: examined again at ``due_at``, ended by ZEGO at ``auto_stop_at``."""
+    """When an empty room's task is examined again, and when ZEGO ends it; ``auto_stop_at`` None: never."""
 
     task_id: str
     empty_since: datetime
     due_at: datetime
-    auto_stop_at: datetime
+    auto_stop_at: datetime | None
 
 
 class Verdict(StrEnum):
@@ -104,9 +119,32 @@ class Decision:
     reason: Reason | None = None
 
 
-def window(task: Task, policy: Policy) -> timedelta:
-    """How long ZEGO lets this task's room stay empty."""
-    return timedelta(seconds=policy.max_idle_seconds if task.max_idle_seconds is None else task.max_idle_seconds)
+def limits(kind: Kind, policy: Policy) -> Limits:
+    """The rules of a kind: the operator's for it, else the vendor's, else those for ASR."""
+    if kind.is_default:
+        return Limits(
+            policy.max_idle_seconds,
+            policy.grace_seconds,
+            policy.never_joined_grace_seconds,
+            policy.safety_margin_seconds,
+        )
+    own = policy.kinds.get(kind.name, {})
+    grace, margin = kind.grace_seconds, kind.safety_margin_seconds
+    return Limits(
+        # Where ZEGO does not look at the room, no setting makes it.
+        None if kind.window_seconds is None else own.get("max_idle_seconds", kind.window_seconds),
+        own.get("grace_seconds", policy.grace_seconds if grace is None else grace),
+        own.get("never_joined_grace_seconds", policy.never_joined_grace_seconds),
+        own.get("safety_margin_seconds", policy.safety_margin_seconds if margin is None else margin),
+    )
+
+
+def window(task: Task, policy: Policy) -> timedelta | None:
+    """How long ZEGO lets this task's room stay empty; None: for ever."""
+    seconds = limits(KINDS[task.kind], policy).max_idle_seconds
+    if seconds is None:
+        return None
+    return timedelta(seconds=seconds if task.max_idle_seconds is None else task.max_idle_seconds)
 
 
 def reason(task: Task, vendor: Evidence | None = None) -> Reason:
@@ -142,10 +180,6 @@ def plan(task: Task, policy: Policy, now: datetime) -> Plan | None:
         return None
     due = max(_earliest(task, task.empty_since, policy, now), now + timedelta(seconds=policy.confirm_seconds))
     return Plan(task.task_id, task.empty_since, due, _auto_stop(task, task.empty_since, policy, now))
-
-
-VENDORS_NEWER_WINDOW_SECONDS: Final = 120
-"""MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); older pages say 150."""
 
 
 def decide(
@@ -212,34 +246,44 @@ def _is_fresh(observed_at: datetime, max_age_seconds: float, policy: Policy, now
 def _due(task: Task, observed_at: datetime, policy: Policy, now: datetime) -> datetime:
     """The stored due time, or a later one if the current policy or a hold says so; without a plan, a computed one."""
     if task.empty_since is None:
-        return observed_at + timedelta(seconds=policy.grace_seconds)
+        return observed_at + _grace(task, policy)
     earliest = _earliest(task, task.empty_since, policy, now)
     return earliest if task.due_at is None else max(task.due_at, earliest)
 
 
 def _earliest(task: Task, empty_since: datetime, policy: Policy, now: datetime) -> datetime:
-    margin = timedelta(seconds=policy.safety_margin_seconds)
-    grace = timedelta(seconds=policy.grace_seconds if task.grace_seconds is None else task.grace_seconds)
+    kind = KINDS[task.kind]
+    rules = limits(kind, policy)
+    margin = timedelta(seconds=rules.safety_margin_seconds)
+    grace = _grace(task, policy)
     due = empty_since + grace
     if task.last_occupied_at is None:
-        join_by = task.started_at + timedelta(seconds=policy.never_joined_grace_seconds)
+        join_by = task.started_at + timedelta(seconds=rules.never_joined_grace_seconds)
         due = max(due, join_by)
-        newer = task.started_at + timedelta(seconds=VENDORS_NEWER_WINDOW_SECONDS)
+        newer = task.started_at + timedelta(seconds=kind.newer_window_seconds or 0.0)
         if task.max_idle_seconds is None and empty_since < newer:
-            # ZEGO counts from the start, even if we saw the room late, and its window may be the newer 120 s.
+            # ZEGO counts from the start, even if we saw the room late, and its window may be the newer one.
             due = min(due, max(join_by, task.started_at + grace, newer - margin))
-    due = min(due, _auto_stop(task, empty_since, policy, now) - margin)
+    auto_stop_at = _auto_stop(task, empty_since, policy, now)
+    due = due if auto_stop_at is None else min(due, auto_stop_at - margin)
     due = max(due, empty_since + timedelta(seconds=policy.confirm_seconds))
     return due if task.hold_until is None else max(due, task.hold_until)
 
 
-def _auto_stop(task: Task, empty_since: datetime, policy: Policy, now: datetime) -> datetime:
-    """When ZEGO ends the task by itself, at the latest.
+def _grace(task: Task, policy: Policy) -> timedelta:
+    own = limits(KINDS[task.kind], policy).grace_seconds
+    return timedelta(seconds=own if task.grace_seconds is None else task.grace_seconds)
+
+
+def _auto_stop(task: Task, empty_since: datetime, policy: Policy, now: datetime) -> datetime | None:
+    """When ZEGO ends the task by itself, at the latest; None: never.
 
     For a task never seen occupied ZEGO counts from the start, unless the task outlived its window: then people were in
     the room without our knowledge.
     """
     length = window(task, policy)
+    if length is None:
+        return None
     if task.last_occupied_at is None and now < task.started_at + length:
         return task.started_at + length
     return empty_since + length

@@ -232,7 +232,7 @@ class Service:
         """The line that ``systemctl status`` shows; needs no database."""
         parts, now = self.parts, self._clock.monotonic()
         problems = [f"{trouble}: {self._outage.problem}"] if (trouble := self._database_trouble()) else []
-        problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.blocks.blocked())]
+        problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.blocks.app_ids)]
         if (poller := parts.poller) is not None:
             problems += [f"ZEGO does not answer about AppId {app_id}" for app_id in poller.unanswered]
         if parts.feed.is_dead:

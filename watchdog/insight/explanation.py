@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from watchdog.core.model import Outcome, Reason, Status
-from watchdog.core.policy import Decision, Plan, Policy, Rule, Verdict, decide, plan
+from watchdog.core.policy import Decision, Plan, Policy, Rule, Verdict, decide, plan, window
 from watchdog.store.reports.history import Row
 from watchdog.store.reports.tasks import Biography
 
@@ -25,7 +25,7 @@ class Schedule:
     due_at: datetime | None
     is_planned: bool
     auto_stop_at: datetime | None
-    window_seconds: float
+    window_seconds: float | None
     hold_until: datetime | None
     claimed_by: str | None
     lease_until: datetime | None
@@ -64,11 +64,12 @@ class Explanation:
         if task is None or task.status is not Status.ACTIVE:
             return None
         is_ahead = task.claimed_by is not None and task.wake_at is not None and task.wake_at > now
+        length = window(task, self.policy)
         return Schedule(
             due_at=task.due_at or (None if self.plan is None else self.plan.due_at),
             is_planned=task.due_at is not None,
             auto_stop_at=task.auto_stop_at or (None if self.plan is None else self.plan.auto_stop_at),
-            window_seconds=self.policy.max_idle_seconds if task.max_idle_seconds is None else task.max_idle_seconds,
+            window_seconds=None if length is None else length.total_seconds(),
             hold_until=task.hold_until if task.hold_until is not None and task.hold_until > now else None,
             claimed_by=task.claimed_by if is_ahead else None,
             lease_until=task.wake_at if is_ahead else None,

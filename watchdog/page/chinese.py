@@ -234,6 +234,7 @@ TEXTS: Final[dict[str, str]] = {
     "schedule.claim": "处理权",
     "not_due": "在确知房间为空之前不会到期",
     "not_planned": "待守护进程制定计划",
+    "never_ends": "从不：ZEGO 不检查其房间",
     "after_empty": "房间变空 {length}后",
     "lease": "租期于{when}结束",
     "attempts": "停止尝试",

@@ -198,6 +198,7 @@ TEXTS: Final[dict[str, str]] = {
     "schedule.claim": "Claim",
     "not_due": "not before the room is known to be empty",
     "not_planned": "once a daemon has planned it",
+    "never_ends": "never: ZEGO does not look at its room",
     "after_empty": "{length} after the room becomes empty",
     "lease": "lease ends {when}",
     "attempts": "Attempts",

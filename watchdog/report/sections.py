@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Final, assert_never
 
 from watchdog.core.model import Outcome
-from watchdog.core.outcomes import RETURN_CODES
+from watchdog.core.outcomes import MEANINGS
 from watchdog.insight.legible import legible
 from watchdog.report import charts
 from watchdog.report.distribution import at, between, even_limits, rising, total
@@ -335,9 +335,7 @@ def _codes(found: Findings, texts: Texts) -> Section:
 
 
 def _meaning(code: str) -> str:
-    return (
-        Outcome.AUTO_STOPPED.value if code == IDLE_CODE else RETURN_CODES[code].value if code in RETURN_CODES else "–"
-    )
+    return Outcome.AUTO_STOPPED.value if code == IDLE_CODE else MEANINGS[code].value if code in MEANINGS else "–"
 
 
 def _longest(found: Findings, texts: Texts) -> Section:

@@ -95,7 +95,7 @@ class Bots:
         except RequestError as error:
             log.debug("user_list_unreachable", app_id=app_id, room_id=room_id, error=str(error))
             return count.people
-        if classify(listed.reply) is ReplyClass.THROTTLED:
+        if classify(None, listed.reply) is ReplyClass.THROTTLED:
             self._pace.throttled(app_id)
         else:
             self._pace.answered(app_id)

@@ -7,7 +7,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import outcomes
-from watchdog.core.model import Outcome, Reply
+from watchdog.core.model import Api, Outcome, Reply
 from watchdog.store.records import Claim
 
 log = structlog.get_logger(__name__)
@@ -48,6 +48,11 @@ class Claimed:
     probe: bool = False
 
     @property
+    def api(self) -> Api | None:
+        """The API that stops the task; None if no AppId is known."""
+        return None if self.app_id is None else Api(self.app_id, self.claim.task.kind)
+
+    @property
     def task_id(self) -> str:
         return self.claim.task.task_id
 
@@ -81,6 +86,7 @@ def announce(claimed: Claimed, outcome: Outcome, **fields: object) -> None:
         task_id=claimed.task_id,
         room_id=claimed.room_id,
         app_id=claimed.app_id,
+        kind=claimed.claim.task.kind,
         outcome=outcome.value,
         **{name: value for name, value in fields.items() if value is not None},
     )

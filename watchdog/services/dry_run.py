@@ -19,7 +19,7 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
 from watchdog.core.capacity import ROOMS_PER_CALL
-from watchdog.core.model import Evidence, Outcome, Task
+from watchdog.core.model import Api, Evidence, Outcome, Task
 from watchdog.core.policy import Verdict
 from watchdog.errors import DatabaseError
 from watchdog.observer import Observer
@@ -73,16 +73,19 @@ class DryRun:
     async def run_once(self) -> int:
         """Begin to examine due tasks; return how many rows were read. Raises DatabaseError."""
         found = await self._due()
-        of_app: defaultdict[int | None, list[Task]] = defaultdict(list)
+        of_app: defaultdict[tuple[int | None, str], list[Task]] = defaultdict(list)
         for task in found:
             if task.task_id not in self._examining and not self._is_settled(task):
-                of_app[self.workload.default_app if task.app_id is None else task.app_id].append(task)
+                of_app[self.workload.default_app if task.app_id is None else task.app_id, task.kind].append(task)
         blocked = self.blocks.blocked()
-        probe = self.blocks.next_probe() if blocked & of_app.keys() else None
-        for app_id, tasks in of_app.items():
-            if app_id in blocked:
+        waiting = {Api(app_id, one) for app_id, kind in of_app if app_id is not None for one in (kind, None)}
+        probe = self.blocks.next_probe() if blocked & waiting else None
+        for (app_id, kind), tasks in of_app.items():
+            refused = blocked & {(app_id, kind), (app_id, None)}
+            if refused:
                 # One task tests whether ZEGO still refuses the AppId.
-                number = int(app_id == probe)
+                number = int(probe in refused)
+                probe = None if number else probe
                 for task in tasks[number:]:
                     self._remember(task, self.clock.monotonic() + _BLOCKED_SECONDS)
                 tasks = tasks[:number]  # noqa: PLW2901 - the rest waits

@@ -244,7 +244,7 @@ class Occupancy:
             complain("occupancy_unreachable", app_id=app_id, rooms=len(rooms), error=str(error))
             return {}
         # ``classify`` knows the codes of the ASR API; this code is the room API's own.
-        reply_class = ReplyClass.REJECTED if counts.reply.code == _INPUT_INVALID else classify(counts.reply)
+        reply_class = ReplyClass.REJECTED if counts.reply.code == _INPUT_INVALID else classify(None, counts.reply)
         paces = [pace for pace in (self._pace, self._background) if pace is not None]
         if reply_class is ReplyClass.STOPPED:
             self._apps[app_id].refusal = None

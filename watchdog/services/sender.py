@@ -5,6 +5,7 @@ decision to stop ──► commit `sent` ──► lease left? ──► one req
 
 import asyncio
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -12,7 +13,8 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import outcomes, policy, timing
-from watchdog.core.model import Evidence, Outcome, Reason, Reply
+from watchdog.core.kinds import KINDS
+from watchdog.core.model import Api, Evidence, Outcome, Reason, Reply
 from watchdog.core.outcomes import ReplyClass
 from watchdog.core.policy import CurrentPolicy
 from watchdog.core.savings import freed_seconds
@@ -47,12 +49,15 @@ Result = Reply | NotSent | NoAnswer | Withheld
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Sender:
-    """Sends stop requests, keeps the ledger and tells the AppId's block. The caller sees to pace and concurrency."""
+    """Sends stop requests, keeps the ledger and tells the AppId's block. The caller sees to pace and concurrency.
+
+    ``paces`` are those of each kind of tasks: they learn from the replies.
+    """
 
     answers: Answers
     database_clock: DatabaseClock
     zego: ZegoClient
-    pace: Pace[int]
+    paces: Mapping[str, Pace[int]]
     blocks: AppBlocks
     workload: Workload
     sightings: Sightings
@@ -85,11 +90,11 @@ class Sender:
             has_left = True
 
         try:
-            return attempt, await self.zego.stop_task(app_id, task.task_id, gate=gate)
+            return attempt, await self.zego.stop_task(app_id, task.task_id, kind=task.kind, gate=gate)
         except Withheld as withheld:
             return attempt, withheld
         except (NotSent, NoAnswer) as error:
-            self.blocks.postpone(app_id)
+            self.blocks.postpone(Api(app_id, task.kind))
             return attempt, error
         except asyncio.CancelledError:
             if has_left:
@@ -131,8 +136,9 @@ class Sender:
                 assert_never(never)
 
     async def _answered(self, claimed: Claimed, attempt: Attempt, reply: Reply) -> Finished:
-        app_id = attempt.intent.app_id
-        reply_class = outcomes.classify(reply)
+        api = Api(attempt.intent.app_id, claimed.claim.task.kind)
+        pace = self.paces[claimed.claim.task.kind]
+        reply_class = outcomes.classify(KINDS[claimed.claim.task.kind], reply)
         outcome = outcomes.conclude(
             reply_class,
             earlier_unknown=claimed.claim.earlier_unknown,
@@ -140,13 +146,13 @@ class Sender:
             exhausted=self._is_exhausted(attempt),
         )
         if reply_class is ReplyClass.THROTTLED:
-            self.pace.throttled(app_id)
+            pace.throttled(api.app_id)
         else:
-            self.pace.answered(app_id)
+            pace.answered(api.app_id)
         if outcome is Outcome.BLOCKED:
-            self.blocks.block(app_id, reply_class, reply)
+            self.blocks.block(api, reply_class, reply)
         else:
-            self.blocks.unblock(app_id)
+            self.blocks.unblock(api)
         detail = reply.excerpt
         if outcome is Outcome.REJECTED and reply_class is not ReplyClass.REJECTED:
             detail = DETAIL_EXHAUSTED if detail is None else f"{DETAIL_EXHAUSTED}; {detail}"
@@ -159,9 +165,9 @@ class Sender:
         return auto_stop_at is not None and self.database_clock.now() >= auto_stop_at
 
     def _is_exhausted(self, attempt: Attempt) -> bool:
-        return outcomes.is_exhausted(
-            attempt.number, self.settings.max_attempts, past_auto_stop=self._is_past_auto_stop(attempt)
-        )
+        due_at, now = attempt.intent.claim.task.due_at, self.database_clock.now()
+        is_past = outcomes.is_past_auto_stop(attempt.intent.auto_stop_at, due_at, now)
+        return outcomes.is_exhausted(attempt.number, self.settings.max_attempts, past_auto_stop=is_past)
 
     async def _record(
         self,

@@ -16,7 +16,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
-from watchdog.core.model import Evidence, Outcome, Reason
+from watchdog.core.model import Api, Evidence, Outcome, Reason
 from watchdog.core.policy import Decision, Rule, Verdict
 from watchdog.errors import DatabaseError
 from watchdog.observer import Observer
@@ -140,7 +140,7 @@ class Stopper:
         if self.verifier.only_observes():
             # At once: another daemon may enforce.
             return await self._give_back(claimed, Outcome.WOULD_STOP, decision.rule, vendor)
-        async with self.workload.slot(app_id) as depart:
+        async with self.workload.slot(Api(app_id, claimed.claim.task.kind)) as depart:
             # Again: the answer may have become too old during the wait.
             vendor, decision = await self.verifier.confirm(claimed, app_id, vendor)
             if decision.verdict is not Verdict.STOP:

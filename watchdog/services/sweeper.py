@@ -13,7 +13,7 @@ import structlog
 
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
-from watchdog.core.model import Mode, Outcome
+from watchdog.core.model import Api, Mode, Outcome
 from watchdog.core.policy import CurrentPolicy
 from watchdog.observer import Observer
 from watchdog.services.app_blocks import AppBlocks
@@ -124,16 +124,16 @@ class Sweeper:
             limit, full = self.workload.capacity(blocked)
             if limit == 0:
                 break
-            found = await self._take(limit, except_apps=blocked | full)
+            found = await self._take(limit, except_apis=blocked | full)
             claimed += found
             if found < limit:
                 break
         probe = self.blocks.next_probe()
         if probe is not None:
-            claimed += await self._take(1, only_app=probe)
+            claimed += await self._take(1, only_api=probe)
         return claimed
 
-    async def _take(self, limit: int, *, except_apps: set[int] | None = None, only_app: int | None = None) -> int:
+    async def _take(self, limit: int, *, except_apis: set[Api] | None = None, only_api: Api | None = None) -> int:
         self._claims += 1
         # Counted from before the claim, so never later than the end of the lease in the database.
         until = self.clock.monotonic() + self.lease_seconds
@@ -142,14 +142,14 @@ class Sweeper:
             limit=limit,
             lease_seconds=self.lease_seconds,
             default_app=self.workload.default_app,
-            except_apps=except_apps or (),
+            except_apis=except_apis or (),
             except_tasks=self.workload.tasks,
-            only_app=only_app,
+            only_api=only_api,
         )
         self.database_clock.synchronise(now)
         for reason in chain.from_iterable(claim.abandoned for claim in claims):
             self.observer.attempt(Outcome.UNKNOWN, reason)
-        self.stopper.submit(claims, until, probe=only_app is not None)
+        self.stopper.submit(claims, until, probe=only_api is not None)
         return len(claims)
 
 

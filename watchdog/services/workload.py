@@ -3,12 +3,13 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from watchdog.core.capacity import ROOMS_PER_CALL, verified_at_a_time
-from watchdog.core.model import Outcome, Verify
+from watchdog.core.kinds import DEFAULT_KIND
+from watchdog.core.model import Api, Outcome, Verify
 from watchdog.core.policy import CurrentPolicy
 from watchdog.services.claims import Claimed, Finished, StopSettings
 from watchdog.services.occupancy import Occupancy
@@ -26,30 +27,32 @@ class Overload:
 
 
 class Workload:
-    """Counts the claims in hand. Claim no more of an AppId than its pace can send in time."""
+    """Counts the claims in hand. Claim no more for an API than its pace can send in time."""
 
     def __init__(
         self,
         *,
         apps: Sequence[int],
-        pace: Pace[int],
+        paces: Mapping[str, Pace[int]],
         current_policy: CurrentPolicy,
         settings: StopSettings,
         occupancy: Occupancy | None = None,
     ) -> None:
-        """``apps`` are the configured AppIds, ``pace`` is the pace of stop requests."""
+        """``apps`` are the configured AppIds, ``paces`` those of the stop requests of each kind of tasks."""
         self.apps = apps
         self.default_app = next(iter(apps), None)
         """The AppId of tasks that name none: the first configured."""
-        self._pace = pace
+        self._paces = paces
         self._occupancy = occupancy
         self._current_policy = current_policy
         self._settings = settings
-        self._in_hand_of: Counter[int | None] = Counter()
+        self._in_hand_of: Counter[Api | None] = Counter()
+        self._seen = dict.fromkeys(Api(app_id, DEFAULT_KIND) for app_id in apps)
+        """The APIs that matter for how many tasks are claimed at a time; the others would make it fewer for nothing."""
         self._tasks: Counter[str] = Counter()
         self._is_short = False
-        self._is_overloaded: dict[int, bool] = {}
-        self._requests = asyncio.Semaphore(settings.concurrency)
+        self._is_overloaded: dict[Api, bool] = {}
+        self._requests = {kind: asyncio.Semaphore(settings.concurrency) for kind in paces}
         self.in_hand = 0
         """How many claims are being worked on."""
         self.requests = 0
@@ -64,39 +67,46 @@ class Workload:
         """The TaskIds in hand."""
         return self._tasks.keys()
 
-    def capacity(self, blocked: Collection[int] = ()) -> tuple[int, set[int]]:
-        """How many claims to take at a time, and the AppIds that have enough of them. ``blocked`` AppIds get none."""
+    def capacity(self, blocked: Collection[Api] = ()) -> tuple[int, set[Api]]:
+        """How many claims to take at a time, and the APIs that have enough of them. ``blocked`` ones get none."""
         limit, full = self._capacity(blocked)
         self._is_short = limit == 0 or bool(full) or bool(blocked)
         return limit, full
 
-    def _capacity(self, blocked: Collection[int]) -> tuple[int, set[int]]:
-        # Many are claimed at once, and only when few wait for their turn.
-        enough = self.is_closing or self.in_hand > 3 * self._settings.concurrency
-        most = 0 if enough else 4 * self._settings.concurrency - self.in_hand
+    def _capacity(self, blocked: Collection[Api]) -> tuple[int, set[Api]]:
         self._is_overloaded.clear()
-        room = {app_id: self._room(app_id) for app_id in self.apps if app_id not in blocked}
-        full = {app_id for app_id, left in room.items() if left <= 0}
-        if room and len(full) == len(room):
+        room = {
+            api: self._room(api) for api in self._seen if api not in blocked and Api(api.app_id, None) not in blocked
+        }
+        full = {api for api, left in room.items() if left <= 0}
+        if self.is_closing or (room and len(full) == len(room)):
             return 0, full
-        # All of the claims may belong to one AppId.
+        # All of the claims may be for one API.
+        most = 4 * self._settings.concurrency
         return max(0, int(min([most, *(left for left in room.values() if left > 0)]))), full
 
-    def _room(self, app_id: int) -> float:
-        """How many more claims of one AppId to take: as many as can be verified and sent within their lease.
+    def _room(self, api: Api) -> float:
+        """How many more claims to take for one API: as many as can be verified and sent within their lease.
 
         Also no more than can be sent while their verification is fresh. A claim whose lease runs short is given back
         unsent; if too many were claimed each time, none of them would be sent.
         """
         rules, settings = self._current_policy.rules, self._settings
-        rate, bounds = self._pace.rate(app_id), [math.inf]
+        in_hand = self._in_hand_of[api]
+        # Many are claimed at once, and only when few wait for their turn.
+        bounds = [0.0 if in_hand > 3 * settings.concurrency else 4.0 * settings.concurrency]
+        rate = self._rate(api)
         if 0 < rate < math.inf:
             patience = settings.lease_seconds - settings.request_timeout_seconds
             fresh = max(ROOMS_PER_CALL, int(rate * rules.verification_max_age_seconds / 2))
             bounds += [fresh, max(1, int(rate * patience / 2))]
-        verified = self._verified_at_a_time(app_id)
-        self._is_overloaded[app_id] = self._in_hand_of[app_id] >= verified < min(bounds)
-        return min(*bounds, verified) - self._in_hand_of[app_id]
+        verified = self._verified_at_a_time(api.app_id)
+        verifying = sum(number for other, number in self._in_hand_of.items() if other and other.app_id == api.app_id)
+        self._is_overloaded[api] = verifying >= verified < min(bounds)
+        return min(min(bounds) - in_hand, verified - verifying)
+
+    def _rate(self, api: Api) -> float:
+        return self._paces[api.kind or DEFAULT_KIND].rate(api.app_id)
 
     def _verified_at_a_time(self, app_id: int) -> float:
         if self._occupancy is None or self._current_policy.rules.verify is Verify.OFF:
@@ -106,25 +116,28 @@ class Workload:
 
     def overload(self) -> Overload | None:
         """Whether the pace of verification kept the last ``capacity`` from being larger, and for which AppId."""
-        for app_id, is_overloaded in self._is_overloaded.items():
+        for api, is_overloaded in self._is_overloaded.items():
             if is_overloaded and self._occupancy is not None:
-                rooms = self._occupancy.rooms_per_second(app_id)
-                return Overload(app_id, rooms, self._verified_at_a_time(app_id), self._pace.rate(app_id))
+                rooms = self._occupancy.rooms_per_second(api.app_id)
+                return Overload(api.app_id, rooms, self._verified_at_a_time(api.app_id), self._rate(api))
         return None
 
     @asynccontextmanager
-    async def slot(self, app_id: int) -> AsyncIterator[Depart]:
-        """Admission by the AppId's pace, then a request slot: a slow AppId takes no slots from the others.
+    async def slot(self, api: Api) -> AsyncIterator[Depart]:
+        """Admission by the API's pace, then a request slot: a slow AppId or API takes no slots from the others.
 
         Yields what to await just before the request leaves.
         """
-        async with self._pace.admitted(app_id) as depart, self._requests:
+        kind = api.kind or DEFAULT_KIND
+        async with self._paces[kind].admitted(api.app_id) as depart, self._requests[kind]:
             yield depart
 
     def begin(self, claimed: Claimed) -> None:
         """Count a claim as in hand."""
         self.in_hand += 1
-        self._in_hand_of[claimed.app_id] += 1
+        self._in_hand_of[claimed.api] += 1
+        if claimed.api is not None and claimed.app_id in self.apps:
+            self._seen[claimed.api] = None
         self._tasks[claimed.task_id] += 1
 
     def end(self, claimed: Claimed, result: Finished | None) -> bool:
@@ -133,7 +146,7 @@ class Workload:
         It would if the row was given back, or if the last sweep may have left due tasks for want of capacity.
         """
         self.in_hand -= 1
-        self._in_hand_of[claimed.app_id] -= 1
+        self._in_hand_of -= Counter([claimed.api])
         self._tasks -= Counter([claimed.task_id])
         if result is None:
             return self._is_short

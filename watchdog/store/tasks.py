@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.core.model import Evidence, Outcome, Reason, Task
+from watchdog.core.model import Api, Evidence, Outcome, Reason, Task
 from watchdog.core.policy import Plan
 from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.engine import reading, writing
@@ -181,9 +181,9 @@ class Tasks:
         limit: int,
         lease_seconds: float,
         default_app: int | None,
-        except_apps: Collection[int] = (),
+        except_apis: Collection[Api] = (),
         except_tasks: Collection[str] = (),
-        only_app: int | None = None,
+        only_api: Api | None = None,
     ) -> tuple[datetime, list[Claim]]:
         """Lease at most ``limit`` due tasks for ``lease_seconds``, those first that ZEGO would end first.
 
@@ -192,12 +192,14 @@ class Tasks:
         """
         app = sa.func.coalesce(tasks.c.app_id, default_app)
         due = _DUE.limit(limit)
-        if except_apps:
-            due = due.where(sa.or_(app.is_(None), app.not_in(sorted(except_apps))))
+        for api in sorted(except_apis, key=str):
+            due = due.where(sa.or_(app.is_(None), app != api.app_id, *_is_other(api)))
         if except_tasks:
             due = due.where(tasks.c.task_id.not_in(sorted(except_tasks)))
-        if only_app is not None:
-            due = due.where(app == only_app)
+        if only_api is not None:
+            due = due.where(app == only_api.app_id)
+            if only_api.kind is not None:
+                due = due.where(tasks.c.kind == only_api.kind)
         return self._claim(due, token, lease_seconds)
 
     def claim_one(self, task_id: str, token: str, *, lease_seconds: float) -> Claim | None:
@@ -290,6 +292,10 @@ class Tasks:
                 and connection.execute(_NOTE_FREE, self._note(item), execution_options=keep).rowcount > 0
                 for item in items
             ]
+
+
+def _is_other(api: Api) -> Iterable[sa.ColumnElement[bool]]:
+    return () if api.kind is None else (tasks.c.kind != api.kind,)
 
 
 def _close_abandoned(

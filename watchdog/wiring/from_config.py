@@ -21,7 +21,7 @@ from watchdog.zego.client import ZegoClient
 
 
 def rules(config: Config) -> Policy:
-    return Policy(**config.policy.model_dump())
+    return config.policy.rules
 
 
 def limits(config: Config) -> Limits:
@@ -67,6 +67,7 @@ def zego_client(
     return ZegoClient(
         server_secrets(config),
         asr_url=config.zego.asr_url,
+        urls=config.zego.urls.model_dump(),
         rtc_url=config.zego.rtc_url or None,
         timeout_seconds=config.stop.request_timeout_seconds,
         clock=clock,

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
+from watchdog.core.kinds import KINDS, Kind
 from watchdog.core.policy import CurrentPolicy
 from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
@@ -53,11 +54,10 @@ from watchdog.wiring.storage import Storage
 from watchdog.zego.client import USER_LISTS_PER_SECOND, ZegoClient
 from watchdog.zego.pacing import Pace, Schedule
 
-STOP: Final = "stop"
 OCCUPANCY: Final = "occupancy"
 BACKGROUND: Final = "background"
 USER_LIST: Final = "user_list"
-"""The names of the paces, also as labels of the metric ``pace_requests_per_second``."""
+"""The names of the paces beside those of stops (``Kind.pace``), also labels of ``pace_requests_per_second``."""
 
 
 class Parts:
@@ -89,6 +89,7 @@ class Parts:
         self.storage.clock.synchronise(now)
         self.zego = zego_client(config, clock, transport, observer)
         self.paces = _paces(config, clock, self.storage)
+        self.stop_paces = {name: self.paces[kind.pace] for name, kind in KINDS.items()}
         self.current_policy = CurrentPolicy(rules(config))
         self.blocks = AppBlocks(config.stop.blocked_retry_seconds, clock)
         self.guard = StopGuard(limits(config), self.storage.clock, clock)
@@ -105,7 +106,7 @@ class Parts:
         self._settings = stop_settings(config)
         self.workload = Workload(
             apps=app_ids(config),
-            pace=self.paces[STOP],
+            paces=self.stop_paces,
             current_policy=self.current_policy,
             settings=self._settings,
             occupancy=self._occupancy,
@@ -176,7 +177,7 @@ class Parts:
             answers=self.storage.answers,
             database_clock=self.storage.clock,
             zego=self.zego,
-            pace=self.paces[STOP],
+            paces=self.stop_paces,
             blocks=self.blocks,
             workload=self.workload,
             sightings=self.sightings,
@@ -318,20 +319,25 @@ def _retention(config: Config, clock: Clock, storage: Storage, daemon: Instance)
 def _rates(config: Config) -> dict[str, float]:
     """Requests per second of each pace that the configuration sets."""
     return {
-        STOP: config.stop.requests_per_second,
+        **{kind.pace: _stops_per_second(config, kind) for kind in KINDS.values()},
         OCCUPANCY: config.stop.occupancy_requests_per_second,
         BACKGROUND: BACKGROUND_SHARE * config.stop.occupancy_requests_per_second,
     }
 
 
+def _stops_per_second(config: Config, kind: Kind) -> float:
+    """The configured rate, but no more than ZEGO allows; 0 sets no limit of ours."""
+    ours, zegos = config.stop.requests_per_second, kind.stops_per_second
+    return ours if zegos is None else min(ours or zegos, zegos)
+
+
 def _paces(config: Config, clock: Clock, calls: Storage) -> dict[str, Pace[int]]:
-    """On PostgreSQL the daemons share the schedules of ``stop`` and ``occupancy``."""
+    """On PostgreSQL the daemons share the schedules of stops and of ``occupancy``."""
     rates = _rates(config) | {USER_LIST: USER_LISTS_PER_SECOND}
     paces = {name: Pace[int](rate, clock=clock) for name, rate in rates.items()}
     if calls.engine.dialect.name == "postgresql":
-        paces |= {
-            name: Pace[int](rates[name], schedule=_schedule(name, calls), clock=clock) for name in (STOP, OCCUPANCY)
-        }
+        shared = [*(kind.pace for kind in KINDS.values()), OCCUPANCY]
+        paces |= {name: Pace[int](rates[name], schedule=_schedule(name, calls), clock=clock) for name in shared}
     return paces
 
 
@@ -358,7 +364,7 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("pace_requests_per_second", paces)
     observer.show("guard_tripped", lambda: parts.guard.tripped_at is not None)
     observer.show("guard_held_tasks", lambda: parts.guard.held)
-    observer.show("apps_blocked", lambda: len(parts.blocks.blocked()))
+    observer.show("apps_blocked", lambda: len(parts.blocks.app_ids))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
     observer.show("database_errors", lambda: parts.storage.threads.errors)
     observer.show("webhook_suspended", lambda: parts.notifier.is_suspended)

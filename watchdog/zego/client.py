@@ -28,7 +28,7 @@ import structlog
 from watchdog import __version__
 from watchdog.clock import Clock
 from watchdog.core.capacity import ROOMS_PER_CALL
-from watchdog.core.kinds import KINDS, Kind
+from watchdog.core.kinds import DEFAULT_KIND, KINDS, Kind
 from watchdog.core.model import Reply
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.signing import sign
@@ -36,7 +36,6 @@ from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError, in_wor
 from watchdog.network.certificates import tls_context
 from watchdog.observer import Observer
 from watchdog.zego.replies import (
-    BODY_LIMIT_BYTES,
     Counts,
     UserList,
     clock_offset,
@@ -44,7 +43,7 @@ from watchdog.zego.replies import (
     read_room_counts,
     read_user_list,
 )
-from watchdog.zego.transport import network_transport
+from watchdog.zego.transport import network_transport, read_body
 
 # httpx2 logs every URL at INFO, and our URLs carry a signature that is valid for ten minutes.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -97,11 +96,12 @@ _HEADERS: Final = {
 _HEADERS_WITH_BODY: Final = {**_HEADERS, "Content-Type": "application/json"}
 
 _OPERATIONS: Final = {
-    "StopRealtimeASRTask": "stop",
+    **{kind.action: kind.pace for kind in KINDS.values()},
     "DescribeUserNum": "user_counts",
     "DescribeUserList": "user_list",
     **{kind.listing.action: "task_list" for kind in KINDS.values() if kind.listing is not None},
 }
+"""The name of each action in metrics."""
 
 Gate = Callable[[], Awaitable[None]]
 """Returns when a request may leave. An error that it raises stops the request and leaves the call."""
@@ -121,16 +121,19 @@ class ZegoClient:
         transport: httpx.AsyncBaseTransport | None = None,
         max_connections: int = 64,
         observer: Observer | None = None,
+        urls: Mapping[str, str] | None = None,
     ) -> None:
         """Serve the AppIds of ``server_secrets``. Without ``rtc_url`` there is no occupancy API.
 
+        ``urls`` are the base URLs of kinds of tasks other than ASR; those not given are the vendor's.
+
         ``timeout_seconds`` is the deadline of a whole call, to the last byte of the reply; it starts again when a gate
-        opens. ``max_connections`` is for each of the two APIs. ``transport`` replaces the network. Raises ConfigError
+        opens. ``max_connections`` is for each API. ``transport`` replaces the network. Raises ConfigError
         for a URL or a proxy that cannot be used.
         """
         self.set_secrets(server_secrets)
-        lists = {kind.name: kind.url for kind in KINDS.values() if kind.listing is not None}
-        encrypted = any(url.lower().startswith("https:") for url in (asr_url, rtc_url or "", *lists.values()))
+        bases = {name: (urls or {}).get(name, kind.url) for name, kind in KINDS.items()} | {DEFAULT_KIND: asr_url}
+        encrypted = any(url.lower().startswith("https:") for url in (*bases.values(), rtc_url or ""))
         tls = tls_context("ZEGO's") if encrypted and transport is None else None
 
         def endpoint(key: str, text: str) -> _Endpoint:
@@ -140,9 +143,11 @@ class ZegoClient:
             )
             return _Endpoint(str(url), url.netloc.decode(), kept, single)
 
-        self._asr = endpoint("zego.asr_url", asr_url)
+        self._stops = {
+            name: endpoint("zego.asr_url" if name == DEFAULT_KIND else f"zego.urls.{name}", url)
+            for name, url in bases.items()
+        }
         self._rtc = endpoint("zego.rtc_url", rtc_url) if rtc_url else None
-        self._endpoints = {name: endpoint(f"zego.urls.{name}", url) for name, url in lists.items()}
         self._clock = clock
         self._observer = observer or Observer()
         self._offsets: dict[str, float] = {}
@@ -161,14 +166,17 @@ class ZegoClient:
         """By host: the vendor's clock minus ours, where a reply made us correct our timestamps."""
         return MappingProxyType(self._offsets)
 
-    async def stop_task(self, app_id: int, task_id: str, *, gate: Gate | None = None) -> Reply:
-        """Send one StopRealtimeASRTask (ZEGO, "Cloud Realtime ASR: stop a task").
+    async def stop_task(
+        self, app_id: int, task_id: str, *, kind: str = DEFAULT_KIND, gate: Gate | None = None
+    ) -> Reply:
+        """Send one request that stops a task of this kind: the ``action`` of ``core.kinds``.
 
         When ``gate`` is asked, everything is ready, the connection included: only the writing is left.
         Raises NotSent or NoAnswer, and ConfigError for an AppId without a secret.
         """
-        body = json.dumps({"TaskId": task_id}).encode()
-        return await self._call(self._asr, "StopRealtimeASRTask", app_id, body=body, gate=gate)
+        of = KINDS[kind]
+        body = json.dumps({of.id_field: task_id}).encode()
+        return await self._call(self._stops[kind], of.action, app_id, of, body=body, gate=gate)
 
     async def user_counts(self, app_id: int, room_ids: Sequence[str]) -> Counts:
         """Send one DescribeUserNum for 1 to 10 rooms (ZEGO, "DescribeUserNum").
@@ -181,7 +189,7 @@ class ZegoClient:
             raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         rooms = "".join(f"&RoomId[]={quote(room_id, safe='')}" for room_id in room_ids)
         reply = await self._call(self._rtc, "DescribeUserNum", app_id, query=rooms)
-        succeeded = classify(reply) is ReplyClass.STOPPED
+        succeeded = classify(None, reply) is ReplyClass.STOPPED
         return Counts(reply, read_room_counts(reply.data, frozenset(room_ids)) if succeeded else {})
 
     async def user_list(self, app_id: int, room_id: str, *, limit: int = USERS_PER_PAGE, marker: str = "") -> UserList:
@@ -193,16 +201,16 @@ class ZegoClient:
             raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         query = f"&RoomId={quote(room_id, safe='')}&Mode=0&Limit={limit}&Marker={quote(marker, safe='')}"
         reply = await self._call(self._rtc, "DescribeUserList", app_id, query=query)
-        succeeded = classify(reply) is ReplyClass.STOPPED
+        succeeded = classify(None, reply) is ReplyClass.STOPPED
         return UserList(reply, *(read_user_list(reply.data) if succeeded else (None, "")))
 
     async def ask(self, kind: Kind, action: str, app_id: int, question: Mapping[str, object]) -> Reply:
         """Send one question to the API of ``kind``. Raises NotSent, NoAnswer, and ConfigError as ``user_counts``."""
-        return await self._call(self._endpoints[kind.name], action, app_id, body=json.dumps(question).encode())
+        return await self._call(self._stops[kind.name], action, app_id, kind, body=json.dumps(question).encode())
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for endpoint in filter(None, (self._asr, self._rtc, *self._endpoints.values())):
+        for endpoint in filter(None, (*self._stops.values(), self._rtc)):
             await endpoint.kept.aclose()
             await endpoint.single.aclose()
 
@@ -211,12 +219,13 @@ class ZegoClient:
         endpoint: "_Endpoint",
         action: str,
         app_id: int,
+        kind: Kind | None = None,
         *,
         query: str = "",
         body: bytes | None = None,
         gate: Gate | None = None,
     ) -> Reply:
-        """Send a request, which has a ``body`` if it changes something.
+        """Send a request to the API of ``kind`` (None: the RTC API), with a ``body`` if it changes something.
 
         Some hosts drop a connection when it is used a second time. Then nobody knows whether ZEGO received the request,
         so only a question is asked again, at once and once, on a connection of its own.
@@ -252,7 +261,7 @@ class ZegoClient:
             failure = self._failure(error, endpoint, action, begun=departure.begun)
             self._observe(action, "not_sent" if isinstance(failure, NotSent) else "no_answer", began)
             raise failure from error
-        reply_class = classify(reply)
+        reply_class = classify(kind, reply)
         self._observe(action, "ok" if reply_class is ReplyClass.STOPPED else reply_class, began)
         if reply.clock_offset_seconds is not None and reply_class is ReplyClass.CLOCK:
             self._offsets[endpoint.host] = reply.clock_offset_seconds
@@ -279,7 +288,7 @@ class ZegoClient:
         async with aclosing(await transport.handle_async_request(request)) as response:
             # Read the clock before the body: a slow body makes the header old.
             offset = clock_offset(response.headers.get("date"), self._clock.time())
-            return read_reply(response.status_code, await _read_body(response), offset)
+            return read_reply(response.status_code, await read_body(response), offset)
 
     def _stop_reusing(self, endpoint: "_Endpoint", error: Exception) -> None:
         now = self._clock.monotonic()
@@ -373,21 +382,3 @@ class _Departure:
         # The headers of CONNECT ask a proxy for a tunnel; they are not the request's.
         if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
             await self.begin()
-
-
-_PARTS_LIMIT: Final = 128
-"""How many chunks a body may come in. Each costs the event loop as much as a kilobyte; ZEGO's bodies have one."""
-
-
-async def _read_body(response: httpx.Response) -> bytes:
-    """Return the body; of an oversized one just enough to show that it is. Raises for one in crumbs."""
-    # Raw: identity was asked for, and unpacking anything else would break the limit.
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - an asynchronous transport's are
-    body, parts = b"", 0
-    async for chunk in response.stream:
-        body, parts = body + chunk, parts + 1
-        if len(body) > BODY_LIMIT_BYTES:
-            break
-        if parts > _PARTS_LIMIT:
-            raise httpx.RemoteProtocolError(f"a reply in more than {_PARTS_LIMIT} parts")
-    return body

@@ -49,7 +49,7 @@ async def list_tasks(zego: ZegoClient, kind: Kind, app_id: int, now: float, *, p
     if kind.listing is None:
         raise ValueError(f"ZEGO has no list of the kind {kind.name}")
     reply = await zego.ask(kind, kind.listing.action, app_id, _question(kind.listing, page, now))
-    reply_class = classify(reply)
+    reply_class = classify(kind, reply)
     if reply_class is not ReplyClass.STOPPED or not isinstance(reply.data, dict):
         return Listed(reply, reply_class)
     entries = _entries(kind.listing, reply.data)

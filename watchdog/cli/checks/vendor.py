@@ -39,7 +39,7 @@ async def _ask_about_a_room(client: ZegoClient, app_id: int) -> list[Finding]:
     try:
         reply = (await client.user_counts(app_id, [_NO_SUCH_ROOM])).reply
         clock = _vendor_clock(reply.clock_offset_seconds)
-        if classify(reply) is ReplyClass.CLOCK:
+        if classify(None, reply) is ReplyClass.CLOCK:
             # The client has now learned the clock offset; only the second answer tells whether the secret is right.
             reply = (await client.user_counts(app_id, [_NO_SUCH_ROOM])).reply
     except RequestError as error:
@@ -47,7 +47,7 @@ async def _ask_about_a_room(client: ZegoClient, app_id: int) -> list[Finding]:
     answer = f"AppId {app_id}: ZEGO answers code {reply.code or '-'} ({reply.message or f'HTTP {reply.http_status}'})"
     if reply.request_id:
         answer += f", RequestId {reply.request_id}"
-    match classify(reply):
+    match classify(None, reply):
         case ReplyClass.STOPPED:
             return [ok("rooms", f"AppId {app_id}: ZEGO accepts the secret and reports who is in a room"), *clock]
         case ReplyClass.CREDENTIALS:
@@ -61,7 +61,7 @@ async def _ask_about_a_room(client: ZegoClient, app_id: int) -> list[Finding]:
             return [fail("rooms", answer, todo), *clock]
         case ReplyClass.THROTTLED:
             return [warn("rooms", answer, "lower stop.occupancy_requests_per_second, or check again later"), *clock]
-        case ReplyClass.TRANSIENT:
+        case ReplyClass.TRANSIENT | ReplyClass.UNEXPECTED:
             return [fail("rooms", answer, "check again later", Blame.REACHABILITY), *clock]
         case unexpected:
             assert_never(unexpected)

@@ -46,8 +46,9 @@ def _warnings(task: Task, policy: Policy, now: datetime) -> Iterator[str]:
     if task.claimed_by is not None and task.wake_at is not None and task.wake_at > now:
         yield f"{task.claimed_by} is working on this task; a request that was already sent cannot be cancelled."
     planned = plan(task, policy, now)
-    if planned is not None and task.hold_until is not None and task.hold_until > planned.auto_stop_at:
+    ends_at = None if planned is None else planned.auto_stop_at
+    if ends_at is not None and task.hold_until is not None and task.hold_until > ends_at:
         yield (
             f"ZEGO does not know about the hold: if the room stays empty, it ends this task"
-            f" {words.until(planned.auto_stop_at, now)} ({words.stamp(planned.auto_stop_at)})."
+            f" {words.until(ends_at, now)} ({words.stamp(ends_at)})."
         )

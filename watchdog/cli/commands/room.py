@@ -77,7 +77,7 @@ async def _ask(
 ) -> tuple[RoomCount, Sequence[RoomUser], bool]:
     try:
         counts = await client.user_counts(app_id, [room_id])
-        if classify(counts.reply) is ReplyClass.CLOCK:
+        if classify(None, counts.reply) is ReplyClass.CLOCK:
             # The client has now learned the clock offset.
             counts = await client.user_counts(app_id, [room_id])
         count = counts.rooms.get(room_id)
@@ -87,7 +87,7 @@ async def _ask(
         marker = ""
         while len(users) < _USERS_AT_MOST:
             page = await client.user_list(app_id, room_id, limit=_PAGE, marker=marker)
-            if classify(page.reply) is ReplyClass.THROTTLED:
+            if classify(None, page.reply) is ReplyClass.THROTTLED:
                 # The daemon may have asked about this room in the same second.
                 await clock.sleep(_ROOM_SECONDS)
                 page = await client.user_list(app_id, room_id, limit=_PAGE, marker=marker)
@@ -106,8 +106,8 @@ async def _ask(
 def _unusable(action: str, reply: Reply) -> Exception:
     """ConfigError if the answer blames the configuration, BadParameter if the RoomId, otherwise NoAnswer."""
     said = f"ZEGO answers {action} with code {reply.code or '-'} ({reply.message or f'HTTP {reply.http_status}'})"
-    if classify(reply) in {ReplyClass.CREDENTIALS, ReplyClass.CONFIGURATION}:
+    if classify(None, reply) in {ReplyClass.CREDENTIALS, ReplyClass.CONFIGURATION}:
         return ConfigError(f"{said}. Next step: zego-watchdog check")
-    if reply.code == _INPUT_INVALID or classify(reply) is ReplyClass.REJECTED:
+    if reply.code == _INPUT_INVALID or classify(None, reply) is ReplyClass.REJECTED:
         return typer.BadParameter(f"{said}: is the RoomId right?", param_hint="'ROOM'")
     return NoAnswer(f"{said}: try again later")

@@ -122,6 +122,8 @@ def _print_schedule(planned: Schedule, now: datetime) -> None:
                 "auto-stop",
                 moment(planned.auto_stop_at)
                 if planned.auto_stop_at
+                else "never: ZEGO does not look at its room"
+                if planned.window_seconds is None
                 else f"{words.length(planned.window_seconds)} after the room becomes empty",
             ),
             ("hold", moment(planned.hold_until) if planned.hold_until else "none"),

@@ -22,6 +22,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from watchdog.core.advice import Circumstances, Spells
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Ending, Outcome, Reason, Source
 from watchdog.store.engine import reading
 from watchdog.store.reports.history import first_since
@@ -150,6 +151,10 @@ _IS_BOTS_ONLY = sa.exists(
 )
 
 
+_WITH_WINDOW: Final = [name for name, kind in KINDS.items() if kind.window_seconds is not None]
+"""The others would not end by themselves, so there is nothing to compare a grace with."""
+
+
 def _milliseconds(earlier: sa.ColumnElement[Any], later: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
     """Whole numbers: both databases round them alike."""
     return sa.cast(sa.func.round(seconds_between(earlier, later) * 1000), sa.BigInteger)
@@ -162,6 +167,7 @@ def _wanted(
     empty = empty_spells.c.empty_since
     rows = (
         sa.select(
+            empty_spells.c.kind,
             empty_spells.c.max_idle_seconds,
             empty_spells.c.grace_seconds,
             _AGE.label("age_seconds"),
@@ -174,7 +180,7 @@ def _wanted(
             sa.case((_IS_STOPPED, _milliseconds(empty, utcnow()))).label("now"),
         )
         .select_from(empty_spells.outerjoin(rejoins, sa.and_(rejoins.c.task_id == empty_spells.c.task_id, _IS_STOPPED)))
-        .where(empty_spells.c.ended_at >= since, sa.not_(_IS_MOVED))
+        .where(empty_spells.c.ended_at >= since, empty_spells.c.kind.in_(_WITH_WINDOW), sa.not_(_IS_MOVED))
     )
     if app_id is None:
         return rows
@@ -187,7 +193,7 @@ def _observed(wanted: sa.Select[Any], *names: str) -> sa.Select[Any]:
     Each step is materialized: a database that puts the expressions into one another computes each of them many times.
     """
     times = wanted.cte("times").prefix_with("MATERIALIZED")
-    others = ("evidence_source", "max_idle_seconds", "grace_seconds", "age_seconds", "ending", "has_auto_stop")
+    others = ("evidence_source", "kind", "max_idle_seconds", "grace_seconds", "age_seconds", "ending", "has_auto_stop")
     alike = [times.c[name] for name in (*names, *others)]
     is_stopped = times.c.ending == Ending.STOPPED.value
     has_returned = sa.or_(
@@ -261,6 +267,7 @@ def _stretches(connection: sa.Connection) -> Sequence[_Stretch]:
 
 
 def _as_spells(
+    kind: str,
     max_idle_seconds: int | None,
     grace_seconds: int | None,
     age_seconds: int | None,
@@ -271,7 +278,7 @@ def _as_spells(
 ) -> Spells:
     age = None if age_seconds is None else float(age_seconds)
     return Spells(
-        Circumstances(max_idle_seconds, grace_seconds, age),
+        Circumstances(max_idle_seconds, grace_seconds, age, kind),
         Ending(ending),
         bool(has_returned),
         observed_ms / 1000,
