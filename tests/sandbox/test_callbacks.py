@@ -17,6 +17,7 @@ from watchdog.sandbox import (
     CallbackBehaviour,
     CallbackEncoding,
 )
+from watchdog.sandbox.kinds import Kind
 from watchdog.sandbox.outbox import RETRY_SECONDS, Delivery, Outbox
 from watchdog.sandbox.vendor import Limits, Request, Vendor
 from watchdog.sandbox.world import ADMIN_ROLE, Event, World
@@ -155,6 +156,15 @@ def test_an_auto_stop_is_told_as_1202_and_a_deliberate_stop_is_not() -> None:
     assert body["Data"] == {"Code": 1202, "Message": "RTC room has been idle for over 60 seconds."}
     assert body["Timestamp"] == 1_700_000_060_250
     assert vendor.sent[0].sent_at == NOW + 60
+
+
+def test_an_agent_is_a_user_in_the_rooms_callbacks_and_its_end_is_not_told_as_1202() -> None:
+    vendor = Vendoring()
+    vendor.world.start(APP, "room", NOW, kind=Kind.AGENT, user_id="robot", max_idle_seconds=10)
+    vendor.run(NOW + 1000)
+    assert vendor.names == ["room_create", "room_login", "room_logout", "room_close"]
+    assert [body["user_account"] for body in vendor.bodies[1:3]] == ["robot", "robot"]
+    assert vendor.logged("auto_stopped")
 
 
 def test_signatures_are_the_vendors() -> None:

@@ -92,6 +92,21 @@ def test_admins_and_bots_are_not_people() -> None:
     assert judge(truth.log, [STOPPED]).wrong_stops == ("t",)
 
 
+def test_who_was_brought_by_a_task_is_no_person() -> None:
+    truth = Truth().request("t", "r1", users=[user("robot") | {"brought_by": "agent"}])
+    assert judge(truth.log, [STOPPED]).wrong_stops == ()
+
+
+@pytest.mark.parametrize(
+    ("because", "missed"),
+    [("no_user", ("t",)), ("no_visitor", ("t",)), ("not_driven", ()), ("not_playing", ()), ("life", ())],
+)
+def test_an_end_that_has_nothing_to_do_with_the_room_is_no_miss(because: str, missed: tuple[str, ...]) -> None:
+    log = Log()
+    log.append(1.0, "auto_stopped", task_id="t", because=because)
+    assert judge(log, []).missed == missed
+
+
 def test_a_stop_that_was_refused_is_no_wrong_stop() -> None:
     truth = Truth().request("t", "r1", 206, users=[user("alice")])
     assert judge(truth.log, [row("t", Outcome.RETRY, "r1", "206")]).wrong_stops == ()

@@ -17,7 +17,7 @@ APP, SECRET, NOW = 12345, "9193cc662a4c0ec135ec71fb57194b38", 1_615_186_943.0
 UNLIMITED = Limits(start=0, stop=0, user_num=0, user_list=0, user_list_per_room=0)
 
 
-def vendor(limits: Limits = UNLIMITED, **world: int) -> Vendor:
+def vendor(limits: Limits = UNLIMITED, **world: Any) -> Vendor:
     return Vendor(World(seed=1, **world), {APP: SECRET}, limits)
 
 

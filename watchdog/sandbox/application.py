@@ -12,11 +12,12 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from watchdog.clock import Clock
+from watchdog.sandbox.actions import STARTS
 from watchdog.sandbox.control import PREFIX, Control
 from watchdog.sandbox.misbehaviour import Misbehaviour, Misbehaviours
 from watchdog.sandbox.replies import Reply, gateway_error, hang_up, json_reply, read_body, vendor_reply
 from watchdog.sandbox.sender import Sender
-from watchdog.sandbox.vendor import Action, Answer, Request, Vendor
+from watchdog.sandbox.vendor import Answer, Request, Vendor
 
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -63,11 +64,12 @@ class Application:
         transport: asyncio.Transport = scope["state"]["transport"]
         # Only Stop requests are recorded, because only they cannot be undone.
         record: dict[str, Any] | None = None
-        if request.action is Action.STOP:
+        if request.stops is not None:
             record = {
                 "received_at": received_at,
                 "app_id": request.app_id,
                 "nonce": request.parameter("SignatureNonce"),
+                "kind": request.stops,
                 "task_id": request.task_id,
                 **dict.fromkeys(("code", "request_id", "http_status")),
                 **dict.fromkeys(("processed", "accepted", "readable", "delivered"), False),
@@ -99,7 +101,7 @@ class Application:
         if how.takes_effect:
             answer = self.vendor.answer(request, now, clock_offset_seconds=self.clock_offset_seconds)
             accepted = answer.code == 0
-            if request.action is Action.START:
+            if request.action in STARTS:
                 # The task may end by itself, which sends a callback.
                 self.sender.wake()
         if how.code is not None:

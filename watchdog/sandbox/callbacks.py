@@ -14,6 +14,7 @@ from typing import Any, Final, assert_never
 from urllib.parse import quote_plus, urlencode
 
 from watchdog.core.signing import callback_signature
+from watchdog.sandbox.kinds import Kind
 from watchdog.sandbox.world import Event
 
 EXAMPLE_CALLBACK_SECRET: Final = "secret"  # noqa: S105  # the vendor's published example
@@ -95,11 +96,11 @@ def callbacks_of(event: Event, *, clock_offset_seconds: float = 0.0) -> Iterator
                 user_id = event["user_id"]
                 said = {"UserId": user_id, "StreamId": f"{user_id}_main", "Round": task["round"], "Text": event["text"]}
                 yield _task_event("ASRResult", event, task["task_id"], now, said)
-        case "auto_stopped":
+        case "auto_stopped" if event["kind"] == Kind.ASR:
             message = f"RTC room has been idle for over {event['max_idle_seconds']} seconds."
             yield _task_event("Exception", event, event["task_id"], now, {"Code": IDLE_AUTO_STOP, "Message": message})
         case _:
-            # The vendor sends no callback for a deliberate stop either.
+            # The vendor sends none for a deliberate stop either. Those of other kinds' products are not imitated.
             return
 
 

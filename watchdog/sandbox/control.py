@@ -81,22 +81,38 @@ class Control:
             case operations.Join() | operations.Leave() | operations.Crash() | operations.Speak():
                 return self._move(operation, now)
             case operations.Start():
-                app_id = self._app(operation.app_id)
-                task_id = self.world.start(app_id, operation.room, now, max_idle_seconds=operation.max_idle_seconds)
-                if task_id is None:
-                    limit = self.world.concurrent_tasks
-                    raise ConfigError(f"start: app {app_id} already runs {limit} tasks; stop one or raise the limit")
-                return {"task_id": task_id}
-            case operations.Stop():
-                app_id = self._app(operation.app_id)
-                if not self.world.stop(app_id, operation.task_id, now, request_id=None):
-                    raise ConfigError(f"stop.task_id: app {app_id} runs no task {operation.task_id}")
-                return {"task_id": operation.task_id}
+                return self._start(operation, now)
+            case operations.Stop() | operations.EndMedia():
+                return self._end(operation, now)
             case Misbehaviour() | CallbackBehaviour() | operations.Behave() | operations.SendCallbacks():
                 self._set_up(operation, now)
                 return {}
             case _:
                 assert_never(operation)
+
+    def _start(self, operation: operations.Start, now: float) -> dict[str, Any]:
+        app_id, kind = self._app(operation.app_id), operation.kind
+        idle = operation.max_idle_seconds
+        task_id = self.world.start(
+            app_id, operation.room, now, kind=kind, user_id=operation.user, max_idle_seconds=idle
+        )
+        if task_id is None:
+            limit = self.world.account_limits[kind]
+            raise ConfigError(f"start: app {app_id} already runs {limit} tasks; stop one or raise the limit")
+        return {"task_id": task_id}
+
+    def _end(self, operation: operations.Stop | operations.EndMedia, now: float) -> dict[str, Any]:
+        app_id, task_id = self._app(operation.app_id), operation.task_id
+        match operation:
+            case operations.Stop(graceful_seconds=seconds):
+                if not self.world.stop(app_id, task_id, now, request_id=None, graceful_seconds=seconds):
+                    raise ConfigError(f"stop.task_id: app {app_id} runs no task {task_id}")
+            case operations.EndMedia():
+                if not self.world.end_media(app_id, task_id, now):
+                    raise ConfigError(f"end_media.task_id: app {app_id} runs no player {task_id}")
+            case _:
+                assert_never(operation)
+        return {"task_id": task_id}
 
     def _move(
         self, operation: operations.Join | operations.Leave | operations.Crash | operations.Speak, now: float

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from watchdog.sandbox.vendor import Action
+from watchdog.sandbox.actions import Action
 
 
 def _in_order(span: tuple[float, float]) -> tuple[float, float]:

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from watchdog.errors import ConfigError
 from watchdog.sandbox.callbacks import CallbackEncoding
+from watchdog.sandbox.kinds import FACTS, Kind
 from watchdog.sandbox.misbehaviour import CallbackBehaviour, Misbehaviour
-from watchdog.sandbox.vendor import MAX_IDLE_SECONDS, ROOM_ID
+from watchdog.sandbox.products import ROOM_ID
 
 RoomId = Annotated[str, Field(pattern=f"^{ROOM_ID.pattern}$")]
 UserId = Annotated[str, Field(min_length=1, max_length=32)]
@@ -66,16 +67,47 @@ class Speak(_OfUser):
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Start:
-    """Start a task in a room, as if the application had called the API."""
+    """Start a task in a room, as if the application had called the API.
+
+    ``user`` is the id of the user that it brings into its room; ASR tasks and recordings bring none.
+    """
 
     room: RoomId
-    max_idle_seconds: Annotated[int, Field(ge=MAX_IDLE_SECONDS.start, lt=MAX_IDLE_SECONDS.stop)] | None = None
+    kind: Kind = Kind.ASR
+    user: UserId | None = None
+    max_idle_seconds: int | None = None
     app_id: AppId | None = None
+
+    @field_validator("max_idle_seconds", "user")
+    @classmethod
+    def _fits_its_kind(cls, value: int | str | None, info: ValidationInfo) -> int | str | None:
+        kind = info.data.get("kind")
+        if kind is None or value is None:
+            return value
+        facts = FACTS[kind]
+        if isinstance(value, int) and value not in facts.max_idle_range:
+            least, most = facts.max_idle_range.start, facts.max_idle_range.stop - 1
+            raise ValueError(f"expected {least} to {most} for kind {kind}")
+        if isinstance(value, str) and facts.user_prefix is None:
+            raise ValueError(f"a task of kind {kind} brings no user into its room")
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Stop:
-    """Stop a task, as if the application had done it; the log has no Stop request for it."""
+    """Stop a task, as if the application had done it; the log has no Stop request for it.
+
+    A graceful stop takes ``graceful_seconds``.
+    """
+
+    task_id: str
+    graceful_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+    app_id: AppId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class EndMedia:
+    """The media of a player ends. The vendor ends the player when it has not played for its ``max_idle_seconds``."""
 
     task_id: str
     app_id: AppId | None = None
@@ -94,7 +126,9 @@ class SendCallbacks:
     encoding: CallbackEncoding = CallbackEncoding.JSON
 
 
-Operation = Join | Leave | Crash | Speak | Start | Stop | Misbehaviour | CallbackBehaviour | Behave | SendCallbacks
+Operation = (
+    Join | Leave | Crash | Speak | Start | Stop | EndMedia | Misbehaviour | CallbackBehaviour | Behave | SendCallbacks
+)
 
 OPERATIONS: Final[Mapping[str, TypeAdapter[Operation]]] = {
     "join": TypeAdapter(Join),
@@ -103,6 +137,7 @@ OPERATIONS: Final[Mapping[str, TypeAdapter[Operation]]] = {
     "speak": TypeAdapter(Speak),
     "start": TypeAdapter(Start),
     "stop": TypeAdapter(Stop),
+    "end_media": TypeAdapter(EndMedia),
     "misbehave": TypeAdapter(Misbehaviour),
     "misbehave_callbacks": TypeAdapter(CallbackBehaviour),
     "behave": TypeAdapter(Behave),

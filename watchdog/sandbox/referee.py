@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from watchdog.core.model import Outcome
+from watchdog.sandbox.kinds import OF_THE_ROOM, Idle
 from watchdog.sandbox.world import ADMIN_ROLE, Event
 
 Row = Mapping[str, Any]
@@ -33,9 +34,9 @@ _WITHOUT_AN_ANSWER = frozenset({Outcome.UNKNOWN, Outcome.RETRY, Outcome.REJECTED
 class Verdict:
     """The result.
 
-    ``missed`` and ``wrong_stops`` have TaskIds: tasks that the vendor's auto-stop ended, and tasks that a Stop request
-    ended with people in the room. ``stopped_in_time`` counts tasks that a Stop request ended in an empty room,
-    ``spared`` the rows with that outcome. ``disagreements`` are sentences.
+    ``missed`` and ``wrong_stops`` have TaskIds: tasks that the vendor ended because of their room, and tasks that a
+    Stop request ended with people in the room. ``stopped_in_time`` counts tasks that a Stop request ended in an empty
+    room, ``spared`` the rows with that outcome. ``disagreements`` are sentences.
     """
 
     stopped_in_time: int
@@ -69,8 +70,8 @@ def judge(
     """Judge a run from the sandbox's log and the ledger's rows.
 
     ``watched`` are the TaskIds that should be stopped, None for all: only these can be missed. ``bot_user_ids`` are
-    ``fnmatch`` patterns of users that are not people, besides admins. ``daemon_killed`` tells that the daemon was
-    killed during the run, so it may have lost any answer.
+    ``fnmatch`` patterns of users that are not people, besides admins and users that tasks brought. ``daemon_killed``
+    tells that the daemon was killed during the run, so it may have lost any answer.
     """
     events = list(log)
     requests = [event for event in events if event["event"] == "stop_requested"]
@@ -83,7 +84,9 @@ def judge(
         missed=tuple(
             event["task_id"]
             for event in events
-            if event["event"] == "auto_stopped" and (among is None or event["task_id"] in among)
+            if event["event"] == "auto_stopped"
+            and event.get("because", Idle.NO_USER) in OF_THE_ROOM
+            and (among is None or event["task_id"] in among)
         ),
         spared=sum(row["outcome"] == Outcome.SPARED for row in attempts),
         wrong_stops=wrong,
@@ -102,7 +105,9 @@ def _people(event: Event, bot_user_ids: Sequence[str]) -> list[str]:
     return [
         user["user_id"]
         for user in event["users"]
-        if user["role"] != ADMIN_ROLE and not any(fnmatchcase(user["user_id"], bot) for bot in bot_user_ids)
+        if user["role"] != ADMIN_ROLE
+        and "brought_by" not in user
+        and not any(fnmatchcase(user["user_id"], bot) for bot in bot_user_ids)
     ]
 
 

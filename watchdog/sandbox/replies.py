@@ -7,8 +7,8 @@ from typing import Any, Final, assert_never
 
 from starlette.types import Receive
 
+from watchdog.sandbox.messages import Answer
 from watchdog.sandbox.misbehaviour import Body, Misbehaviour, RequestIdStyle
-from watchdog.sandbox.vendor import Answer
 
 MAX_REQUEST_BYTES: Final = 1 << 20
 HUGE_BYTES: Final = 64 << 20

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from watchdog.clock import Clock, SystemClock
@@ -12,6 +12,7 @@ from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen, url_
 from watchdog.errors import ConfigError
 from watchdog.sandbox.application import Application
 from watchdog.sandbox.control import Control
+from watchdog.sandbox.kinds import Kind
 from watchdog.sandbox.misbehaviour import Misbehaviours
 from watchdog.sandbox.operations import parse_operation
 from watchdog.sandbox.outbox import Outbox
@@ -47,6 +48,7 @@ class Sandbox:
         seed: int | None = None,
         limits: Limits | None = None,
         concurrent_tasks: int = 10,
+        account_limits: Mapping[Kind, int] = MappingProxyType({}),
         max_idle_seconds: int = 120,
         crash_timeout_seconds: float = 100.0,
         clock_offset_seconds: float = 0.0,
@@ -62,6 +64,7 @@ class Sandbox:
         world = World(
             seed=self.seed,
             concurrent_tasks=concurrent_tasks,
+            account_limits=account_limits,
             max_idle_seconds=max_idle_seconds,
             crash_timeout_seconds=crash_timeout_seconds,
         )
@@ -95,7 +98,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Its address with a final slash, for ``asr_url`` and ``rtc_url``. Raises RuntimeError unless running."""
+        """Its address with a final slash, for all URLs of ``zego``. Raises RuntimeError unless running."""
         if self._url is None:
             raise RuntimeError("The sandbox is not running; enter its context first.")
         return self._url
