@@ -87,14 +87,14 @@ def test_it_shows_and_changes_nothing(adopting: Adopting, application: Applicati
     lines = {line.split()[0]: line.split() for line in out.splitlines()}
     assert lines["p1"][:4] == ["p1", "player", "room", str(APP_ID)]
     assert lines["r1"][:3] == ["r1", "recording", "lecture"]
-    assert "2 tasks of these kinds run at ZEGO; these 2 have no row. Register them: zego-watchdog adopt --apply" in err
+    assert "2 tasks of these kinds run at ZEGO; these 2 without a row. To register: zego-watchdog adopt --apply" in err
     assert "Left out: 1 listed task without" in err
     assert application.rows("SELECT 1 FROM zego_tasks") == []
 
 
 def test_it_registers_on_demand_and_once(adopting: Adopting, application: Application) -> None:
     code, out, err = adopting.does(apply=True)
-    assert (code, "p1" in out, "these 2 had no row and are registered now" in err) == (0, True, True)
+    assert (code, "p1" in out, "these 2 had no row, and a row is there now" in err) == (0, True, True)
     rows = application.rows("SELECT task_id, kind, room_id, app_id, status FROM zego_tasks ORDER BY task_id")
     assert [tuple(row.values()) for row in rows] == [
         ("p1", "player", "room", APP_ID, "active"),

@@ -33,12 +33,13 @@ def print_adopted(adopted: Adopted, now: float, *, applied: bool) -> None:
                 Column("STARTED", [words.since(task.started_at, moment) if task.started_at else "" for task in tasks]),
             ]
         )
+    these = "this 1" if len(tasks) == 1 else f"these {len(tasks):,}"
     said = f"{words.number(adopted.running, 'task')} of these kinds run at ZEGO"
     if not tasks:
         say(f"{said}; none of them is unregistered.")
     elif applied:
-        note(f"{said}; these {len(tasks):,} had no row and are registered now: zego-watchdog tasks")
+        note(f"{said}; {these} had no row, and a row is there now: zego-watchdog tasks")
     else:
-        note(f"{said}; these {len(tasks):,} have no row. Register them: zego-watchdog adopt --apply")
+        note(f"{said}; {these} without a row. To register: zego-watchdog adopt --apply")
     if adopted.unusable:
         note(f"Left out: {words.number(adopted.unusable, 'listed task')} without a usable TaskId, RoomId or time.")
