@@ -4,7 +4,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.bench import bench as whole
-from tests.support.bench import reply
+from tests.support.bench import empty_room, reply
 from tests.support.room_api import APP, bench, page
 from tests.support.time_travel import World
 from watchdog.core.model import RoomUser
@@ -131,6 +131,23 @@ async def test_a_room_with_only_a_registered_agent_is_bots_only(world: World) ->
         it.vendor.users["room"] = ["helper*", "helper2"]
         assert (await it.poll()).changed == 2
         assert [world.task(task)["user_count"] for task in ("t", "agent")] == [1, 1]
+
+
+async def test_its_task_is_stopped_because_only_bots_are_left(world: World) -> None:
+    async with whole(world) as it:
+        it.vendor.users["room"] = ["helper"]
+        await empty_room(it)
+        world.app.start("agent", "room", kind="agent", bot_user_id="helper", user_count=0)
+        await it.after(45)
+        assert [(row["outcome"], row["reason"]) for row in world.attempts("t")] == [("stopped", "bots_only")]
+
+
+async def test_without_its_row_the_agent_keeps_the_task(world: World) -> None:
+    async with whole(world) as it:
+        it.vendor.users["room"] = ["helper"]
+        await empty_room(it)
+        await it.after(45)
+        assert it.outcomes() == ["spared"]
 
 
 class Counting(BotStore):
