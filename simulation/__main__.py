@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rooms", type=int, default=1000, help="how many rooms (%(default)s)")
     parser.add_argument("--hours", type=float, default=2.0, help="for how long, in virtual time (%(default)s)")
     parser.add_argument("--mode", choices=[*Verify, "all"], default="all", help="policy.verify (%(default)s)")
+    parser.add_argument("--mixed", action="store_true", help="tasks of all kinds; otherwise of ASR alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time (%(default)s)")
     parser.add_argument(
         "--trace", metavar="ROOM", help="print all that happened in a room; 'fault' for the first bad one"
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say(HEADING)
     modes = Verify if given.mode == "all" else [Verify(given.mode)]
     scenarios = [
-        Scenario(seed=seed, rooms=given.rooms, hours=given.hours, verify=verify)
+        Scenario(seed=seed, rooms=given.rooms, hours=given.hours, verify=verify, mixed=given.mixed)
         for verify in modes
         for seed in given.seeds or [given.seed]
     ]

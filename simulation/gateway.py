@@ -14,7 +14,7 @@ import httpx2 as httpx
 from simulation.virtual import VirtualClock
 from watchdog.sandbox.misbehaviour import WELL_BEHAVED, Drop, Misbehaviour, between
 from watchdog.sandbox.vendor import Action, Answer, Limits, Request, Vendor
-from watchdog.sandbox.world import ADMIN_ROLE, User, World, stream
+from watchdog.sandbox.world import User, World, stream
 
 Span = tuple[float, float]
 """From when to when, Unix seconds."""
@@ -38,7 +38,7 @@ _LATENCY_SECONDS: Final = (0.01, 0.15)
 
 def is_person(user: User, bots: Sequence[str]) -> bool:
     """Whether a user of the vendor's counts as a person, crashed or not."""
-    return user.role != ADMIN_ROLE and not any(fnmatchcase(user.user_id, bot) for bot in bots)
+    return user.is_person and not any(fnmatchcase(user.user_id, bot) for bot in bots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ class Gateway:
         request = Request.read(http.method, http.url.query.decode("latin-1"), http.content)
         chance = self._chance(request)
         record: dict[str, Any] = {"received_at": self._clock.time(), "delivered": False}
-        record |= {"app_id": request.app_id, "task_id": request.task_id, "code": None, "request_id": None}
+        record |= {"app_id": request.app_id, "kind": request.stops, "task_id": request.task_id}
+        record |= {"code": None, "request_id": None}
         record |= {"http_status": None, "processed": False, "accepted": False, "readable": False}
-        is_stop = request.action is Action.STOP
         await self._clock.sleep(between(chance, _LATENCY_SECONDS))
         if any(began <= self._clock.time() < ended for began, ended in self._outages):
             # Nothing arrives: the log has no request.
@@ -111,7 +111,7 @@ class Gateway:
             return reply.response
         finally:
             # Also when the client has given up waiting.
-            if is_stop:
+            if request.stops is not None:
                 self._world.advance(self._clock.time())
                 self._world.log.append(self._world.now, "stop_requested", **record)
 

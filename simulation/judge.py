@@ -5,19 +5,21 @@ client that had crashed. With verification, a person who joined after the vendor
 ``VERIFY_TO_SEND_SECONDS`` before the request left (design I1), counts as ``raced`` instead.
 
 A *miss* is an auto-stop of a task that stood in the table, active, for its grace and longer, while the vendor could be
-reached throughout the last ``REACHABLE_SECONDS`` (design I3); with an outage in them it is ``excused``.
+reached throughout the last ``REACHABLE_SECONDS`` (design I3); with an outage in them it is ``excused``. An end of a
+digital human, a player or an old recording that has nothing to do with its room is none.
 
 *Left running* is a task whose room people abandoned long ago, by the end of the run; the vendor ends none of those in
 which a bot or recorder stayed.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from statistics import fmean
 from typing import Any, Final
 
+from watchdog.sandbox.kinds import OF_THE_ROOM
 from watchdog.sandbox.world import ADMIN_ROLE, Event
 
 VERIFY_TO_SEND_SECONDS: Final = 13.0
@@ -76,11 +78,20 @@ class Judgement:
         return max(self.lateness, default=0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """How long a room may be empty before its task is stopped, in seconds; ``never_joined`` from the start."""
+
+    usual: float
+    never_joined: float
+
+
 @dataclass(slots=True)
 class _Task:
     room_id: str
     started_at: float
     seen_people: bool
+    grace: Grace
 
 
 class Judge:
@@ -91,15 +102,14 @@ class Judge:
         watched: Iterable[Watched],
         *,
         bots: Sequence[str],
-        grace_seconds: float,
-        never_joined_seconds: float,
+        grace: Callable[[str], Grace],
         outages: Sequence[tuple[float, float]],
         verified: bool,
     ) -> None:
         self._watched = {row.task_id: row for row in watched}
         self._bots = bots
-        self._grace = grace_seconds
-        self._never_joined = never_joined_seconds
+        # By kind.
+        self._grace = grace
         self._outages = outages
         self._verified = verified
         # People as the vendor sees them, by room, and since when there are none.
@@ -151,7 +161,9 @@ class Judge:
         )
 
     def _is_person(self, user: Row) -> bool:
-        return user["role"] != ADMIN_ROLE and not any(fnmatchcase(user["user_id"], bot) for bot in self._bots)
+        if user["role"] == ADMIN_ROLE or "brought_by" in user:
+            return False
+        return not any(fnmatchcase(user["user_id"], bot) for bot in self._bots)
 
     def _presence(self, event: Event) -> None:
         room_id = event["room_id"]
@@ -165,7 +177,7 @@ class Judge:
 
     def _started(self, event: Event) -> None:
         task_id, room_id = event["task_id"], event["room_id"]
-        self._tasks[task_id] = _Task(room_id, event["at"], self._people[room_id] > 0)
+        self._tasks[task_id] = _Task(room_id, event["at"], self._people[room_id] > 0, self._grace(event["kind"]))
         self._running.setdefault(room_id, set()).add(task_id)
 
     def _ended(self, event: Event) -> _Task:
@@ -200,14 +212,16 @@ class Judge:
             # Only crashed clients are there, and the vendor does not know yet; it is early rather than late.
             return now
         empty_since = max(task.started_at, self._empty_since.get(task.room_id, 0.0))
-        due = empty_since + self._grace
-        return due if task.seen_people else max(due, task.started_at + self._never_joined)
+        due = empty_since + task.grace.usual
+        return due if task.seen_people else max(due, task.started_at + task.grace.never_joined)
 
     def _auto_stopped(self, event: Event) -> None:
         task = self._ended(event)
         at = event["at"]
         row = self._watched.get(event["task_id"])
-        if row is None or row.since > at - self._grace or (row.until is not None and row.until < at):
+        if event["because"] not in OF_THE_ROOM:
+            self._counts["of_no_room"] += 1
+        elif row is None or row.since > at - task.grace.usual or (row.until is not None and row.until < at):
             self._counts["unwatched"] += 1
         elif any(began < at and ended > at - REACHABLE_SECONDS for began, ended in self._outages):
             self._counts["excused"] += 1

@@ -2,16 +2,28 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from simulation.virtual import VirtualClock
+from watchdog.sandbox.kinds import FACTS, Kind
 from watchdog.sandbox.world import ADMIN_ROLE, World, stream
 
 APP_ID: Final = 1234567890
 BOTS: Final = ("bot-*",)
 _EXODUS_WINDOW_SECONDS: Final = 1800
+_RECORDING_WINDOW_SECONDS: Final = 120
+_MIXES: Final = (
+    (Kind.ASR,),
+    (Kind.AGENT,),
+    (Kind.ASR, Kind.AGENT),
+    (Kind.ASR, Kind.AGENT, Kind.DIGITAL_HUMAN),
+    (Kind.ASR, Kind.PLAYER),
+    (Kind.PLAYER, Kind.RECORDING),
+    (Kind.ASR, Kind.RECORDING),
+)
+"""The tasks that one room may have at a time."""
 
 
 class Backend:
@@ -20,14 +32,18 @@ class Backend:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def started(self, task_id: str, room_id: str, max_idle_seconds: int | None) -> None:
-        if max_idle_seconds is None:
-            self._connection.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)", (task_id, room_id))
-        else:
-            self._connection.execute(
-                "INSERT INTO zego_tasks (task_id, room_id, max_idle_seconds) VALUES (?, ?, ?)",
-                (task_id, room_id, max_idle_seconds),
-            )
+    def started(
+        self,
+        task_id: str,
+        room_id: str,
+        max_idle_seconds: int | None,
+        kind: Kind = Kind.ASR,
+        bot_user_id: str | None = None,
+    ) -> None:
+        self._connection.execute(
+            "INSERT INTO zego_tasks (task_id, room_id, max_idle_seconds, kind, bot_user_id) VALUES (?, ?, ?, ?, ?)",
+            (task_id, room_id, max_idle_seconds, kind.value, bot_user_id),
+        )
 
     def people(self, room_id: str, number: int) -> None:
         self._connection.execute(
@@ -65,6 +81,9 @@ class Fleet:
 
     wrong_hints: float = 0.0
     """The share of hints that call an occupied room empty; for tests of the judge."""
+
+    mixed: bool = False
+    """Whether rooms have tasks of all kinds; otherwise each has one ASR task."""
 
 
 async def exodus(fleet: Fleet, rooms: int) -> None:
@@ -129,7 +148,7 @@ class Room:
         self._hints = hints
         self._hints_end = self._chance.uniform(600, 7200) if self._happens(0.05) else float("inf")
         self._believed: set[str] = set()
-        self._task_id: str | None = None
+        self._task_ids: list[str] = []
         self._has_recorder = self._happens(0.1)
         self._has_bot = self._happens(0.1)
 
@@ -155,8 +174,8 @@ class Room:
         for other in ("recorder", "bot-1"):
             if self._happens(0.6):
                 self._later(self._leave_after(other, self._chance.uniform(0, 90)))
-        if self._happens(0.4) and self._task_id is not None:
-            self._later(self._release(self._task_id, self._chance.uniform(2, 90)))
+        if self._happens(0.4) and self._task_ids:
+            self._later(self._release(self._task_ids, self._chance.uniform(2, 90)))
 
     async def _start(self) -> None:
         chance = self._chance
@@ -164,14 +183,23 @@ class Room:
         forgets, late = self._happens(0.02), chance.uniform(0.05, 2)
         if self._fleet.backend.running(self.room_id):
             return
-        now = self._fleet.clock.time()
-        task_id = self._world.start(APP_ID, self.room_id, now, max_idle_seconds=max_idle, via="api")
-        if task_id is None:
-            raise AssertionError("the quota of the simulated vendor is unlimited")
-        self._task_id = task_id
+        started = []
+        for kind in chance.choice(_MIXES) if self._fleet.mixed else (Kind.ASR,):
+            # The usual windows of other kinds are theirs; but callbacks and polls are too slow for that of a recording.
+            window = max_idle if kind is Kind.ASR else _RECORDING_WINDOW_SECONDS if kind is Kind.RECORDING else None
+            bot = None if FACTS[kind].user_prefix is None else f"bot-{kind}"
+            now = self._fleet.clock.time()
+            task_id = self._world.start(
+                APP_ID, self.room_id, now, kind=kind, user_id=bot, max_idle_seconds=window, via="api"
+            )
+            if task_id is None:
+                raise AssertionError("the quota of the simulated vendor is unlimited")
+            started.append((task_id, self.room_id, window if stated or kind is not Kind.ASR else None, kind, bot))
+        self._task_ids = [task_id for task_id, *_ in started]
         await self._fleet.clock.sleep(late)
         if not forgets:
-            self._fleet.backend.started(task_id, self.room_id, max_idle if stated else None)
+            for row in started:
+                self._fleet.backend.started(*row)
 
     async def _attend(self, user_id: str) -> None:
         """One person's visit: comes, speaks, loses the connection now and then, and goes."""
@@ -205,14 +233,16 @@ class Room:
         await self._fleet.clock.sleep(seconds)
         self._world.leave(APP_ID, self.room_id, user_id, self._fleet.clock.time())
 
-    async def _release(self, task_id: str, seconds: float) -> None:
-        """Stop the task as a good application does, unless people have come back."""
+    async def _release(self, task_ids: Sequence[str], seconds: float) -> None:
+        """Stop the tasks as a good application does, unless people have come back."""
         await self._fleet.clock.sleep(seconds)
         if self._believed:
             return
-        self._world.stop(APP_ID, task_id, self._fleet.clock.time(), request_id=None)
+        for task_id in task_ids:
+            self._world.stop(APP_ID, task_id, self._fleet.clock.time(), request_id=None)
         await self._sleep(0.05, 1)
-        self._fleet.backend.released(task_id)
+        for task_id in task_ids:
+            self._fleet.backend.released(task_id)
 
     def _join(self, user_id: str, *, role: int = 1) -> None:
         self._world.join(APP_ID, self.room_id, user_id, self._fleet.clock.time(), role)

@@ -20,13 +20,16 @@ import sqlalchemy as sa
 from simulation import liveness
 from simulation.gateway import Gateway, Span
 from simulation.jobs import Jobs, silent_logs
-from simulation.judge import Judge, Judgement, Watched
+from simulation.judge import Grace, Judge, Judgement, Watched
 from simulation.rooms import APP_ID, BOTS, Backend, Fleet, Room, exodus, returns
 from simulation.virtual import AtOnce, SqliteTime, VirtualClock, VirtualLoop
 from watchdog.config.settings import Config
 from watchdog.core.advice import Spells
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Verify
+from watchdog.core.policy import Policy, limits
 from watchdog.sandbox import referee
+from watchdog.sandbox.kinds import Kind
 from watchdog.sandbox.misbehaviour import CallbackBehaviour
 from watchdog.sandbox.outbox import Outbox
 from watchdog.sandbox.world import Event, World, stream
@@ -48,8 +51,8 @@ class Scenario:
     """What is simulated. ``wrong_hints`` is the share of hints that call an occupied room empty.
 
     ``exodus`` more rooms lose all their people at once, half-way through. To ``returning`` more, people come back after
-    times of a known distribution. ``policy`` and ``stop`` are sections of the configuration, and ``callbacks`` is how
-    ZEGO's callbacks arrive.
+    times of a known distribution. With ``mixed`` the rooms have tasks of all kinds. ``policy`` and ``stop`` are
+    sections of the configuration, and ``callbacks`` is how ZEGO's callbacks arrive.
     """
 
     seed: int = 1
@@ -59,6 +62,7 @@ class Scenario:
     wrong_hints: float = 0.0
     exodus: int = 0
     returning: int = 0
+    mixed: bool = False
     policy: Mapping[str, float] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     callbacks: CallbackBehaviour = CALLBACKS
@@ -147,7 +151,8 @@ class _Run:
         self._at_the_end = at_the_end
         self._loop = loop
         self._clock = VirtualClock(loop.time)
-        self._world = World(seed=scenario.seed, concurrent_tasks=0, max_idle_seconds=120)
+        unlimited = dict.fromkeys(Kind, 0)
+        self._world = World(seed=scenario.seed, account_limits=unlimited, max_idle_seconds=120)
         self._outbox = Outbox(self._world, seed=scenario.seed, secrets={APP_ID: _SECRET})
         self._outbox.behaviour = scenario.callbacks
         self._world.advance(self._clock.time())
@@ -206,6 +211,7 @@ class _Run:
                 seconds=self._scenario.hours * 3600,
                 in_background=self._spawn,
                 wrong_hints=self._scenario.wrong_hints,
+                mixed=self._scenario.mixed,
             )
             self._spawn(self._daemon())
             self._spawn(self._deliver())
@@ -236,8 +242,7 @@ class _Run:
         judgement = Judge(
             watched,
             bots=BOTS,
-            grace_seconds=policy.grace_seconds,
-            never_joined_seconds=policy.never_joined_grace_seconds,
+            grace=lambda kind: _grace(kind, policy.rules),
             outages=self._outages,
             verified=policy.verify is not Verify.OFF,
         ).judge(log, self._clock.time())
@@ -328,6 +333,11 @@ class _Run:
 
 
 _SECRET: Final = "made-up-secret"  # noqa: S105 - made up
+
+
+def _grace(kind: str, policy: Policy) -> Grace:
+    rules = limits(KINDS[kind], policy)
+    return Grace(rules.grace_seconds, rules.never_joined_grace_seconds)
 
 
 def _config(scenario: Scenario) -> Config:

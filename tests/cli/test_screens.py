@@ -73,9 +73,23 @@ def test_a_pipe_gets_every_column_also_the_empty_ones(operator: Operator, applic
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'lecture')")
     titles, row = (re.split(r"\s{2,}", line) for line in operator.types("tasks", COLUMNS="").stdout.splitlines())
     assert titles == [
-        *("TASK", "ROOM", "STATUS", "PEOPLE", "SOURCE", "EMPTY", "DUE", "AUTO-STOP", "HOLD", "TRIES", "APP", "ENDED"),
+        *(
+            "TASK",
+            "ROOM",
+            "STATUS",
+            "PEOPLE",
+            "SOURCE",
+            "EMPTY",
+            "DUE",
+            "AUTO-STOP",
+            "HOLD",
+            "TRIES",
+            "APP",
+            "ENDED",
+            "KIND",
+        ),
     ]
-    assert row == ["1", "lecture", "active", "?", "none", *"-" * 7]
+    assert row == ["1", "lecture", "active", "?", "none", *"-" * 7, "asr"]
 
 
 def test_the_widest_column_gives_way_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from watchdog.demo import environment, main, perform, screen, snapshot, verdict
 from watchdog.demo.scenario import SCENARIO, Callbacks, Expected, Hold, People, Release, Scenario, Start, Step, Timing
 from watchdog.demo.snapshot import Line, Snapshot, State
 from watchdog.errors import ConfigError
-from watchdog.sandbox import Action, Misbehaviour
+from watchdog.sandbox import Action, Kind, Misbehaviour
 
 # --- the scenario ---------------------------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
         task_id="1",
         room_id=room,
         app_id=None,
-        kind="asr",
+        kind=steps[0].event.kind.value if isinstance(steps[0].event, Start) else "",
         max_idle_seconds=None,
         grace_seconds=None,
         hold_until=moment(max(holds)) if holds else None,
@@ -93,6 +93,7 @@ def due_and_auto_stop(room: str) -> tuple[float, float]:
         never_joined_grace_seconds=timing.never_joined_grace_seconds,
         safety_margin_seconds=timing.safety_margin_seconds,
         confirm_seconds=timing.confirm_seconds,
+        kinds={"agent": {"max_idle_seconds": timing.max_idle_seconds}},
     )
     plan = policy.plan(task, rules, moment(empty))
     assert plan is not None
@@ -116,6 +117,7 @@ def test_the_story_is_short_and_shows_everything() -> None:
     assert {type(step.event).__name__ for step in SCENARIO.steps} == {
         *("Start", "People", "Join", "Hold", "Release", "Callbacks", "Misbehaviour")
     }
+    assert {step.event.kind for step in SCENARIO.steps if isinstance(step.event, Start)} == {Kind.ASR, Kind.AGENT}
     faults = [step.event for step in SCENARIO.steps if isinstance(step.event, Misbehaviour)]
     assert {how.http_status for how in faults} >= {500}
     assert {how.code for how in faults} >= {206}
@@ -207,7 +209,7 @@ WIDEST = Line(
     state=State.RELEASED,
     hint=999,
     people=99,
-    admins=1,
+    others=1,
     due=29.4,
     auto_stop=30,
     outcome=Outcome.STOPPED_EARLIER,
@@ -260,7 +262,7 @@ def test_an_unknown_hint_is_a_question_mark() -> None:
 
 
 def test_a_recorder_is_not_people_and_keeps_zego_from_acting() -> None:
-    line = Line("quiz", State.EMPTY, hint=0, people=0, admins=1, due=3)
+    line = Line("quiz", State.EMPTY, hint=0, people=0, others=1, due=3)
     assert row(line).split() == ["quiz", "0", "0+1", "empty,", "grace", "runs", "3", "s", "never"]
 
 
@@ -271,6 +273,10 @@ def test_a_recorder_is_not_people_and_keeps_zego_from_acting() -> None:
         (Line("r", outcome="stopped", code="0", http_status=200), "stopped 0"),
         (Line("r", outcome="retry", http_status=500), "retry HTTP 500"),
         (Line("r", outcome="spared"), "spared"),
+        (Line("r", kind="agent"), "(agent)"),
+        (Line("r", kind="agent", outcome="stopped", code="0"), "stopped 0 (agent)"),
+        (Line("r", kind="agent", outcome="gone", code="410001002"), "gone 410001002 (agent)"),
+        (Line("r", kind="agent", outcome="stopped_earlier", code="410001002"), "stopped_earlier 410001002"),
     ],
 )
 def test_an_outcome_comes_with_its_code(line: Line, words: str) -> None:
@@ -279,7 +285,9 @@ def test_an_outcome_comes_with_its_code(line: Line, words: str) -> None:
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_every_outcome_has_words_that_fit(outcome: Outcome) -> None:
-    told = screen.attempt_words({"room_id": "webinar", "outcome": outcome, "code": "410001002", "http_status": 200})
+    told = screen.attempt_words(
+        {"room_id": "webinar", "kind": "agent", "outcome": outcome, "code": "410001002", "http_status": 200}
+    )
     assert told.startswith("webinar: ")
     assert len(screen.plain_caption(40, told)) <= screen.WIDTH
 
@@ -295,6 +303,7 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TASK = {
     "task_id": "7",
     "room_id": "quiz",
+    "kind": "asr",
     "status": "active",
     "user_count": 0,
     "claimed_by": None,
@@ -350,7 +359,7 @@ def test_countdowns_and_people() -> None:
     world = {**RUNNING, "rooms": [{"room_id": "quiz", "people": 2, "users": users}]}
     line = look(TASK, (ATTEMPT,), world)
     assert (line.due, line.auto_stop) == (3.0, 27.0)
-    assert (line.hint, line.people, line.admins) == (0, 2, 1)
+    assert (line.hint, line.people, line.others) == (0, 2, 1)
     assert (line.outcome, line.http_status) == ("retry", 500)
     assert look({**TASK, "status": "stopped"}, world=GONE).due is None
     assert snapshot.look(["none"], {}, [], GONE, NOW) == [Line("none")]
@@ -451,6 +460,7 @@ def test_the_daemon_is_configured_by_its_file_alone(tmp_path: Path) -> None:
     assert read.database.url.get_secret_value() == "sqlite:////tmp/a: b #1/demo.db"
     assert read.policy.mode is Mode.ENFORCE
     assert read.policy.verify is Verify.REQUIRED
+    assert read.zego.urls.agent == "http://127.0.0.1:1/"
     assert read.policy.grace_seconds == Timing().grace_seconds
     assert read.zego.apps[0].secret.get_secret_value() == environment.SERVER_SECRET
     assert [one.get_secret_value() for one in read.zego.apps[0].callback_secrets] == [environment.CALLBACK_SECRET]

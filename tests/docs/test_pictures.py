@@ -38,11 +38,11 @@ DEMO = Snapshot(
     seconds=SCENARIO.seconds,
     lines=[
         Line("standup", State.IN_USE, 3, 3),
-        Line("lobby", State.STOPPED, 0, outcome=STOPPED, code="0"),
+        Line("lobby", State.STOPPED, 0, outcome=STOPPED, code="0", kind="agent"),
         Line("coffee", State.IN_USE, 4, 4),
         Line("clinic", State.IN_USE, 2, 2, outcome=Outcome.SPARED.value),
         Line("lecture", State.STOPPED, 0, outcome=STOPPED, code="0"),
-        Line("podcast", State.STOPPED, 0, admins=1, outcome=STOPPED, code="0"),
+        Line("podcast", State.STOPPED, 0, others=1, outcome=STOPPED, code="0"),
         Line("support", State.STOPPED, 0, outcome=STOPPED, code="0"),
         Line("sales", State.RELEASED, 0),
         Line("legacy", State.UNKNOWN, auto_stop=15),

@@ -81,6 +81,14 @@ async def test_in_doubt_they_are_people(answer: httpx.Response | Exception) -> N
     async with bench(*PATTERNS) as it:
         it.vendor.list_reply = answer
         assert await it.ask(BOT, RECORDER) == (1, 1)
+        assert 1 < len(it.vendor.lists) <= 4
+
+
+async def test_a_list_that_could_not_be_read_is_asked_for_again() -> None:
+    async with bench(*PATTERNS) as it:
+        it.vendor.list_replies = [httpx.ReadTimeout("slow"), httpx.Response(502, text="bad gateway")]
+        assert await it.ask(BOT, RECORDER) == (0, 2)
+        assert len(it.vendor.lists) == 3
 
 
 async def test_somebody_who_comes_between_the_two_questions_counts() -> None:

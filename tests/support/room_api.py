@@ -34,6 +34,8 @@ class Vendor:
         self.admins: int | None = None
         self.listed: list[tuple[str, int]] | None = None
         self.list_reply: httpx.Response | Exception | None = None
+        self.list_replies: list[httpx.Response | Exception] = []
+        """Those to the first requests for a list."""
         self.lists: list[str] = []
         self.counts = 0
         self.asked: list[list[str]] = []
@@ -55,10 +57,11 @@ class Vendor:
             counts = [{"RoomId": room, "UserCount": len(self.users), "AdminUserCount": admins} for room in rooms]
             return reply(0, Data={"UserCountList": counts})
         self.lists.append(parameters["RoomId"])
-        if isinstance(self.list_reply, Exception):
-            raise self.list_reply
-        if self.list_reply is not None:
-            return self.list_reply
+        answer = self.list_replies.pop(0) if self.list_replies else self.list_reply
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            return answer
         return reply(0, Data=page(self.users if self.listed is None else self.listed))
 
 

@@ -1,13 +1,15 @@
 """A small simulation finds no fault, and would find one."""
 
+from collections import Counter
 from functools import lru_cache
 
 import pytest
 
 from simulation.__main__ import main
-from simulation.judge import Judge, Judgement, Watched
+from simulation.judge import Grace, Judge, Judgement, Watched
 from simulation.run import Result, Scenario, simulate
 from watchdog.core.model import Verify
+from watchdog.sandbox.kinds import Kind
 from watchdog.sandbox.world import Event, World
 
 SMALL = Scenario(seed=3, rooms=150, hours=0.5)
@@ -31,6 +33,20 @@ def test_with_verification_nothing_is_stopped_wrongly_and_nothing_is_missed() ->
     assert result.verdict.spared > 0
     assert result.outcomes.get("retry", 0) + result.outcomes.get("unknown", 0) > 0
     assert result.speed > 10
+
+
+def test_with_tasks_of_all_kinds_nothing_is_stopped_wrongly_and_nothing_is_missed() -> None:
+    result = simulate(Scenario(seed=3, rooms=150, hours=0.5, mixed=True))
+    found = result.judgement
+    assert (found.wrong, found.missed, found.left_running) == ((), (), ())
+    assert result.verdict.disagreements == ()
+    assert result.silences == ()
+    # And there was enough to do for each kind.
+    stopped = Counter(
+        event["kind"] for event in result.log if event["event"] == "task_stopped" and event["via"] == "api"
+    )
+    assert stopped.keys() == set(Kind)
+    assert min(stopped.values()) > 5
 
 
 def test_of_more_than_can_be_verified_in_time_some_are_stopped_all_the_time() -> None:
@@ -72,7 +88,7 @@ def judged(log: list[Event], *, watched: bool = True, verified: bool = True, out
     started = next(event for event in log if event["event"] == "task_started")
     rows = [Watched(started["task_id"], started["at"], None)] if watched else []
     outages = [] if outage is None else [(outage, outage + 10)]
-    judge = Judge(rows, bots=["bot-*"], grace_seconds=45, never_joined_seconds=90, outages=outages, verified=verified)
+    judge = Judge(rows, bots=["bot-*"], grace=lambda _: Grace(45, 90), outages=outages, verified=verified)
     return judge.judge(log, log[-1]["at"])
 
 
@@ -123,6 +139,23 @@ def test_who_is_no_person_is_not_stopped_wrongly(who: str) -> None:
         world.join(1, "room", f"{who}-1", 20, 4 if who == "admin" else 1)
     found = judged(stopped_by_us(world, task_id, 100))
     assert (found.wrong, found.stopped) == ((), 1)
+
+
+def test_a_user_that_a_task_brought_is_no_person() -> None:
+    world = World(seed=1)
+    agent = world.start(1, "room", 0, kind=Kind.AGENT)
+    assert agent is not None
+    found = judged(stopped_by_us(world, agent, 100))
+    assert (found.wrong, found.stopped) == ((), 1)
+
+
+@pytest.mark.parametrize(("kind", "missed"), [(Kind.AGENT, 1), (Kind.DIGITAL_HUMAN, 0)])
+def test_only_an_end_because_of_the_room_can_be_a_miss(kind: Kind, missed: int) -> None:
+    world = World(seed=1)
+    world.start(1, "room", 0, kind=kind)
+    world.advance(1000)
+    found = judged(list(world.log))
+    assert (len(found.missed), found.unwatched, found.excused) == (missed, 0, 0)
 
 
 def test_lateness_is_counted_from_the_end_of_the_grace() -> None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
-from watchdog.core.kinds import KINDS, Kind
+from watchdog.core.kinds import DEFAULT_KIND, KINDS, Kind
 from watchdog.core.model import Outcome, Reply, Status
 
 
@@ -69,8 +69,8 @@ MEANINGS: Final[Mapping[str, ReplyClass]] = MappingProxyType(
 )
 """What each known code means, of whichever kind; a test sees to it that no two kinds differ."""
 
-_ROOM_CODES: Final = MappingProxyType({**GATEWAY_CODES, **dict.fromkeys(("206", "207"), ReplyClass.THROTTLED)})
-"""Those of the RTC API (ZEGO, "DescribeUserNum": too many requests, per AppId and per room)."""
+_ROOM_CODES: Final = RETURN_CODES[DEFAULT_KIND]
+"""Those of the RTC API. Its pages name 206 and 207 beside the gateway's; the others of ASR could mean nothing else."""
 
 
 def classify(kind: Kind | None, reply: Reply) -> ReplyClass:

@@ -1,7 +1,8 @@
 """The application's side: plain SQL on its own connection, as a backend in any language would use it.
 
-A backend needs only the first three statements, and those of ``returns`` to learn that people came back after a stop.
-The hold is an operator's, and the queries are for the screen. This module does not use the watchdog's code, on purpose.
+A backend needs only the statements up to that of a release, and those of ``returns`` to learn that people came back
+after a stop. The hold is an operator's, and the queries are for the screen. This module does not use the watchdog's
+code, on purpose.
 """
 
 import json
@@ -20,6 +21,7 @@ Row = Mapping[str, Any]
 
 STARTED: Final = "INSERT INTO zego_tasks (task_id, room_id) VALUES (?, ?)"
 OCCUPANCY: Final = "UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'"
+AGENT_STARTED: Final = "INSERT INTO zego_tasks (task_id, room_id, kind, bot_user_id) VALUES (?, ?, 'agent', ?)"
 RELEASED: Final = "UPDATE zego_tasks SET status = 'released' WHERE task_id = ?"
 
 RUNNING: Final = "SELECT 1 FROM zego_tasks WHERE room_id = ? AND status = 'active'"
@@ -98,6 +100,10 @@ class Application:
 
     def started(self, task_id: str, room_id: str) -> None:
         self._execute(STARTED, task_id, room_id)
+
+    def agent_started(self, task_id: str, room_id: str, user_id: str) -> None:
+        """Register an agent, and the id of the user that it brings into the room."""
+        self._execute(AGENT_STARTED, task_id, room_id, user_id)
 
     def occupancy(self, room_id: str, people: int) -> None:
         self._execute(OCCUPANCY, people, room_id)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from watchdog import config
-from watchdog.demo.scenario import Timing
+from watchdog.demo.scenario import AGENT_USER, Timing
 from watchdog.errors import ConfigError, WatchdogError
 from watchdog.store import schema
 from watchdog.wiring.database import engine
@@ -115,6 +115,8 @@ zego:
     - {{app_id: {APP_ID}, server_secret_file: server_secret, callback_secret_file: callback_secret}}
   asr_url: {zego_url}
   rtc_url: {zego_url}
+  urls: {{agent: {zego_url}}}
+  bot_user_ids: [{AGENT_USER}]
 policy: # much shorter than in production, so that the demo is short
   mode: enforce
   verify: required
@@ -123,6 +125,8 @@ policy: # much shorter than in production, so that the demo is short
   never_joined_grace_seconds: {timing.never_joined_grace_seconds:g}
   safety_margin_seconds: {timing.safety_margin_seconds:g}
   confirm_seconds: {timing.confirm_seconds:g}
+  kinds:
+    agent: {{max_idle_seconds: {timing.max_idle_seconds}}}
 schedule:
   poll_seconds: {timing.poll_seconds:g}
   occupancy_poll_seconds: 0 # the demo shows the effect of the backend's hints

@@ -13,10 +13,10 @@ from watchdog.clock import Clock
 from watchdog.core.model import Outcome
 from watchdog.demo.application import Application
 from watchdog.demo.environment import DaemonEnded, DaemonProcess
-from watchdog.demo.scenario import Callbacks, Expected, Hold, People, Release, Scenario, Start, Step
+from watchdog.demo.scenario import AGENT_USER, Callbacks, Expected, Hold, People, Release, Scenario, Start, Step
 from watchdog.demo.screen import attempt_words
 from watchdog.demo.snapshot import ENDED, Line, Snapshot, look
-from watchdog.sandbox import Join, Leave, Misbehaviour, Sandbox, SendCallbacks
+from watchdog.sandbox import Join, Kind, Leave, Misbehaviour, Sandbox, SendCallbacks
 from watchdog.sandbox import Start as StartTask
 from watchdog.sandbox import Stop as StopTask
 
@@ -86,8 +86,8 @@ class Runner:
         if step.caption:
             self._captions.append((step.at, f"{room}: {step.caption}"))
         match step.event:
-            case Start():
-                self._start(room)
+            case Start(kind):
+                self._start(room, kind)
             case People(count, reported):
                 self._move(room, count)
                 if reported:
@@ -104,9 +104,15 @@ class Runner:
             case _:
                 assert_never(step.event)
 
-    def _start(self, room: str) -> None:
-        task_id = self.sandbox.perform(StartTask(room=room))["task_id"]
-        self.application.started(task_id, room)
+    def _start(self, room: str, kind: Kind = Kind.ASR) -> None:
+        if kind is Kind.AGENT:
+            window = self.scenario.timing.max_idle_seconds
+            agent = StartTask(room=room, kind=kind, user=AGENT_USER, max_idle_seconds=window)
+            task_id = self.sandbox.perform(agent)["task_id"]
+            self.application.agent_started(task_id, room, AGENT_USER)
+        else:
+            task_id = self.sandbox.perform(StartTask(room=room))["task_id"]
+            self.application.started(task_id, room)
         self.task_ids.setdefault(room, []).append(task_id)
 
     def _start_again(self, at: float) -> None:

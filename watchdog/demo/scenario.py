@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from watchdog.sandbox import Action, Drop, Join, Misbehaviour
+from watchdog.sandbox import Action, Drop, Join, Kind, Misbehaviour
 from watchdog.sandbox.world import ADMIN_ROLE
+
+AGENT_USER: Final = "agent"
+"""The user that the agent brings into its room."""
 
 
 class Expected(StrEnum):
@@ -24,7 +27,9 @@ class Expected(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The backend starts a task and writes its row."""
+    """The backend starts a task, of ASR or an agent, and writes its row."""
+
+    kind: Kind = Kind.ASR
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,8 @@ class Scenario:
     seed: int = 1
 
 
-def _opens(at: float, room: str, people: int, caption: str = "") -> Iterator[Step]:
-    yield Step(at, room, Start(), caption)
+def _opens(at: float, room: str, people: int, caption: str = "", kind: Kind = Kind.ASR) -> Iterator[Step]:
+    yield Step(at, room, Start(kind), caption)
     yield Step(at, room, People(people))
 
 
@@ -115,7 +120,7 @@ SCENARIO: Final = Scenario(
     },
     steps=(
         *_opens(0.0, "standup", 3, "people join; the backend starts a task and inserts a row"),
-        *_opens(0.5, "lobby", 0, "a task is started, but nobody joins"),
+        *_opens(0.5, "lobby", 0, "an AI agent is started, but nobody joins it", Kind.AGENT),
         *_opens(1.0, "coffee", 2),
         *_opens(1.5, "clinic", 2),
         *_opens(2.0, "lecture", 9),

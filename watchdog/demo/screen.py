@@ -19,6 +19,7 @@ _OTHER_LINES: Final = 6
 _MOST_CAPTIONS: Final = 12
 _LEGEND: Final = "hint: from the backend; real: in the room; due: our stop; auto-stop: ZEGO's own"
 
+_OUTCOME_WIDTH: Final = 25
 _COLUMNS: Final[Sequence[tuple[str, int, JustifyMethod]]] = (
     ("room", 7, "left"),
     ("hint", 4, "right"),
@@ -26,7 +27,7 @@ _COLUMNS: Final[Sequence[tuple[str, int, JustifyMethod]]] = (
     ("state", 20, "left"),
     ("due", 4, "right"),
     ("auto-stop", 9, "right"),
-    ("outcome and Code", 25, "left"),
+    ("outcome and Code", _OUTCOME_WIDTH, "left"),
     ("RequestId", 19, "left"),
 )
 """The last one is shown on wide screens only."""
@@ -92,7 +93,7 @@ def _cells(line: Line) -> tuple[Text, ...]:
     style = _STYLE[line.state]
     started = line.state is not State.NOT_STARTED
     hint = "" if not started else "?" if line.hint is None else str(line.hint)
-    real = "" if not started else f"{line.people}+{line.admins}" if line.admins else str(line.people)
+    real = "" if not started else f"{line.people}+{line.others}" if line.others else str(line.people)
     # Highlight a hint that contradicts the real state: it is the dangerous case.
     differ = started and line.hint is not None and (line.hint > 0) != (line.people > 0)
     return (
@@ -110,7 +111,7 @@ def _cells(line: Line) -> tuple[Text, ...]:
 def _auto_stop(line: Line) -> Text:
     if line.auto_stop is None:
         # For ZEGO a room with users that are not people never becomes empty.
-        never = line.admins and not line.people and line.state in {State.EMPTY, State.ASKING, State.SENT, State.RETRY}
+        never = line.others and not line.people and line.state in {State.EMPTY, State.ASKING, State.SENT, State.RETRY}
         return Text("never" if never else "", style="bold red")
     return Text(_countdown(line.auto_stop), style="bold red" if line.auto_stop < _SOON_SECONDS else "")
 
@@ -120,9 +121,14 @@ def _countdown(seconds: float | None) -> str:
 
 
 def outcome_words(line: Line) -> str:
-    """The last attempt's outcome, with ZEGO's Code, or the HTTP status without one."""
+    """The last attempt's outcome, with ZEGO's Code, or the HTTP status without one.
+
+    The kind of a task of another API than ASR's follows as long as there is space.
+    """
     answer = line.code or (f"HTTP {line.http_status}" if line.http_status else "")
-    return " ".join(filter(None, (line.outcome, answer)))
+    words = " ".join(filter(None, (line.outcome, answer)))
+    with_kind = f"{words} ({line.kind})".strip()
+    return words if line.kind == "asr" or len(with_kind) > _OUTCOME_WIDTH else with_kind
 
 
 def _caption(at: float, text: str) -> Text:
@@ -164,6 +170,8 @@ def interruption_words(found: Interruption) -> str:
 def attempt_words(attempt: Row) -> str:
     code = attempt["code"]
     match Outcome(attempt["outcome"]):
+        case Outcome.STOPPED if attempt["kind"] == "agent":
+            text = f"stopped by DeleteAgentInstance, Code {code}"
         case Outcome.STOPPED:
             text = f"stopped, Code {code}"
         case Outcome.STOPPED_EARLIER:

@@ -41,7 +41,9 @@ _RETRIED = {Outcome.RETRY, Outcome.UNKNOWN, Outcome.WITHHELD, Outcome.BLOCKED}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One room. ``hint`` is the reported number of people, ``people`` and ``admins`` are really there.
+    """One room. ``hint`` is the reported number of people; ``people`` and ``others`` are really there.
+
+    Others are admins, and users that tasks brought. ``kind`` is that of the room's task.
 
     Countdowns are in seconds; ``auto_stop`` is the vendor's, None while the room is occupied.
     """
@@ -50,13 +52,14 @@ class Line:
     state: State = State.NOT_STARTED
     hint: int | None = None
     people: int = 0
-    admins: int = 0
+    others: int = 0
     due: float | None = None
     auto_stop: float | None = None
     outcome: str | None = None
     code: str | None = None
     http_status: int | None = None
     request_id: str | None = None
+    kind: str = "asr"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,10 @@ def look(
             state=state,
             hint=task["user_count"],
             people=people,
-            admins=0 if room is None else len(room["users"]) - people,
+            others=0 if room is None else len(room["users"]) - people,
             due=None if wake_at is None else (as_time(wake_at) - now).total_seconds(),
             auto_stop=None if auto_stop_at is None else auto_stop_at - world["now"],
+            kind=task["kind"],
             **answer,
         )
 

@@ -1,8 +1,8 @@
 """Bots: users that ZEGO counts and that are not people.
 
 They are known by patterns of ids, and because a registered task brings them into its room. They are found in
-DescribeUserList, which is read only if so few users remain that all of them could be bots. If it cannot be read, all
-of them count as people.
+DescribeUserList, which is read only if so few users remain that all of them could be bots. If it cannot be read soon,
+all of them count as people.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core.model import RoomCount
+from watchdog.core.model import RoomCount, RoomUser
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.core.people import BOTS_AT_MOST, count_as, people, with_bots
 from watchdog.errors import DatabaseError, RequestError
@@ -28,6 +28,10 @@ ASK_AGAIN_SECONDS: Final = 5.0
 
 _LISTS_PER_ROOM_AND_SECOND: Final = 1.0
 """ZEGO, "DescribeUserList"."""
+
+_TRY_AGAIN_SECONDS: Final = 2.5
+"""How long a list that could not be read is asked for again. Taken for people, an agent alone would begin a new empty
+period, and ZEGO, which counts on, would end it first. After this time the number of users is too old as well."""
 
 
 class RegisteredBots:
@@ -75,6 +79,7 @@ class Bots:
         self._zego = zego
         self._pace = pace
         self._registered = registered
+        self._clock = clock
         self._room_pace = Pace[tuple[int, str]](_LISTS_PER_ROOM_AND_SECOND, clock=clock)
 
     def set_patterns(self, patterns: Sequence[str]) -> None:
@@ -88,18 +93,26 @@ class Bots:
         patterns = with_bots(self._patterns, registered)
         if not patterns:
             return count.people
+        began = self._clock.monotonic()
+        listed = await self._list(app_id, room_id)
+        while listed is None and self._clock.monotonic() < began + _TRY_AGAIN_SECONDS:
+            listed = await self._list(app_id, room_id)
+        return count.people if listed is None else people(count, [count_as(user, patterns) for user in listed])
+
+    async def _list(self, app_id: int, room_id: str) -> Sequence[RoomUser] | None:
+        """Return all users of a room, None if they cannot be read."""
         await self._room_pace.depart((app_id, room_id))
         await self._pace.depart(app_id)
         try:
             listed = await self._zego.user_list(app_id, room_id)
         except RequestError as error:
             log.debug("user_list_unreachable", app_id=app_id, room_id=room_id, error=str(error))
-            return count.people
+            return None
         if classify(None, listed.reply) is ReplyClass.THROTTLED:
             self._pace.throttled(app_id)
         else:
             self._pace.answered(app_id)
         if listed.users is None or listed.marker:
             log.debug("user_list_unusable", app_id=app_id, room_id=room_id, code=listed.reply.code)
-            return count.people
-        return people(count, [count_as(user, patterns) for user in listed.users])
+            return None
+        return listed.users

@@ -198,7 +198,7 @@ def _refused_rooms(rooms: Sequence[str]) -> Iterator[Finding]:
     yield warn(
         "refused rooms",
         f"within a day ZEGO has refused to say who is in {number}, so tasks there are not stopped: {named}",
-        "write the RoomId that was given to StartRealtimeASRTask into zego_tasks.room_id",
+        "write the RoomId that the task was started with into zego_tasks.room_id",
     )
 
 

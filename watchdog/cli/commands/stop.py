@@ -137,7 +137,7 @@ def _refusal(config: Config, story: Biography, task_id: str, finished: Finished)
     if finished.detail == DETAIL_ROOM_REFUSED:
         return Refused(
             f"task {task_id}: ZEGO refuses the RoomId {task.room_id}, so it does not say who is there; nothing was "
-            "sent; write the RoomId that was given to StartRealtimeASRTask into zego_tasks.room_id"
+            "sent; write the RoomId that the task was started with into zego_tasks.room_id"
         )
     rule = words.detail(finished.detail or "")
     return Refused(f"task {task_id}: {rule}; nothing was sent. Next step: zego-watchdog check")

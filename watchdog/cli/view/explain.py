@@ -7,6 +7,7 @@ from watchdog.cli.view import words
 from watchdog.cli.view.events import print_events
 from watchdog.cli.view.output import Column, heading, say, show_pairs, show_table
 from watchdog.cli.view.tasks import styled
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Outcome, Status, Task
 from watchdog.insight.explanation import Explanation, Schedule
 from watchdog.insight.legible import legible
@@ -22,7 +23,8 @@ def print_explanation(found: Explanation) -> None:
         _print_end(None, found)
     else:
         app = f"AppId {task.app_id}" if task.app_id else "the default AppId"
-        say(f"Task {task.task_id} in room {task.room_id}, {app}: {task.status}", "bold")
+        kind = "" if KINDS[task.kind].is_default else f" ({task.kind})"
+        say(f"Task {task.task_id}{kind} in room {task.room_id}, {app}: {task.status}", "bold")
         heading("Evidence")
         _print_evidence(task, now)
         if (planned := found.schedule) is None:
@@ -82,7 +84,7 @@ def _print_warnings(found: Explanation) -> None:
     if found.story.room_refused and found.story.task is not None:
         say(
             f"ZEGO refuses the RoomId {found.story.task.room_id}, so nobody can verify that the room is empty. "
-            "Is it the RoomId that was given to StartRealtimeASRTask?",
+            "Is it the RoomId that the task was started with?",
             "bold red",
         )
     if found.dead_feed_seconds is not None:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from watchdog.cli.view import words
 from watchdog.cli.view.output import Column, is_piped, note, show_table
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Status, Task
 from watchdog.store.reports.history import Row
 from watchdog.store.reports.tasks import Listing
@@ -37,6 +38,7 @@ def task_row(task: Task) -> Row:
 def print_tasks(listing: Listing, *, active_only: bool) -> None:
     """Print the tasks; ``active_only``: their status says nothing, so a terminal does without it."""
     now, rows = listing.now, listing.tasks
+    are_all_default = all(KINDS[task.kind].is_default for task in rows)
     columns = [
         Column("TASK", [task.task_id for task in rows], least=_TASK_LEAST),
         Column("ROOM", [task.room_id for task in rows], spare=1, least=_ROOM_LEAST),
@@ -50,6 +52,7 @@ def print_tasks(listing: Listing, *, active_only: bool) -> None:
         Column("TRIES", [str(task.attempts or "") for task in rows], spare=5, right=True),
         Column("APP", [str(task.app_id or "") for task in rows], spare=7),
         Column("ENDED", [words.since(task.ended_at, now) if task.ended_at else "" for task in rows], spare=6),
+        Column("KIND", [] if not is_piped() and are_all_default else [task.kind for task in rows], spare=3),
     ]
     show_table([column for column in columns if column.cells])
     if listing.more:
