@@ -20,6 +20,8 @@ class Listing:
     ``field`` of ``Data`` has the tasks; ``id_field`` and ``started_field`` are of each, whose room is ``RoomId``.
     ``started_unit`` is that of its Unix time, in seconds. ``running`` are the values of ``Status`` of a task that runs.
     ``next_field`` of ``Data`` has what asks for the next page; without one pages are numbered if ``is_numbered``.
+    ``also_field`` is another name of ``field`` on ZEGO's page. ``query`` is what each request asks for, of the last
+    ``span_seconds``; None: of all times.
     """
 
     action: str
@@ -30,6 +32,9 @@ class Listing:
     running: frozenset[str]
     next_field: str | None = None
     is_numbered: bool = False
+    also_field: str | None = None
+    query: tuple[tuple[str, int], ...] = ()
+    span_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +177,9 @@ _ALL: Final = (
             started_unit=0.001,
             running=_codes(1, 2, 5),
             is_numbered=True,
+            also_field="TaskidList",
+            query=(("Status", 2),),
+            span_seconds=3 * 86_400,
         ),
     ),
 )
