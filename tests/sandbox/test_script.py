@@ -180,4 +180,5 @@ def test_the_configuration_it_prints_is_valid_and_shows_no_secret_of_the_user(tm
         (tmp_path / "sandbox-secret").chmod(0o600)
         zego = load(tmp_path / "config.yaml", {}).zego
         assert (zego.asr_url, zego.apps[0].secret.get_secret_value()) == ("http://127.0.0.1:8766/", secret)
+        assert set(zego.urls.model_dump().values()) == {"http://127.0.0.1:8766/"}
         assert (secret in last) is is_shown

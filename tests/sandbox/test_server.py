@@ -17,6 +17,7 @@ from watchdog.core.model import Outcome
 from watchdog.core.signing import sign
 from watchdog.errors import ConfigError
 from watchdog.sandbox import Action, Body, Drop, Join, Leave, Limits, Misbehaviour, RequestIdStyle, Sandbox, Start, Stop
+from watchdog.sandbox.kinds import Kind
 from watchdog.sandbox.referee import judge
 from watchdog.sandbox.replies import HUGE_BYTES
 from watchdog.sandbox.world import Event
@@ -136,6 +137,36 @@ async def test_an_accepted_stop_is_recorded_with_everything_the_referee_needs(cl
         "readable": True,
         "delivered": True,
     }
+
+
+async def test_an_accepted_stop_of_an_agent_is_recorded_with_its_kind(client: Client) -> None:
+    agent = client.sandbox.perform(Start(room="room", kind=Kind.AGENT, user="robot"))["task_id"]
+    reply = await client.http.post(f"/?{client.query(Action.STOP_AGENT)}", json={"AgentInstanceId": agent})
+    assert reply.json()["Code"] == 0
+    (requested,) = client.stop_requests()
+    assert (requested["kind"], requested["task_id"], requested["accepted"]) == ("agent", agent, True)
+    assert (requested["people"], requested["users"]) == (
+        0,
+        [{"user_id": "robot", "role": 1, "brought_by": "agent"}],
+    )
+    assert not client.is_running(agent)
+
+
+async def test_a_list_and_a_count_are_no_stop_requests(client: Client) -> None:
+    for action in (Action.LIST_PLAYERS, Action.START_RECORDING):
+        await client.http.post(f"/?{client.query(action)}", json={"RoomId": "room"})
+    assert client.stop_requests() == []
+
+
+async def test_the_control_api_ends_the_media_of_a_player_and_stops_an_agent_gracefully(client: Client) -> None:
+    player = client.sandbox.perform(Start(room="room", kind=Kind.PLAYER, max_idle_seconds=5))["task_id"]
+    agent = client.sandbox.perform(Start(room="room", kind=Kind.AGENT))["task_id"]
+    assert await control(client, "end_media", {"task_id": player}) == (200, {"task_id": player})
+    assert await control(client, "stop", {"task_id": agent, "graceful_seconds": 3}) == (200, {"task_id": agent})
+    client.clock.advance(2)
+    assert client.is_running(agent)
+    client.clock.advance(3)
+    assert client.sandbox.state()["tasks"] == []
 
 
 async def test_user_num_and_user_list_over_http(client: Client) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from watchdog.clock import Clock, SystemClock
 from watchdog.errors import ConfigError
 from watchdog.sandbox.callbacks import EXAMPLE_CALLBACK_SECRET
+from watchdog.sandbox.kinds import Kind
 from watchdog.sandbox.script import Script, play
 from watchdog.sandbox.server import Sandbox
 
@@ -50,6 +51,8 @@ def how_to_use(url: str, app_id: int, server_secret: str) -> Iterator[str]:
     yield "zego:"
     yield f"  asr_url: {url}"
     yield f"  rtc_url: {url}"
+    others = ", ".join(f"{kind}: {url}" for kind in Kind if kind is not Kind.ASR)
+    yield f"  urls: {{{others}}}"
     yield "  apps:"
     yield f"    - app_id: {app_id}"
     yield "      server_secret_file: sandbox-secret"

@@ -36,10 +36,12 @@ def sandbox(  # noqa: PLR0913  # a parameter is an option
     server_secret_file: _ServerSecretFile = None,
     script: _ScriptFile = None,
     seed: _Seed = None,
-    max_idle: Annotated[int, typer.Option(min=30, max=1800, help="MaxIdleTime of tasks that set none, seconds.")] = 120,
-    concurrency: Annotated[int, typer.Option(min=0, help="Maximum number of running tasks; 0 is unlimited.")] = 10,
+    max_idle: Annotated[
+        int, typer.Option(min=30, max=1800, help="MaxIdleTime of ASR tasks without one, seconds.")
+    ] = 120,
+    concurrency: Annotated[int, typer.Option(min=0, help="Maximum number of running ASR tasks; 0: no limit.")] = 10,
     start_rate: Annotated[int, typer.Option(min=0, help="Start requests per second; 0 is unlimited.")] = 10,
-    stop_rate: Annotated[int, typer.Option(min=0, help="Stop requests per second.")] = 10,
+    stop_rate: Annotated[int, typer.Option(min=0, help="Stop requests for ASR tasks per second.")] = 10,
     user_num_rate: Annotated[int, typer.Option(min=0, help="DescribeUserNum requests per second.")] = 10,
     user_list_rate: Annotated[int, typer.Option(min=0, help="DescribeUserList requests per second.")] = 200,
     clock_offset: Annotated[float, typer.Option(help="How far its clock is ahead of this machine's, seconds.")] = 0.0,
