@@ -36,7 +36,7 @@ from watchdog.config.addresses import (
 )
 from watchdog.config.secret_files import SecretFromFile, from_environment_only, given
 from watchdog.core.events import EventType
-from watchdog.core.model import Mode, Verify
+from watchdog.core.model import Mode, OnMaxAge, Verify
 from watchdog.core.webhook import keys
 from watchdog.logs.redaction import redact, scrub
 
@@ -179,6 +179,8 @@ class PolicyConfig(Section):
     verification_max_age_seconds: Annotated[float, Field(gt=0, le=60)] = 5
     gap_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     rejoin_watch_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
+    max_age_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 0
+    on_max_age: OnMaxAge = OnMaxAge.ALERT
 
     @model_validator(mode="after")
     def _grace_fits_the_window(self) -> Self:

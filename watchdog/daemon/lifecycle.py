@@ -3,6 +3,7 @@
     sweep       at the next due time, at the latest every ``schedule.poll_seconds``
     heartbeat   reports that this daemon is alive, counts the others, notices gaps and a dead feed of hints
     poll        asks ZEGO about active rooms, every second while rooms are due
+    age         looks for tasks older than ``policy.max_age_seconds``, every minute, a slice a second
     reap        closes attempts that a dead daemon left in ``sent``; its answer spool comes first
     retain      removes old rows, a few at a time
     figures     reads the metrics' figures from the database, a few at a time
@@ -86,6 +87,7 @@ class Service:
         self._jobs = Jobs(clock, on_look=self.status.tick)
         self._sweep_job = self._add_job("sweep", self._sweep)
         self._add_job("heartbeat", self._heartbeat, may_be_early=True)
+        self._age_job = self._add_job("age", self._age, may_be_early=True)
         self._add_job("reap", self._reap, may_be_early=True)
         # These two log their errors themselves, and are no sign of the database's return.
         self._jobs.add("retain", self.parts.retention.run_once, may_be_early=True)
@@ -108,6 +110,7 @@ class Service:
         # What was planned by the old rules may be due by the new ones.
         self._sweep_job.arm(0.0)
         self._notify_job.arm(0.0)
+        self._age_job.arm(0.0)
 
     def _http_server(self) -> HttpServer | None:
         address = self.parts.config.http.address
@@ -212,6 +215,10 @@ class Service:
         if (poller := self.parts.poller) is not None and not await poller.begin():
             again = poller.idle_seconds
         return max(0.0, again - (self._clock.monotonic() - began))
+
+    async def _age(self) -> float:
+        await self.parts.aging.run_once()
+        return self.parts.aging.wait_seconds
 
     async def _reap(self) -> float:
         await self.parts.reaper.run_once()

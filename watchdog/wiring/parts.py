@@ -13,6 +13,7 @@ from watchdog.config.settings import Config
 from watchdog.core.policy import CurrentPolicy
 from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
+from watchdog.services.aging import Aging
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.bots import Bots
 from watchdog.services.callbacks import CallbackIntake
@@ -113,6 +114,7 @@ class Parts:
         self.stopper = self._stopper(on_progress, on_end)
         self.dry_run = self._dry_run(on_progress)
         self.sweeper = self._sweeper()
+        self.aging = self._aging(on_progress)
         self.callbacks = _callbacks(config, clock, self.storage, self._observer)
         self.heartbeat = self._heartbeat()
         self.reaper = _reaper(config, self.storage, self._observer)
@@ -210,6 +212,15 @@ class Parts:
             clock=self._clock,
             dry_run=self.dry_run,
             observer=self._observer,
+        )
+
+    def _aging(self, on_progress: Callable[[], None]) -> Aging:
+        return Aging(
+            aging=self.storage.aging,
+            current_policy=self.current_policy,
+            dry_run=self.dry_run,
+            clock=self._clock,
+            on_woken=on_progress,
         )
 
     def _heartbeat(self) -> HeartbeatSender:
@@ -355,6 +366,7 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("pace_requests_per_second", paces)
     observer.show("guard_tripped", lambda: parts.guard.tripped_at is not None)
     observer.show("guard_held_tasks", lambda: parts.guard.held)
+    observer.show("tasks_too_old", lambda: parts.aging.too_old)
     observer.show("apps_blocked", lambda: len(parts.blocks.blocked()))
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
     observer.show("database_errors", lambda: parts.storage.threads.errors)
