@@ -44,7 +44,7 @@ async def test_without_a_limit_nothing_is_read(world: World) -> None:
     async with bench(world, metrics) as it:
         it.parts.storage.aging.store = None  # type: ignore[assignment]  # nobody may use it
         assert await walk(it) == 0
-        assert it.parts.aging.wait_seconds == 60
+        assert await it.parts.aging.step() == 60
         assert value(metrics, "tasks_too_old") is None
 
 
@@ -231,9 +231,9 @@ class TestBounds:
             aging.rows_at_once, aging.woken_at_once = 400, 150
             steps = [await aging.run_once()]
             while not steps[-1].is_complete:
-                assert aging.wait_seconds == 1
                 steps.append(await aging.run_once())
-            assert aging.wait_seconds == 60
+            aging.rows_at_once = aging.woken_at_once = 2500
+            assert [await aging.step() for _ in range(3)] == [1, 1, 60]
             assert (aging.too_old, sum(step.aged for step in steps)) == (5000, 5000)
             assert sum(step.woken for step in steps) == 5000
             assert max(step.woken for step in steps) == 150

@@ -17,12 +17,11 @@ def old(world: World, task_id: str, room_id: str | None = None, *, seconds: floa
 
 
 def walk(world: World, limit: int) -> list[list[str]]:
-    store, after, found = AgeStore(world.engine), START, []
-    while after is not None:
-        part = store.read(after, limit, HOUR)
-        found.append([one.task_id for one in part.aged])
-        after = part.end
-    return found
+    store = AgeStore(world.engine)
+    parts = [store.read(START, limit, HOUR)]
+    while (after := parts[-1].end) is not None:
+        parts.append(store.read(after, limit, HOUR))
+    return [[one.task_id for one in part.aged] for part in parts]
 
 
 def test_the_walk_sees_each_old_task_once(world: World) -> None:

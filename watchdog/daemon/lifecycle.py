@@ -87,7 +87,7 @@ class Service:
         self._jobs = Jobs(clock, on_look=self.status.tick)
         self._sweep_job = self._add_job("sweep", self._sweep)
         self._add_job("heartbeat", self._heartbeat, may_be_early=True)
-        self._age_job = self._add_job("age", self._age, may_be_early=True)
+        self._age_job = self._add_job("age", self.parts.aging.step, may_be_early=True)
         self._add_job("reap", self._reap, may_be_early=True)
         # These two log their errors themselves, and are no sign of the database's return.
         self._jobs.add("retain", self.parts.retention.run_once, may_be_early=True)
@@ -108,9 +108,8 @@ class Service:
 
     def _configured(self) -> None:
         # What was planned by the old rules may be due by the new ones.
-        self._sweep_job.arm(0.0)
-        self._notify_job.arm(0.0)
-        self._age_job.arm(0.0)
+        for job in (self._sweep_job, self._notify_job, self._age_job):
+            job.arm(0.0)
 
     def _http_server(self) -> HttpServer | None:
         address = self.parts.config.http.address
@@ -216,10 +215,6 @@ class Service:
             again = poller.idle_seconds
         return max(0.0, again - (self._clock.monotonic() - began))
 
-    async def _age(self) -> float:
-        await self.parts.aging.run_once()
-        return self.parts.aging.wait_seconds
-
     async def _reap(self) -> float:
         await self.parts.reaper.run_once()
         return REAP_SECONDS
@@ -243,8 +238,7 @@ class Service:
         problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.blocks.blocked())]
         if (poller := parts.poller) is not None:
             problems += [f"ZEGO does not answer about AppId {app_id}" for app_id in poller.unanswered]
-        if parts.feed.is_dead:
-            problems.append("no hints come any more")
+        problems += ["no hints come any more"] if parts.feed.is_dead else []
         if parts.guard.tripped_at is not None:
             problems.append(f"the guard holds back {parts.guard.held} tasks: zego-watchdog guard")
         problems += [] if parts.notifier.problem is None else [parts.notifier.problem]

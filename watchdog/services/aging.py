@@ -87,10 +87,9 @@ class Aging:
     _full_at: float = field(default=-math.inf, init=False)
     _told: set[str] = field(default_factory=set, init=False)
 
-    @property
-    def wait_seconds(self) -> float:
-        """How long to wait for the next step."""
-        return WALK_SECONDS if self._walk is None else STEP_SECONDS
+    async def step(self) -> float:
+        """Take one step; return the seconds to wait for the next one. Raises DatabaseError."""
+        return WALK_SECONDS if (await self.run_once()).is_complete else STEP_SECONDS
 
     async def run_once(self) -> Looked:
         """Read one slice of the active tasks, and wake at most ``woken_at_once``. Raises DatabaseError."""

@@ -114,7 +114,7 @@ class Parts:
         self.stopper = self._stopper(on_progress, on_end)
         self.dry_run = self._dry_run(on_progress)
         self.sweeper = self._sweeper()
-        self.aging = self._aging(on_progress)
+        self.aging = _aging(clock, self.storage, self.current_policy, self.dry_run, on_progress)
         self.callbacks = _callbacks(config, clock, self.storage, self._observer)
         self.heartbeat = self._heartbeat()
         self.reaper = _reaper(config, self.storage, self._observer)
@@ -214,15 +214,6 @@ class Parts:
             observer=self._observer,
         )
 
-    def _aging(self, on_progress: Callable[[], None]) -> Aging:
-        return Aging(
-            aging=self.storage.aging,
-            current_policy=self.current_policy,
-            dry_run=self.dry_run,
-            clock=self._clock,
-            on_woken=on_progress,
-        )
-
     def _heartbeat(self) -> HeartbeatSender:
         return HeartbeatSender(
             heartbeats=self.storage.heartbeats,
@@ -289,6 +280,12 @@ def _callbacks(config: Config, clock: Clock, storage: Storage, observer: Observe
         clock=clock,
         observer=observer,
     )
+
+
+def _aging(
+    clock: Clock, storage: Storage, current_policy: CurrentPolicy, dry_run: DryRun, on_woken: Callable[[], None]
+) -> Aging:
+    return Aging(aging=storage.aging, current_policy=current_policy, dry_run=dry_run, clock=clock, on_woken=on_woken)
 
 
 def _reaper(config: Config, storage: Storage, observer: Observer) -> Reaper:
