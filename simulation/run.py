@@ -59,7 +59,7 @@ class Scenario:
     wrong_hints: float = 0.0
     exodus: int = 0
     returning: int = 0
-    policy: Mapping[str, float] = field(default_factory=dict)
+    policy: Mapping[str, float | str] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     callbacks: CallbackBehaviour = CALLBACKS
 
