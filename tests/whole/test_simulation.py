@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 @pytest.mark.parametrize("on_max_age", ["stop", "stop_with_people_inside"])
 def test_a_stop_for_its_age_is_wrong_only_where_people_do_not_matter(on_max_age: str) -> None:
     """I1. Half of the stops leave tasks with people in their rooms, which are spared."""
-    policy = {"max_age_seconds": 300, "on_max_age": on_max_age}
+    policy: dict[str, float | str] = {"max_age_seconds": 300, "on_max_age": on_max_age}
     result = simulate(replace(SMALL, policy=policy))
     for_age = [row for row in result.attempts if row["reason"] == "max_age"]
     outcomes = {row["outcome"] for row in for_age}
