@@ -34,7 +34,8 @@ class Jobs:
     async def begin(self) -> list[Callable[[], Awaitable[None]]]:
         """Send the first heartbeat and return the jobs. Raises DatabaseError."""
         await self._parts.heartbeat.run_once()
-        return [self.sweep, self.heartbeat, self.poll, self.reap, self.retain]
+        age = [self.age] if self._config.policy.max_age_seconds > 0 else []
+        return [self.sweep, self.heartbeat, self.poll, self.reap, self.retain, *age]
 
     async def sweep(self) -> None:
         swept = await self._parts.sweeper.run_once()
@@ -63,6 +64,9 @@ class Jobs:
     async def reap(self) -> None:
         await self._parts.reaper.run_once()
         await self._clock.sleep(REAP_SECONDS)
+
+    async def age(self) -> None:
+        await self._clock.sleep(await self._parts.aging.step())
 
     async def retain(self) -> None:
         await self._clock.sleep(await self._parts.retention.run_once())

@@ -63,7 +63,7 @@ class Scenario:
     exodus: int = 0
     returning: int = 0
     mixed: bool = False
-    policy: Mapping[str, float] = field(default_factory=dict)
+    policy: Mapping[str, float | str] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     callbacks: CallbackBehaviour = CALLBACKS
 

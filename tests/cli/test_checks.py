@@ -329,6 +329,20 @@ async def test_windows_that_zego_does_not_have_are_named(setup: Setup, database_
     assert "MaxIdleTime" in warning.todo
 
 
+async def test_tasks_older_than_the_limit_are_named(sqlite_setup: Setup, sqlite_url: str) -> None:
+    application = Application(sqlite_url)
+    application.execute("INSERT INTO zego_tasks (task_id, room_id, started_at) VALUES ('aged', 'room', '2026-01-01')")
+    assert about(await sqlite_setup.examine(offline=True), "age") == []
+    assert sqlite_setup.sees("status")["too_old"] is None
+    sqlite_setup.sections["policy"] = {"max_age_seconds": 3600}
+    (warning,) = about(await sqlite_setup.examine(offline=True), "age", Level.WARN)
+    assert warning.found == "1 task is older than 3600 s (policy.max_age_seconds); the oldest: aged"
+    assert "1 task OLDER THAN 1h (policy.on_max_age: alert)" in sqlite_setup.types("status").stdout
+    application.execute("UPDATE zego_tasks SET status = 'released'")
+    assert len(about(await sqlite_setup.examine(offline=True), "age", Level.OK)) == 1
+    assert "no task is older than 1h" in sqlite_setup.types("status").stdout
+
+
 async def test_hints_that_never_came_or_stopped_coming_are_missed(setup: Setup, database_url: str) -> None:
     application = Application(database_url)
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'r')")

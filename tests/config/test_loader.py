@@ -657,6 +657,16 @@ def test_all_lists_are_not_read_every_second() -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_an_age_limit_that_does_nothing_or_stops_people_is_warned_of() -> None:
+    for quiet in ("{max_age_seconds: 3600}", "{max_age_seconds: 3600, on_max_age: stop}"):
+        assert observed(f"policy: {quiet}").warnings == ()
+    (warning,) = observed("policy: {on_max_age: stop}").warnings
+    assert "policy.max_age_seconds is 0" in warning
+    (warning,) = observed("policy: {max_age_seconds: 3600, on_max_age: stop_with_people_inside}").warnings
+    assert "older than 3600 s is stopped while people are in its room" in warning
+
+
+@pytest.mark.usefixtures("here")
 def test_a_policy_too_slow_for_the_newer_window_is_warned_of() -> None:
     assert observed("policy: {grace_seconds: 100}").warnings == ()
     (warning,) = observed("policy: {grace_seconds: 101}").warnings

@@ -95,6 +95,7 @@ STATUS = Situation(
     returns=Returns(watched=570, returned=0),
     windows=Windows(count=14, minimum=150.2, median=151.1, early=-1.1),
     events=EventCounts(NOW, pending=0, undelivered=0, oldest_pending_at=None),
+    too_old=None,
 )
 
 

@@ -136,6 +136,7 @@ class Machine(RuleBasedStateMachine):
         callbacks=st.sampled_from([False, False, True]),
         daemons=st.sampled_from([1, 2, 2, 3]),
         stop=st.sampled_from([None, None, None, None, *SLOW_PACES]),
+        max_age=st.sampled_from([0, 0, 0, 40]),
     )
     def begin(
         self,
@@ -143,8 +144,11 @@ class Machine(RuleBasedStateMachine):
         callbacks: bool,  # noqa: FBT001 - drawn by name
         daemons: int,
         stop: dict[str, float] | None,
+        max_age: int = 0,
     ) -> None:
-        self._town = Town(self.driver, occupancy_poll_seconds=poll, callbacks=callbacks, stop=stop)
+        self._town = Town(
+            self.driver, occupancy_poll_seconds=poll, callbacks=callbacks, stop=stop, max_age_seconds=max_age
+        )
         if stop is not None:
             self._most_tasks += CROWD
             self._town.abandon_crowd(CROWD)

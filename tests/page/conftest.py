@@ -32,6 +32,7 @@ QUIET = Live(
     reload_problem=None,
     active=None,
     known=None,
+    too_old=None,
 )
 
 

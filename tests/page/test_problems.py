@@ -41,6 +41,7 @@ def test_nothing_is_wrong() -> None:
         ({"feed_is_dead": True}, {}, {}, "feed"),
         ({"webhook_problem": "fails"}, {}, {}, "webhook"),
         ({"reload_problem": "refused"}, {}, {}, "reload"),
+        ({"too_old": 2}, {}, {}, "too_old"),
         ({"unanswered": (7, 8)}, {}, {}, "unanswered"),
         ({}, {"daemons": []}, {}, "no_daemon"),
         ({}, {"daemons": [replace(ALIVE, alive=False)]}, {}, "no_daemon"),

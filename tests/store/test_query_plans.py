@@ -14,6 +14,7 @@ from watchdog.core.model import Api, Evidence, Outcome, Reason, Source
 from watchdog.core.policy import Plan
 from watchdog.core.presence import Facts, RoomFact
 from watchdog.store import contract, schema
+from watchdog.store.aging import AgeStore
 from watchdog.store.attempts import Ledger
 from watchdog.store.callbacks import AutoStop, Callback, CallbackStore, Presence, Speech
 from watchdog.store.engine import open_engine, reading, writing
@@ -139,6 +140,9 @@ class TestPlans:
         store.tasks.set_aside([SetAside(claims[3], 1, Outcome.SPARED, Reason.EMPTY_ROOM, "x", evidence, evidence, 0.0)])
         # Once more: a task that was tried before.
         store.tasks.claim("d", limit=1, lease_seconds=LEASE, default_app=1)
+        aging = AgeStore(store.engine)
+        assert aging.read(("room-2", "task-2"), 100, -1.0).end is not None
+        assert aging.wake(["task-4001", "task-4002"]) == 2
         store.ledger.reap(LEASE)
         store.heartbeats.beat(Instance("host/1", "host", 1, "0", "enforce"), 60.0, fresh=True)
 

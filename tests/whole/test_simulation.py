@@ -1,6 +1,7 @@
 """A small simulation finds no fault, and would find one."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -63,6 +64,27 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert [(event["at"], event["event"]) for event in one.log] == [
         (event["at"], event["event"]) for event in other.log
     ]
+
+
+@pytest.mark.parametrize("on_max_age", ["stop", "stop_with_people_inside"])
+def test_a_stop_for_its_age_is_wrong_only_where_people_do_not_matter(on_max_age: str) -> None:
+    """I1. Half of the stops leave tasks with people in their rooms, which are spared."""
+    policy: dict[str, float | str] = {"max_age_seconds": 300, "on_max_age": on_max_age}
+    result = simulate(replace(SMALL, policy=policy))
+    for_age = [row for row in result.attempts if row["reason"] == "max_age"]
+    outcomes = {row["outcome"] for row in for_age}
+    assert "stopped" in outcomes
+    assert result.verdict.disagreements == ()
+    assert (result.judgement.missed, result.silences) == ((), ())
+    if on_max_age == "stop":
+        assert result.judgement.wrong == ()
+        assert "spared" in outcomes
+    else:
+        wrong = {finding.task_id for finding in result.judgement.wrong}
+        assert wrong
+        assert wrong <= {
+            row["task_id"] for row in for_age if row["outcome"] in {"stopped", "unknown", "stopped_earlier"}
+        }
 
 
 def test_without_verification_the_ledger_is_still_true() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchdog.core.capacity import ROOMS_PER_CALL, time_to_wait, verified_at_a_time
 from watchdog.core.kinds import DEFAULT_KIND, KINDS
-from watchdog.core.model import Mode, Verify
+from watchdog.core.model import Mode, OnMaxAge, Verify
 from watchdog.core.policy import limits
 
 if TYPE_CHECKING:
@@ -104,6 +104,13 @@ def warnings(config: "Config") -> Iterator[str]:
             f"{policy.safety_margin_seconds:g} = {needed:g} is more than {newer:g}, ZEGO's "
             "newer default window: ZEGO may end tasks started without MaxIdleTime first; lower "
             "policy.grace_seconds, or set max_idle_seconds on each task"
+        )
+    if policy.on_max_age is not OnMaxAge.ALERT and not policy.max_age_seconds:
+        yield f"policy.on_max_age is {policy.on_max_age}, and policy.max_age_seconds is 0: there is no limit; set it"
+    if policy.on_max_age is OnMaxAge.STOP_WITH_PEOPLE_INSIDE and policy.max_age_seconds:
+        yield (
+            f"policy.on_max_age is stop_with_people_inside: a task older than {policy.max_age_seconds:g} s is stopped "
+            "while people are in its room; if that is not wanted, set it to stop"
         )
     if policy.verify is not Verify.OFF:
         yield from _verification(config.stop)

@@ -37,7 +37,7 @@ from watchdog.config.addresses import (
 from watchdog.config.secret_files import SecretFromFile, from_environment_only, given
 from watchdog.core.events import EventType
 from watchdog.core.kinds import DEFAULT_KIND, KINDS
-from watchdog.core.model import Mode, Verify
+from watchdog.core.model import Mode, OnMaxAge, Verify
 from watchdog.core.policy import Policy
 from watchdog.core.webhook import keys
 from watchdog.logs.redaction import redact, scrub
@@ -211,6 +211,8 @@ class PolicyConfig(Section):
     verification_max_age_seconds: Annotated[float, Field(gt=0, le=60)] = 5
     gap_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     rejoin_watch_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
+    max_age_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 0
+    on_max_age: OnMaxAge = OnMaxAge.ALERT
     kinds: KindsConfig = KindsConfig()
 
     @property

@@ -80,6 +80,14 @@ class Verify(StrEnum):
     OFF = "off"
 
 
+class OnMaxAge(StrEnum):
+    """What happens to a task that is older than the limit. Only the last value stops it with people in its room."""
+
+    ALERT = "alert"
+    STOP = "stop"
+    STOP_WITH_PEOPLE_INSIDE = "stop_with_people_inside"
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """How many people were in a room, when, and who said so; ``user_count`` None means unknown.

@@ -10,12 +10,13 @@ In doubt the verdict is *unknown*. Unknown keeps the task, and ZEGO ends it by i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from watchdog.core.kinds import KINDS, Kind
-from watchdog.core.model import Evidence, Mode, Reason, Source, Status, Task, Verify
+from watchdog.core.model import Evidence, Mode, OnMaxAge, Reason, Source, Status, Task, Verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Policy:
     verification_max_age_seconds: float = 5
     gap_seconds: float = 60
     rejoin_watch_seconds: float = 600
+    max_age_seconds: float = 0
+    on_max_age: OnMaxAge = OnMaxAge.ALERT
     kinds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
@@ -91,6 +94,12 @@ class Rule(StrEnum):
     VENDOR_SAYS_EMPTY = "vendor_says_empty"
     HINT_SAYS_EMPTY = "hint_says_empty"
     GUARDED = "guarded"
+    OLD_BUT_OCCUPIED = "old_but_occupied"
+    OLD_AND_EMPTY = "old_and_empty"
+    OLD_AND_EMPTY_BY_HINT = "old_and_empty_by_hint"
+    OLD_UNANSWERED = "old_unanswered"
+    OLD_WITH_PEOPLE = "old_with_people"
+    OLD_UNVERIFIED = "old_unverified"
 
 
 RULE_TEXT: dict[Rule, str] = {
@@ -106,12 +115,34 @@ RULE_TEXT: dict[Rule, str] = {
     Rule.VENDOR_SAYS_EMPTY: "the room has been empty for its grace period, and the vendor confirms it",
     Rule.HINT_SAYS_EMPTY: "the room has been empty for its grace period, according to the hint alone",
     Rule.GUARDED: "too many rooms became empty at once, according to hints alone: the guard holds all of them back",
+    Rule.OLD_BUT_OCCUPIED: "the task is older than policy.max_age_seconds, but there are people in the room",
+    Rule.OLD_AND_EMPTY: "the task is older than policy.max_age_seconds, and the vendor confirms that the room is empty",
+    Rule.OLD_AND_EMPTY_BY_HINT: (
+        "the task is older than policy.max_age_seconds, and the room is empty, according to the hint alone"
+    ),
+    Rule.OLD_UNANSWERED: "the task is older than policy.max_age_seconds, and the vendor has not said who is there",
+    Rule.OLD_WITH_PEOPLE: (
+        "the task is older than policy.max_age_seconds, and policy.on_max_age stops it with people in the room as well"
+    ),
+    Rule.OLD_UNVERIFIED: (
+        "the task is older than policy.max_age_seconds, policy.on_max_age stops it with people in the room as well, "
+        "and the vendor could not be asked"
+    ),
 }
+
+UNVERIFIED: Final = frozenset({Rule.HINT_SAYS_EMPTY, Rule.OLD_AND_EMPTY_BY_HINT, Rule.OLD_UNVERIFIED})
+"""The rules of stops that the vendor has not confirmed: the guard limits them."""
+
+PEOPLE_INSIDE: Final = frozenset({Rule.OLD_WITH_PEOPLE, Rule.OLD_UNVERIFIED})
+"""The rules of stops that people in the room do not prevent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict, the rule behind it, and the end of a *wait* (``until``) or the ``reason`` of a *stop*."""
+    """A verdict, the rule behind it, and the end of a *wait* (``until``) or the ``reason`` of a *stop*.
+
+    Another verdict has a ``reason`` if only the task's age asked for the stop.
+    """
 
     verdict: Verdict
     rule: Rule
@@ -154,6 +185,11 @@ def reason(task: Task, vendor: Evidence | None = None) -> Reason:
     return Reason.NEVER_JOINED if task.last_occupied_at is None else Reason.EMPTY_ROOM
 
 
+def is_too_old(task: Task, policy: Policy, now: datetime) -> bool:
+    """Whether the task is older than the limit, if there is one."""
+    return policy.max_age_seconds > 0 and now >= task.started_at + timedelta(seconds=policy.max_age_seconds)
+
+
 def contradicts(task: Task, observed: Evidence) -> bool:
     """Whether the vendor's 0 is not evidence: the application saw people and the vendor never did.
 
@@ -174,11 +210,15 @@ def plan(task: Task, policy: Policy, now: datetime) -> Plan | None:
     """The times of an empty room's task (design §4), or None if the room is not known to be empty.
 
     ``now`` is the database's. The plan is never due before ``now`` + ``confirm_seconds``, even if the hint came late
-    or claims to be old.
+    or claims to be old. A task that is stopped for its age has no grace period.
     """
     if task.empty_since is None:
         return None
-    due = max(_earliest(task, task.empty_since, policy, now), now + timedelta(seconds=policy.confirm_seconds))
+    confirmed = now + timedelta(seconds=policy.confirm_seconds)
+    due = max(_earliest(task, task.empty_since, policy, now), confirmed)
+    if policy.max_age_seconds > 0 and policy.on_max_age is not OnMaxAge.ALERT:
+        too_old_at = task.started_at + timedelta(seconds=policy.max_age_seconds)
+        due = min(due, max(too_old_at, confirmed, task.hold_until or confirmed))
     return Plan(task.task_id, task.empty_since, due, _auto_stop(task, task.empty_since, policy, now))
 
 
@@ -195,8 +235,17 @@ def decide(
 
     ``vendor`` is the answer of the RTC API, None if it was not asked or did not answer. ``watching_since`` is when the
     current unbroken series of sweeps began. ``manual``: an operator's order, which skips the grace period but no other
-    rule.
+    rule; it does not ask for the task's age.
     """
+    decision = _decide_by_people(task, vendor, policy, now, watching_since, manual=manual)
+    if manual or policy.on_max_age is OnMaxAge.ALERT or not is_too_old(task, policy, now):
+        return decision
+    return _decide_by_age(decision, task, vendor, policy, now, watching_since)
+
+
+def _decide_by_people(
+    task: Task, vendor: Evidence | None, policy: Policy, now: datetime, watching_since: datetime, *, manual: bool
+) -> Decision:
     if task.status is not Status.ACTIVE:
         return Decision(Verdict.KEEP, Rule.ENDED)
     evidence = task.evidence if vendor is None else vendor
@@ -212,13 +261,63 @@ def decide(
     if now < due:
         return Decision(Verdict.WAIT, Rule.NOT_DUE, until=due)
     # The room is empty and the task is due: is the evidence good enough?
-    if vendor is not None:
-        rule = _judge_answer(evidence.observed_at, policy, now)
-    else:
-        rule = _judge_hint(evidence.observed_at, policy, now, watching_since)
+    rule = _judge(vendor, evidence.observed_at, policy, now, watching_since)
     if rule not in {Rule.VENDOR_SAYS_EMPTY, Rule.HINT_SAYS_EMPTY}:
         return Decision(Verdict.UNKNOWN, rule)
     return Decision(Verdict.STOP, rule, reason=Reason.MANUAL if manual else reason(task, vendor))
+
+
+def _decide_by_age(
+    decision: Decision, task: Task, vendor: Evidence | None, policy: Policy, now: datetime, watching_since: datetime
+) -> Decision:
+    """Return ``decision`` as it is for a task that is to be stopped for its age.
+
+    It is stopped without a grace period. People prevent that, and so does missing evidence. With
+    ``stop_with_people_inside`` only a hold prevents it, or, where verification is required, that the vendor gave no
+    answer.
+    """
+    observed_at = (task.evidence if vendor is None else vendor).observed_at
+    match decision.rule:
+        case Rule.ENDED | Rule.ON_HOLD:
+            return decision
+        case Rule.OCCUPIED:
+            decision = Decision(Verdict.KEEP, Rule.OLD_BUT_OCCUPIED, reason=Reason.MAX_AGE)
+        case Rule.NO_EVIDENCE | Rule.CONTRADICTED:
+            decision = replace(decision, reason=Reason.MAX_AGE)
+        case Rule.NOT_DUE if observed_at is not None:
+            rule = _judge(vendor, observed_at, policy, now, watching_since)
+            old = _OLD_AND_EMPTY.get(rule)
+            verdict = Verdict.UNKNOWN if old is None else Verdict.STOP
+            decision = Decision(verdict, old or rule, reason=Reason.MAX_AGE)
+    if decision.verdict is Verdict.STOP or policy.on_max_age is not OnMaxAge.STOP_WITH_PEOPLE_INSIDE:
+        return decision
+    if task.hold_until is not None and task.hold_until > now:
+        return Decision(Verdict.WAIT, Rule.ON_HOLD, until=task.hold_until)
+    has_answered = (
+        vendor is not None
+        and vendor.user_count is not None
+        and observed_at is not None
+        and _judge_answer(observed_at, policy, now) is not Rule.UNCONFIRMED
+    )
+    if not has_answered and policy.verify is Verify.REQUIRED:
+        return Decision(Verdict.UNKNOWN, Rule.OLD_UNANSWERED, reason=Reason.MAX_AGE)
+    rule = Rule.OLD_WITH_PEOPLE if has_answered else Rule.OLD_UNVERIFIED
+    return Decision(Verdict.STOP, rule, reason=Reason.MAX_AGE)
+
+
+_OLD_AND_EMPTY: Final = {
+    Rule.VENDOR_SAYS_EMPTY: Rule.OLD_AND_EMPTY,
+    Rule.HINT_SAYS_EMPTY: Rule.OLD_AND_EMPTY_BY_HINT,
+}
+
+
+def _judge(
+    vendor: Evidence | None, observed_at: datetime, policy: Policy, now: datetime, watching_since: datetime
+) -> Rule:
+    """Whether what says that the room is empty is good enough for a stop."""
+    if vendor is not None:
+        return _judge_answer(observed_at, policy, now)
+    return _judge_hint(observed_at, policy, now, watching_since)
 
 
 def _judge_answer(observed_at: datetime, policy: Policy, now: datetime) -> Rule:

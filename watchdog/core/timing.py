@@ -20,6 +20,9 @@ A hint that arrives after the commit no longer prevents the request.
 OBSERVE_AGAIN_SECONDS: Final = 300.0
 """In observe mode an active task that would have been stopped is examined again after this time."""
 
+OLD_AGAIN_SECONDS: Final = 300.0
+"""A task that is older than the limit and was not stopped is looked at again after this time: others are urgent."""
+
 
 def acts_at(task: Task, now: datetime, lead_seconds: float, *, manual: bool = False) -> datetime:
     """The time to act at: the due time if it is at most ``lead_seconds`` ahead, else ``now``."""

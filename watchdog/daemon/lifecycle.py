@@ -3,6 +3,7 @@
     sweep       at the next due time, at the latest every ``schedule.poll_seconds``
     heartbeat   reports that this daemon is alive, counts the others, notices gaps and a dead feed of hints
     poll        asks ZEGO about active rooms, every second while rooms are due
+    age         looks for tasks older than ``policy.max_age_seconds``, every minute, a slice a second
     reap        closes attempts that a dead daemon left in ``sent``; its answer spool comes first
     retain      removes old rows, a few at a time
     adopt       registers tasks that run at ZEGO and have no row, every ``schedule.adopt_seconds``
@@ -87,6 +88,7 @@ class Service:
         self._jobs = Jobs(clock, on_look=self.status.tick)
         self._sweep_job = self._add_job("sweep", self._sweep)
         self._add_job("heartbeat", self._heartbeat, may_be_early=True)
+        self._age_job = self._add_job("age", self.parts.aging.step, may_be_early=True)
         self._add_job("reap", self._reap, may_be_early=True)
         # These two log their errors themselves, and are no sign of the database's return.
         self._jobs.add("retain", self.parts.retention.run_once, may_be_early=True)
@@ -109,8 +111,8 @@ class Service:
 
     def _configured(self) -> None:
         # What was planned by the old rules may be due by the new ones.
-        self._sweep_job.arm(0.0)
-        self._notify_job.arm(0.0)
+        for job in (self._sweep_job, self._notify_job, self._age_job):
+            job.arm(0.0)
 
     def _http_server(self) -> HttpServer | None:
         address = self.parts.config.http.address
@@ -235,8 +237,7 @@ class Service:
         problems += [f"ZEGO refuses AppId {app_id}" for app_id in sorted(parts.blocks.app_ids)]
         if (poller := parts.poller) is not None:
             problems += [f"ZEGO does not answer about AppId {app_id}" for app_id in poller.unanswered]
-        if parts.feed.is_dead:
-            problems.append("no hints come any more")
+        problems += ["no hints come any more"] if parts.feed.is_dead else []
         if parts.guard.tripped_at is not None:
             problems.append(f"the guard holds back {parts.guard.held} tasks: zego-watchdog guard")
         problems += [] if parts.notifier.problem is None else [parts.notifier.problem]

@@ -61,6 +61,7 @@ SHOWN: Final = (
     Shown("oldest_empty_room_seconds", "For how long the room of an active task has been empty, at most."),
     Shown("oldest_evidence_seconds", "Age of the oldest evidence of who is in the room of an active task."),
     Shown("unknown_rooms", "Active tasks of whose rooms nothing is known."),
+    Shown("tasks_too_old", "Active tasks older than policy.max_age_seconds, as last counted."),
     Shown("due_tasks", "Active tasks whose time has come and that no daemon holds; counted up to 10000."),
     Shown("due_lag_seconds", "For how long the longest of the due tasks has been waiting."),
     Shown("rejoined_stops", "Stops of the last 24 hours after which people came back to the room."),

@@ -49,6 +49,7 @@ def site_of(
             reload_problem=reloader.problem,
             active=parts.feed.active,
             known=parts.figures.known,
+            too_old=parts.aging.too_old,
         )
 
     def policy() -> tuple[Policy, float]:

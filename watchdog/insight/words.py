@@ -42,6 +42,16 @@ OUTLOOK_TEXT: Final[dict[Rule, str]] = {
         "Nothing until ZEGO can be asked, enough rooms have people again, or an operator releases the guard. "
         "Next step: zego-watchdog guard."
     ),
+    Rule.OLD_BUT_OCCUPIED: (
+        "Nothing while people are in the room. Every five minutes the daemon looks again, and {stops} if it is empty. "
+        "Is the number of people wrong? See who is there with: zego-watchdog room."
+    ),
+    **dict.fromkeys((Rule.OLD_AND_EMPTY, Rule.OLD_AND_EMPTY_BY_HINT), "It is too old, so no grace is left: {then}"),
+    Rule.OLD_UNANSWERED: "When ZEGO has said who is in the room, the daemon {stops}, even if there are people in it.",
+    **dict.fromkeys(
+        (Rule.OLD_WITH_PEOPLE, Rule.OLD_UNVERIFIED),
+        "The daemon {stops}, even if there are people in the room: policy.on_max_age is stop_with_people_inside.",
+    ),
 }
 """What happens to a task next, by the rule of a decision that was made without asking ZEGO.
 
@@ -80,6 +90,7 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.EMPTY_ROOM: "everybody had left the room",
     Reason.NEVER_JOINED: "nobody had joined the room",
     Reason.BOTS_ONLY: "only bots or admins were left in the room",
+    Reason.MAX_AGE: "the task was older than policy.max_age_seconds",
     Reason.MANUAL: "an operator ran zego-watchdog stop",
 }
 

@@ -22,6 +22,14 @@ _RULES: Final[dict[Rule, str]] = {
     Rule.VENDOR_SAYS_EMPTY: "房间空置已超过宽限时间，ZEGO 也已确认",
     Rule.HINT_SAYS_EMPTY: "仅根据提示，房间空置已超过宽限时间",
     Rule.GUARDED: "仅根据提示，太多房间同时变空：保护机制暂停了所有这些停止操作",
+    Rule.OLD_BUT_OCCUPIED: "任务的存在时间超过 policy.max_age_seconds，但房间里有人",
+    Rule.OLD_AND_EMPTY: "任务的存在时间超过 policy.max_age_seconds，ZEGO 确认房间为空",
+    Rule.OLD_AND_EMPTY_BY_HINT: "任务的存在时间超过 policy.max_age_seconds，且仅根据提示，房间为空",
+    Rule.OLD_UNANSWERED: "任务的存在时间超过 policy.max_age_seconds，但 ZEGO 尚未答复房间里有谁",
+    Rule.OLD_WITH_PEOPLE: "任务的存在时间超过 policy.max_age_seconds，按 policy.on_max_age，即使房间里有人也会停止",
+    Rule.OLD_UNVERIFIED: (
+        "任务的存在时间超过 policy.max_age_seconds，按 policy.on_max_age，即使房间里有人也会停止；并且无法询问 ZEGO"
+    ),
 }
 
 _OUTLOOKS: Final[dict[Rule, str]] = {
@@ -38,6 +46,16 @@ _OUTLOOKS: Final[dict[Rule, str]] = {
     ),
     Rule.GUARDED: (
         "在可以询问 ZEGO、足够多的房间重新有人，或运维人员解除保护之前，不会停止。下一步：zego-watchdog guard。"
+    ),
+    Rule.OLD_BUT_OCCUPIED: (
+        "房间里有人时不会停止。守护进程每五分钟重新检查，如果为空就{stops}。"
+        "人数不对？查看房间里有谁：zego-watchdog room。"
+    ),
+    **dict.fromkeys((Rule.OLD_AND_EMPTY, Rule.OLD_AND_EMPTY_BY_HINT), "任务存在时间过长，不再有宽限时间：{then}"),
+    Rule.OLD_UNANSWERED: "ZEGO 答复房间里有谁之后，守护进程会{stops}，即使房间里有人。",
+    **dict.fromkeys(
+        (Rule.OLD_WITH_PEOPLE, Rule.OLD_UNVERIFIED),
+        "守护进程会{stops}，即使房间里有人：policy.on_max_age 为 stop_with_people_inside。",
     ),
 }
 
@@ -60,6 +78,7 @@ _REASONS: Final[dict[Reason, str]] = {
     Reason.EMPTY_ROOM: "所有人都已离开房间",
     Reason.NEVER_JOINED: "从未有人加入房间",
     Reason.BOTS_ONLY: "房间里只剩下机器人或管理员",
+    Reason.MAX_AGE: "任务的存在时间超过 policy.max_age_seconds",
     Reason.MANUAL: "运维人员执行了 zego-watchdog stop",
 }
 
@@ -122,6 +141,10 @@ TEXTS: Final[dict[str, str]] = {
     "step.modes": "为所有守护进程设置相同的 policy.mode。",
     "problem.undelivered": "多次尝试后放弃发送的事件数：{number}。",
     "step.undelivered": "运行 zego-watchdog events --undelivered。",
+    "problem.too_old": "存在时间超过 policy.max_age_seconds 的任务数：{number}。",
+    "step.too_old": (
+        "日志中的 task_too_old 列出了这些任务。用 zego-watchdog explain 逐个查看；不再需要的，请由应用停止。"
+    ),
     "problem.missed": "最近 24 小时内，ZEGO 的自动停止早于本程序。任务数：{number}。",
     "step.missed": "查看这些任务；将 policy.max_idle_seconds 与启动任务时的 MaxIdleTime 比较。",
     "problem.rejected": "最近 24 小时内，ZEGO 拒绝停止部分任务。数量：{number}。",

@@ -77,6 +77,11 @@ TEXTS: Final[dict[str, str]] = {
     "step.modes": "Set policy.mode to the same value for all daemons.",
     "problem.undelivered": "Events that were given up after all attempts: {number}.",
     "step.undelivered": "Run zego-watchdog events --undelivered.",
+    "problem.too_old": "Tasks that are older than policy.max_age_seconds: {number}.",
+    "step.too_old": (
+        "The log names them (task_too_old). Look at each with zego-watchdog explain; the application should stop those "
+        "that nobody needs."
+    ),
     "problem.missed": "In the last 24 hours ZEGO's auto-stop was faster than the watchdog. Tasks: {number}.",
     "step.missed": "Look at these tasks; compare policy.max_idle_seconds with the MaxIdleTime they were started with.",
     "problem.rejected": "In the last 24 hours ZEGO refused to stop tasks. Number: {number}.",

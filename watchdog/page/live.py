@@ -28,3 +28,5 @@ class Live:
     """Active tasks at the last count."""
 
     known: Known | None
+    too_old: int | None
+    """Active tasks older than ``policy.max_age_seconds``, at the last count; None without a limit."""

@@ -46,6 +46,8 @@ def _of_the_daemon(live: Live) -> Iterator[Problem]:
         yield Problem("unanswered", Level.BAD, {"apps": ", ".join(map(str, live.unanswered))})
     if live.feed_is_dead:
         yield Problem("feed", Level.BAD)
+    if live.too_old:
+        yield Problem("too_old", Level.WARN, {"number": live.too_old})
     if live.webhook_problem is not None:
         yield Problem("webhook", Level.WARN, detail=live.webhook_problem)
     if live.reload_problem is not None:

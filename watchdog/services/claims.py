@@ -60,6 +60,11 @@ class Claimed:
     def room_id(self) -> str:
         return self.claim.task.room_id
 
+    @property
+    def is_unplanned(self) -> bool:
+        """Whether no empty spell asked for the stop: an operator did, or the task's age."""
+        return self.manual or self.claim.task.due_at is None
+
     def lease_suffices(self, clock: Clock, settings: StopSettings) -> bool:
         """Whether a request that is sent now ends before the lease does."""
         return self.until - clock.monotonic() > settings.request_timeout_seconds

@@ -165,7 +165,7 @@ class DryRun:
     ) -> tuple[Claimed, Evidence | None, Unsent]:
         vendor, decision = self.verifier.judge(claimed, app_id, answers.get(claimed.room_id))
         if decision.verdict is Verdict.STOP:
-            return claimed, vendor, Unsent(Outcome.WOULD_STOP, decision.rule, math.inf)
+            return claimed, vendor, Unsent(Outcome.WOULD_STOP, decision.rule, math.inf, decision.reason)
         return claimed, vendor, self.verifier.unsent(claimed, vendor, decision)
 
     async def _note(self, found: Sequence[tuple[Claimed, Evidence | None, Unsent]]) -> None:
@@ -174,9 +174,9 @@ class DryRun:
                 claim=claimed.claim,
                 app_id=claimed.app_id,
                 outcome=unsent.outcome,
-                reason=policy.reason(claimed.claim.task, evidence := vendor or claimed.claim.task.evidence),
+                reason=unsent.reason or policy.reason(claimed.claim.task, vendor),
                 detail=unsent.detail,
-                evidence=evidence,
+                evidence=vendor or claimed.claim.task.evidence,
                 observed=None,
                 wake_seconds=unsent.wake_seconds,
             )

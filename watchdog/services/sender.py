@@ -67,7 +67,14 @@ class Sender:
     observer: Observer = field(default_factory=Observer)
 
     async def send(
-        self, claimed: Claimed, app_id: int, evidence: Evidence, reason: Reason, depart: Depart
+        self,
+        claimed: Claimed,
+        app_id: int,
+        evidence: Evidence,
+        reason: Reason,
+        depart: Depart,
+        *,
+        despite_people: bool = False,
     ) -> tuple[Attempt, Result] | None:
         """Commit the attempt and send the request; pass both values to ``conclude``.
 
@@ -79,7 +86,8 @@ class Sender:
         if auto_stop_at is None:
             plan = policy.plan(task, self.current_policy.rules, self.database_clock.now())
             auto_stop_at = None if plan is None else plan.auto_stop_at
-        attempt = await self.answers.intend(Intent(claimed.claim, app_id, reason, evidence, auto_stop_at))
+        intent = Intent(claimed.claim, app_id, reason, evidence, auto_stop_at, despite_people)
+        attempt = await self.answers.intend(intent)
         if attempt is None:
             return None
         has_left = False
@@ -113,8 +121,9 @@ class Sender:
         await depart()
         if not claimed.lease_suffices(self.clock, self.settings):
             raise Withheld(DETAIL_LEASE_SHORT)
-        known_at = attempt.intent.evidence.observed_at if claimed.manual else claimed.claim.task.user_count_at
-        if self.sightings.since(attempt.intent.app_id, claimed.room_id, known_at) is not None:
+        intent = attempt.intent
+        known_at = intent.evidence.observed_at if claimed.is_unplanned else claimed.claim.task.user_count_at
+        if not intent.despite_people and self.sightings.since(intent.app_id, claimed.room_id, known_at) is not None:
             raise Withheld(DETAIL_OCCUPIED)
         if due_at is not None and attempt.number == 1 and not claimed.manual:
             self.observer.sent((self.database_clock.now() - due_at).total_seconds())

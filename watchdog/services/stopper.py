@@ -127,7 +127,10 @@ class Stopper:
             return await self._give_back(claimed, None, DETAIL_BLOCKED)
         seen = self.verifier.newest(claimed, app_id, None)
         decision = self.verifier.decide(claimed, seen)
-        if not claimed.manual and decision.verdict not in _UNSETTLED:
+        # Whether a room of an old task is occupied is worth a question: the hint may be forgotten as well.
+        asks_anyway = decision.rule is Rule.OLD_BUT_OCCUPIED and seen is None
+        is_settled = decision.verdict not in _UNSETTLED and not asks_anyway
+        if not claimed.manual and is_settled:
             # What is known says keep or wait: another answer of the vendor could not change that.
             return await self._decline(claimed, seen, decision)
         return await self._finish(claimed, app_id, await self.verifier.ask(claimed, app_id))
@@ -139,7 +142,7 @@ class Stopper:
         await self._until_nearly_due(claimed)
         if self.verifier.only_observes():
             # At once: another daemon may enforce.
-            return await self._give_back(claimed, Outcome.WOULD_STOP, decision.rule, vendor)
+            return await self._give_back(claimed, Outcome.WOULD_STOP, decision.rule, vendor, reason=decision.reason)
         async with self.workload.slot(Api(app_id, claimed.claim.task.kind)) as depart:
             # Again: the answer may have become too old during the wait.
             vendor, decision = await self.verifier.confirm(claimed, app_id, vendor)
@@ -154,7 +157,8 @@ class Stopper:
                 return await self._give_back(claimed, None, DETAIL_BLOCKED, vendor)
             evidence = vendor or claimed.claim.task.evidence
             reason = decision.reason or _reason(claimed, evidence)
-            sent = await self.sender.send(claimed, app_id, evidence, reason, depart)
+            despite_people = decision.rule in policy.PEOPLE_INSIDE
+            sent = await self.sender.send(claimed, app_id, evidence, reason, depart, despite_people=despite_people)
         if sent is None:
             # Since the claim the application ended the task, held it, or saw people come.
             return await self._give_back(claimed, None, DETAIL_ROW_CHANGED, vendor)
@@ -185,7 +189,13 @@ class Stopper:
         why = self.verifier.unsent(claimed, vendor, decision)
         observed = vendor if why.outcome is Outcome.SPARED else None
         return await self._give_back(
-            claimed, why.outcome, why.detail, vendor, observed=observed, wake_seconds=why.wake_seconds
+            claimed,
+            why.outcome,
+            why.detail,
+            vendor,
+            reason=why.reason,
+            observed=observed,
+            wake_seconds=why.wake_seconds,
         )
 
     async def _withhold(self, claimed: Claimed, detail: str, *, wake_seconds: float) -> Finished:
@@ -198,6 +208,7 @@ class Stopper:
         detail: str,
         vendor: Evidence | None = None,
         *,
+        reason: Reason | None = None,
         observed: Evidence | None = None,
         wake_seconds: float = 0.0,
     ) -> Finished:
@@ -206,7 +217,7 @@ class Stopper:
         The evidence is ``vendor``, or else the hint in the row.
         """
         evidence = vendor or claimed.claim.task.evidence
-        why = _reason(claimed, evidence)
+        why = reason or _reason(claimed, evidence)
         item = SetAside(claimed.claim, claimed.app_id, outcome, why, detail, evidence, observed, wake_seconds)
         noted = await self.tasks.set_aside([item])
         if outcome is not None:

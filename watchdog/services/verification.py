@@ -7,7 +7,7 @@ from datetime import datetime
 
 from watchdog.core import policy, timing
 from watchdog.core.guard import HELD_RECHECK_SECONDS
-from watchdog.core.model import Evidence, Mode, Outcome, Verify
+from watchdog.core.model import Evidence, Mode, Outcome, Reason, Verify
 from watchdog.core.policy import CurrentPolicy, Decision, Rule, Verdict
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.claims import Claimed
@@ -21,11 +21,15 @@ from watchdog.store.records import DETAIL_ROOM_REFUSED
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """Why nothing is sent, and when to look again; without an ``outcome`` the ledger gets no row."""
+    """Why nothing is sent, and when to look again; without an ``outcome`` the ledger gets no row.
+
+    ``reason`` is why the task was to be stopped; None: see ``policy.reason``.
+    """
 
     outcome: Outcome | None
     detail: str
     wake_seconds: float
+    reason: Reason | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -54,10 +58,10 @@ class Verifier:
     def newest(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> Evidence | None:
         """``vendor``, unless this process has seen people in the room since the hint in the row.
 
-        Then the empty spell was interrupted, even if the room is empty again. Only an operator's order takes the later
-        of the two.
+        Then the empty spell was interrupted, even if the room is empty again. Without a plan there is no spell: an
+        operator's order, and a stop for the task's age, take the later of the two.
         """
-        moments = [claimed.claim.task.user_count_at, vendor.observed_at if vendor and claimed.manual else None]
+        moments = [claimed.claim.task.user_count_at, vendor.observed_at if vendor and claimed.is_unplanned else None]
         since = max((moment for moment in moments if moment is not None), default=None)
         return self.sightings.since(app_id, claimed.room_id, since) or vendor
 
@@ -101,7 +105,7 @@ class Verifier:
     async def confirm(self, claimed: Claimed, app_id: int, vendor: Evidence | None) -> tuple[Evidence | None, Decision]:
         """As ``judge``, but ask once more if the answer is too old."""
         known, decision = self.judge(claimed, app_id, vendor)
-        if known is not None and decision.rule is Rule.UNCONFIRMED:
+        if known is not None and decision.rule in {Rule.UNCONFIRMED, Rule.OLD_UNANSWERED}:
             return self.judge(claimed, app_id, await self.ask(claimed, app_id, at_once=True))
         return known, decision
 
@@ -109,16 +113,17 @@ class Verifier:
         """Decide by what is known and by the guard; return the evidence used and the decision."""
         known = self.newest(claimed, app_id, vendor)
         decision = self.decide(claimed, known)
-        if decision.rule is Rule.HINT_SAYS_EMPTY and not claimed.manual and not self.guard.allows(claimed.task_id):
-            decision = Decision(Verdict.UNKNOWN, Rule.GUARDED)
+        if decision.rule in policy.UNVERIFIED and not claimed.manual and not self.guard.allows(claimed.task_id):
+            decision = Decision(Verdict.UNKNOWN, Rule.GUARDED, reason=decision.reason)
         return known, decision
 
     def unsent(self, claimed: Claimed, vendor: Evidence | None, decision: Decision) -> Unsent:
         """What to record if ``decision`` is not to stop, and when to look again."""
         now = self.database_clock.now()
+        for_age = decision.reason is Reason.MAX_AGE and claimed.is_unplanned
         match decision.verdict:
             case Verdict.UNKNOWN:
-                seconds = timing.recheck_seconds(claimed.claim.task, now)
+                seconds = timing.OLD_AGAIN_SECONDS if for_age else timing.recheck_seconds(claimed.claim.task, now)
                 if decision.rule is Rule.GUARDED:
                     seconds = min(seconds, HELD_RECHECK_SECONDS)
                 is_refused = (
@@ -126,7 +131,10 @@ class Verifier:
                     and claimed.app_id is not None
                     and self.occupancy.is_refused(claimed.app_id, claimed.room_id)
                 )
-                return Unsent(Outcome.WITHHELD, DETAIL_ROOM_REFUSED if is_refused else decision.rule, seconds)
+                detail = DETAIL_ROOM_REFUSED if is_refused else decision.rule
+                return Unsent(Outcome.WITHHELD, detail, seconds, decision.reason)
+            case Verdict.KEEP if decision.rule is Rule.OLD_BUT_OCCUPIED:
+                return Unsent(Outcome.SPARED, decision.rule, timing.OLD_AGAIN_SECONDS, decision.reason)
             case Verdict.KEEP if vendor is not None and vendor.user_count:
                 return Unsent(Outcome.SPARED, decision.rule, 0.0)
             case _:

@@ -41,7 +41,7 @@ _COUNT_ATTEMPT = (
     sa.update(tasks)
     .where(
         _OWNED,
-        tasks.c.user_count == 0,
+        sa.or_(tasks.c.user_count == 0, one_of(tasks.c.task_id, "despite_people")),
         # If the plan is gone since the claim, people came and left, or the limits changed.
         sa.or_(tasks.c.due_at.is_not(None), one_of(tasks.c.task_id, "unplanned")),
         sa.or_(tasks.c.hold_until.is_(None), tasks.c.hold_until <= utcnow()),
@@ -98,7 +98,11 @@ _WATCHED = sa.select(
     attempts.c.room_id,
     sa.func.coalesce(attempts.c.replied_at, utcnow()),
     utcnow(sa.bindparam("seconds", type_=sa.Float)),
-).where(one_of(attempts.c.id, "attempt_ids"))
+).where(
+    one_of(attempts.c.id, "attempt_ids"),
+    # People who were there when the task was stopped for its age do not return.
+    sa.or_(attempts.c.reason != Reason.MAX_AGE, attempts.c.empty_since.is_not(None)),
+)
 _WATCH_ROOMS = {
     name: dialect.insert(rejoins)
     .from_select(["task_id", "app_id", "room_id", "stopped_at", "watch_until"], _WATCHED)
@@ -135,17 +139,18 @@ class Ledger:
         """Commit the attempts as ``sent``, before any request is sent.
 
         None means that the request must not be sent. Since the claim, the row has got another owner, other limits, a
-        hold or an end; or a hint said that people were there, even if they have left again.
+        hold or an end; or a hint said that people were there, even if they have left again. People do not matter to an
+        intent ``despite_people``.
         """
         with writing(self.engine) as connection:
-            _confirm_empty(connection, [intent for intent in intents if intent.evidence.source == Source.API])
-            unplanned = [intent.claim.task.task_id for intent in intents if intent.claim.task.due_at is None]
-            ours = {
-                row.task_id: row
-                for row in connection.execute(
-                    _COUNT_ATTEMPT, {**_owned([intent.claim for intent in intents]), "unplanned": unplanned}
-                )
+            verified = [intent for intent in intents if intent.evidence.source == Source.API]
+            _confirm_empty(connection, [intent for intent in verified if not intent.despite_people])
+            chosen = {
+                **_owned([intent.claim for intent in intents]),
+                "unplanned": [intent.claim.task.task_id for intent in intents if intent.claim.task.due_at is None],
+                "despite_people": [intent.claim.task.task_id for intent in intents if intent.despite_people],
             }
+            ours = {row.task_id: row for row in connection.execute(_COUNT_ATTEMPT, chosen)}
             allowed = {intent.claim.task.task_id: intent for intent in intents if intent.claim.task.task_id in ours}
             committed: dict[str, Attempt] = {}
             if allowed:

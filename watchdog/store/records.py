@@ -52,13 +52,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A request to be sent. ``evidence`` allows it; evidence from ZEGO also refreshes the task's hint."""
+    """A request to be sent. ``evidence`` allows it; evidence from ZEGO also refreshes the task's hint.
+
+    ``despite_people``: people in the room do not prevent it, and the hint is left as it is.
+    """
 
     claim: Claim
     app_id: int
     reason: Reason
     evidence: Evidence
     auto_stop_at: datetime | None
+    despite_people: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from watchdog.core.kinds import KINDS, Kind
 from watchdog.core.policy import CurrentPolicy
 from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
+from watchdog.services.aging import Aging
 from watchdog.services.app_blocks import AppBlocks
 from watchdog.services.bots import Bots, RegisteredBots
 from watchdog.services.callbacks import CallbackIntake
@@ -115,6 +116,7 @@ class Parts:
         self.stopper = self._stopper(on_progress, on_end)
         self.dry_run = self._dry_run(on_progress)
         self.sweeper = self._sweeper()
+        self.aging = _aging(clock, self.storage, self.current_policy, self.dry_run, on_progress)
         self.callbacks = _callbacks(config, clock, self.storage, self._observer)
         self.heartbeat = self._heartbeat()
         self.reaper = _reaper(config, self.storage, self._observer)
@@ -284,6 +286,12 @@ def _callbacks(config: Config, clock: Clock, storage: Storage, observer: Observe
     )
 
 
+def _aging(
+    clock: Clock, storage: Storage, current_policy: CurrentPolicy, dry_run: DryRun, on_woken: Callable[[], None]
+) -> Aging:
+    return Aging(aging=storage.aging, current_policy=current_policy, dry_run=dry_run, clock=clock, on_woken=on_woken)
+
+
 def _reaper(config: Config, storage: Storage, observer: Observer) -> Reaper:
     return Reaper(
         answers=storage.answers, ledger=storage.ledger, lease_seconds=config.stop.lease_seconds, observer=observer
@@ -365,6 +373,7 @@ def _show(observer: Observer, parts: Parts) -> None:
     observer.show("guard_tripped", lambda: parts.guard.tripped_at is not None)
     observer.show("guard_held_tasks", lambda: parts.guard.held)
     observer.show("apps_blocked", lambda: len(parts.blocks.app_ids))
+    observer.show("tasks_too_old", lambda: parts.aging.too_old)
     observer.show("callbacks", lambda: {(kind,): number for kind, number in parts.callbacks.responses.items()})
     observer.show("database_errors", lambda: parts.storage.threads.errors)
     observer.show("webhook_suspended", lambda: parts.notifier.is_suspended)

@@ -5,6 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from watchdog.clock import Clock
+from watchdog.store.aging import AgeStore
 from watchdog.store.aio import calls
 from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.aio.answers import Answers
@@ -59,6 +60,7 @@ class Storage:
         )
         self.polling = calls.AsyncPolling(background, PollStore(engine))
         self.adoption = calls.AsyncAdoption(background, AdoptionStore(engine))
+        self.aging = calls.AsyncAging(background, AgeStore(engine))
         self.retention = calls.AsyncRetention(background, RetentionStore(engine))
         self.events = calls.AsyncEvents(background, EventStore(engine, instance))
         self.figures = calls.AsyncFigures(background, FigureStore(engine, instance))

@@ -5,7 +5,7 @@ from tests.support.time_travel import World
 from watchdog.core.model import Outcome, Status
 from watchdog.store.events import EventStore
 from watchdog.store.records import Delivery, EventCounts, Instance
-from watchdog.store.reports.situation import BLOCKED_SECONDS, situation
+from watchdog.store.reports.situation import BLOCKED_SECONDS, old_tasks, situation
 
 
 def test_the_situation_counts_everything_once(world: World) -> None:
@@ -39,6 +39,16 @@ def test_the_situation_counts_everything_once(world: World) -> None:
     assert found.in_flight == 1
     assert found.blocked_apps == []
     assert [one.alive for one in found.daemons] == [True]
+
+
+def test_tasks_older_than_the_limit_are_counted_and_named(world: World) -> None:
+    for hours in range(1, 9):
+        world.app.start(f"t{hours}", "room", started_at=world.ago(3600 * hours))
+    world.app.release("t8")
+    assert situation(world.engine).too_old is None
+    assert situation(world.engine, 2 * 3600).too_old == 6
+    assert old_tasks(world.engine, 2 * 3600) == (6, ["t7", "t6", "t5", "t4", "t3"])
+    assert old_tasks(world.engine, 7 * 3600 + 1) == (0, [])
 
 
 def test_an_empty_database_is_a_situation_too(world: World) -> None:

@@ -16,7 +16,15 @@ from watchdog.store.contract import Differences, compare, hidden_rows, sequences
 from watchdog.store.reports.events import chosen_types, count_events
 from watchdog.store.reports.health import DaemonRow, Hints, Vitals, all_daemons, hints, modes_alive, vitals
 from watchdog.store.reports.privileges import Privileges, privileges
-from watchdog.store.reports.situation import REFUSED_LISTED, Returns, Windows, learned, refused_rooms, short_windows
+from watchdog.store.reports.situation import (
+    REFUSED_LISTED,
+    Returns,
+    Windows,
+    learned,
+    old_tasks,
+    refused_rooms,
+    short_windows,
+)
 from watchdog.store.sqlite_file import is_of_another_mode, warnings
 from watchdog.wiring.database import opened
 
@@ -51,6 +59,8 @@ def check_database(config: Config, clock: Clock) -> Iterator[Finding]:
             yield _hints(hints(database))
             yield from _refused_rooms(refused_rooms(database))
             yield from _short_windows(*short_windows(database))
+            if limit := config.policy.max_age_seconds:
+                yield judge_age(*old_tasks(database, limit), config)
             yield from _learned(*learned(database), config)
     except (ConfigError, DatabaseError) as error:
         yield from failed("database", error, f"check that {config.database.safe_url} is correct, running and writable")
@@ -218,6 +228,16 @@ def _short_windows(number: int, task_ids: Sequence[str]) -> Iterator[Finding]:
             short_windows_named(number, task_ids),
             "write the MaxIdleTime that the task was started with, or null, into max_idle_seconds",
         )
+
+
+def judge_age(number: int, task_ids: Sequence[str], config: Config) -> Finding:
+    """Whether tasks are older than the limit; ``task_ids`` are some of the oldest."""
+    limit = f"{config.policy.max_age_seconds:g} s (policy.max_age_seconds)"
+    if not number:
+        return ok("age", f"no task is older than {limit}")
+    told = f"{number} task{' is' if number == 1 else 's are'} older than {limit}; the oldest: {', '.join(task_ids)}"
+    todo = "see why with zego-watchdog explain; release or stop what nobody needs"
+    return warn("age", told, todo)
 
 
 def _learned(returns: Returns, windows: Windows | None, config: Config) -> Iterator[Finding]:

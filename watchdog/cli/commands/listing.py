@@ -21,7 +21,7 @@ from watchdog.store.reports.tasks import find_tasks
 def show_status(path: Path | None, *, as_json: bool) -> None:
     """Print daemons, tasks and the last 24 hours. Raises ConfigError, DatabaseError."""
     with opened(path) as (config, database):
-        found = situation(database)
+        found = situation(database, config.policy.max_age_seconds)
     if not as_json:
         print_status(config, SCHEMA_VERSION, found)
         return
@@ -38,6 +38,7 @@ def show_status(path: Path | None, *, as_json: bool) -> None:
             "occupied": found.occupied,
             "empty": found.empty,
             "unknown": found.unknown,
+            "too_old": found.too_old,
             "oldest_evidence_at": found.oldest_evidence_at,
             "longest_empty_since": found.longest_empty_since,
             "next_task_id": found.next_task_id,

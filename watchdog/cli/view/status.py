@@ -33,6 +33,7 @@ def print_status(config: Config, schema_version: str, found: Situation) -> None:
             *guard_lines(found.daemons, now),
             ("tasks", active + (f"; ended: {words.listed(ended)}" if ended else "")),
             ("rooms", f"{found.occupied:,} occupied, {found.empty:,} empty, {found.unknown:,} unknown"),
+            *_age_line(found.too_old, config),
             ("reports", _oldest_report(oldest, now)),
             ("next due", _next_due(found)),
             ("longest empty", f"since {words.since(longest, now)}" if longest else "-"),
@@ -108,6 +109,17 @@ def _daemon_line(daemon: DaemonRow, now: datetime) -> str:
         f" watching for {words.length((now - daemon.watching_since).total_seconds())};{work}"
         f" process {daemon.pid} on {daemon.host}, version {daemon.version}"
     )
+
+
+def _age_line(too_old: int | None, config: Config) -> Lines:
+    """How many tasks are too old; empty without a limit."""
+    if too_old is None:
+        return []
+    rules, limit = config.policy, words.length(config.policy.max_age_seconds)
+    if not too_old:
+        return [("age", f"no task is older than {limit}")]
+    told = f"{words.number(too_old, 'task')} OLDER THAN {limit} (policy.on_max_age: {rules.on_max_age})"
+    return [("age", Text(f"{told}. Next step: zego-watchdog check", "bold yellow"))]
 
 
 def _oldest_report(oldest: datetime | None, now: datetime) -> str:

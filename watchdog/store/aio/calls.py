@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+from watchdog.store.aging import AgeStore
 from watchdog.store.aio.threads import Threads
 from watchdog.store.attempts import Ledger
 from watchdog.store.bots import BotStore
@@ -103,6 +104,11 @@ class AsyncEvents(_Calls[EventStore]):
     claim = _InThread(EventStore.claim)
     conclude = _InThread(EventStore.conclude)
     redeliver = _InThread(EventStore.redeliver)
+
+
+class AsyncAging(_Calls[AgeStore]):
+    read = _InThread(AgeStore.read)
+    wake = _InThread(AgeStore.wake)
 
 
 class AsyncRetention(_Calls[RetentionStore]):

@@ -29,6 +29,8 @@ REFUSED_LISTED: Final = 100
 
 SHORT_LISTED: Final = 5
 
+OLD_LISTED: Final = 5
+
 WINDOWS_LOOKED_AT: Final = 10_000
 
 SHORTEST_WINDOW_SECONDS: Final = 30
@@ -106,13 +108,19 @@ class Situation:
     returns: Returns
     windows: Windows | None
     events: EventCounts
+    too_old: int | None
+    """Active tasks older than the limit; None without one."""
 
 
-def situation(engine: sa.Engine) -> Situation:
-    """Read ``zego_tasks`` once (1 s for a million tasks) and the last day of the ledger."""
+def situation(engine: sa.Engine, max_age_seconds: float = 0.0) -> Situation:
+    """Read ``zego_tasks`` once (1 s for a million tasks) and the last day of the ledger.
+
+    Counts the active tasks that are older than ``max_age_seconds``; 0 is no limit.
+    """
     with reading(engine) as connection:
         now = connection.execute(NOW).scalar_one()
-        counted = connection.execute(_COUNT).one()
+        too_old = sa.func.count().filter(ACTIVE, tasks.c.started_at <= utcnow(-max_age_seconds)).label("too_old")
+        counted = connection.execute(_COUNT.add_columns(too_old)).one()
         upcoming = connection.execute(_NEXT).one_or_none()
         day = recorded_since(connection, now - timedelta(days=1))
         outcomes = connection.execute(
@@ -136,6 +144,7 @@ def situation(engine: sa.Engine) -> Situation:
             returns=returns_at(connection),
             windows=windows_at(connection, now),
             events=events.count(connection),
+            too_old=counted.too_old if max_age_seconds > 0 else None,
         )
 
 
@@ -167,6 +176,21 @@ def short_windows(engine: sa.Engine) -> tuple[int, Sequence[str]]:
             .where(is_short)
             .order_by(tasks.c.task_id)
             .limit(SHORT_LISTED)
+        ).all()
+    return first[0].number if first else 0, [row.task_id for row in first]
+
+
+def old_tasks(engine: sa.Engine, max_age_seconds: float) -> tuple[int, list[str]]:
+    """Return how many active tasks are older than ``max_age_seconds``, and the TaskIds of the oldest.
+
+    Reads all active tasks.
+    """
+    with reading(engine) as connection:
+        first = connection.execute(
+            sa.select(tasks.c.task_id, sa.func.count().over().label("number"))
+            .where(ACTIVE, tasks.c.started_at <= utcnow(-max_age_seconds))
+            .order_by(tasks.c.started_at, tasks.c.task_id)
+            .limit(OLD_LISTED)
         ).all()
     return first[0].number if first else 0, [row.task_id for row in first]
 
