@@ -21,6 +21,7 @@ from benchmarks import (
     interference,
     lateness,
     pace,
+    pages,
     report_command,
     spells,
     sweep,
@@ -378,12 +379,13 @@ def start(size: Size, chosen: Chosen) -> Section:
 
 
 def reported(size: Size, chosen: Chosen) -> Section:
-    """The report, with a long ledger."""
-    rows = []
+    """The report and the pages, with a long ledger."""
+    rows, lines = [], []
     for kind in chosen.databases:
         _tell(f"report: {kind}: {size.attempts:,} attempts")
-        with KINDS[kind]([0]) as (described, (database,)):
+        with KINDS[kind]([size.tasks[0]]) as (described, (database,)):
             databases.fill_ledger(database, size.attempts)
+            lines += ["", f"### Pages on {described.partition(':')[0]}", "", *pages.rows(pages.measure(database))]
             rows += [
                 [
                     f"{described.partition(':')[0]}, `--since {one.period}`",
@@ -394,7 +396,7 @@ def reported(size: Size, chosen: Chosen) -> Section:
                 for one in report_command.measure(database)
             ]
     header = ["", "time", "memory at most", "file"]
-    return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows)])
+    return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows), *lines])
 
 
 PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
