@@ -1,4 +1,4 @@
-"""How long the page's readings take with a long ledger: the first of each, and those that follow. Drawing is not in it."""
+"""How long the readings of the page take with a long ledger: the first of each, and the following. Not the drawing."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
