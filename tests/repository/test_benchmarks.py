@@ -190,7 +190,8 @@ def test_commands_are_timed() -> None:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_the_report_is_timed_and_its_memory_measured(database: str) -> None:
-    read, found = [], []
+    read: list[list[str]] = []
+    found: list[list[str]] = []
     for row in measured("report", "--databases", database):
         (found if "`--since" in row[0] else read).append(row)
     assert [row[0].partition(", ")[2] for row in found] == ["`--since 7d`", "`--since 366d`"]
