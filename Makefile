@@ -87,7 +87,7 @@ simulate: $(DEV) ## simulate a thousand rooms for two hours in every mode; SEED=
 	@$(BIN)/python -m simulation --seed $(SEED)
 
 .PHONY: report-sample
-report-sample: $(DEV) ## draw docs/report-sample.html and its picture (needs Chromium); SAMPLE= simulates again, in minutes
+report-sample: $(DEV) ## draw docs/report-sample.html and its picture (needs Chromium); SAMPLE= simulates again, in a minute
 	@$(BIN)/python -m simulation.sample $(SAMPLE)
 
 .PHONY: faults

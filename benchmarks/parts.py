@@ -22,6 +22,7 @@ from benchmarks import (
     lateness,
     migration,
     pace,
+    pages,
     report_command,
     spells,
     sweep,
@@ -33,6 +34,7 @@ from benchmarks.report import Section, duration, duration_or_dash, megabytes, pe
 
 KINDS: Final = {"sqlite": databases.sqlite, "postgresql": databases.postgresql}
 _CONNECTIONS: Final = 60
+_SPELL_TURNS: Final = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,12 +257,14 @@ def told(size: Size, chosen: Chosen) -> Section:
 
 def spelled(size: Size, chosen: Chosen) -> Section:
     """What the triggers that write empty spells cost a hint."""
-    number = size.tasks[1]
-    lines = [f"{number:,} active tasks; {size.emptied:,} hints a turn, the median of {size.repeats} turns."]
+    number, turns = size.tasks[1], min(size.repeats, _SPELL_TURNS)
+    few = spells.committed(size.emptied)
+    hints = f"{size.emptied:,} hints a turn, {few:,} where each is committed"
+    lines = [f"{number:,} active tasks; {hints}; medians of {turns} turns."]
     for kind in chosen.databases:
         _tell(f"spells: {kind}")
         with KINDS[kind]([number, number + 1]) as (described, (bare, full)):
-            found = spells.measure(bare, full, min(size.emptied, number // 2), size.repeats)
+            found = spells.measure(bare, full, min(size.emptied, number // 2), turns)
         header = ["hints a second", "without the triggers", "with them", "lost"]
         lines += ["", f"### {described.partition(':')[0]}", "", *table(header, spells.rows(found))]
     return Section(lines)
@@ -379,12 +383,13 @@ def start(size: Size, chosen: Chosen) -> Section:
 
 
 def reported(size: Size, chosen: Chosen) -> Section:
-    """The report, with a long ledger."""
-    rows = []
+    """The report and the pages, with a long ledger."""
+    rows, lines = [], []
     for kind in chosen.databases:
         _tell(f"report: {kind}: {size.attempts:,} attempts")
-        with KINDS[kind]([0]) as (described, (database,)):
+        with KINDS[kind]([size.tasks[0]]) as (described, (database,)):
             databases.fill_ledger(database, size.attempts)
+            lines += ["", f"### Pages on {described.partition(':')[0]}", "", *pages.rows(pages.measure(database))]
             rows += [
                 [
                     f"{described.partition(':')[0]}, `--since {one.period}`",
@@ -395,7 +400,7 @@ def reported(size: Size, chosen: Chosen) -> Section:
                 for one in report_command.measure(database)
             ]
     header = ["", "time", "memory at most", "file"]
-    return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows)])
+    return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows), *lines])
 
 
 def migrated(size: Size, chosen: Chosen) -> Section:

@@ -52,7 +52,8 @@ class Scenario:
 
     ``exodus`` more rooms lose all their people at once, half-way through. To ``returning`` more, people come back after
     times of a known distribution. With ``mixed`` the rooms have tasks of all kinds. ``policy`` and ``stop`` are
-    sections of the configuration, and ``callbacks`` is how ZEGO's callbacks arrive.
+    sections of the configuration, and ``callbacks`` is how ZEGO's callbacks arrive. While an outage lasts, for
+    ``outage_seconds``, ZEGO answers nothing.
     """
 
     seed: int = 1
@@ -66,6 +67,7 @@ class Scenario:
     policy: Mapping[str, float | str] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     callbacks: CallbackBehaviour = CALLBACKS
+    outage_seconds: tuple[float, float] = (10, 90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +171,7 @@ class _Run:
         at = self._clock.time()
         end = at + self._scenario.hours * 3600
         while (at := at + chance.uniform(900, 2400)) < end:
-            yield at, at + chance.uniform(10, 90)
+            yield at, at + chance.uniform(*self._scenario.outage_seconds)
 
     async def result(self, began: float) -> Result:
         with closing(self._time):

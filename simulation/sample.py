@@ -1,6 +1,6 @@
 """The sample of a report: what happened in a simulation, and the page and the picture of it.
 
-``python -m simulation.sample`` simulates, which takes minutes, and writes all three. With ``draw``, it only draws again
+``python -m simulation.sample`` simulates, for a minute, and writes all three. With ``draw``, it only draws again
 what was found: after a change of the page. Chromium makes the picture; without it, only the page is written.
 """
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,34 +20,56 @@ import sqlalchemy as sa
 from simulation.run import Scenario, simulate
 from watchdog.core.model import Outcome
 from watchdog.report.page import render
+from watchdog.report.returns import return_curve
+from watchdog.report.sections import ReturnCurve
 from watchdog.store.reports.report import CodeCount, EmptyRoom, Findings, Savings, findings
 
 ROOT: Final = Path(__file__).parent.parent
 FOUND: Final = ROOT / "simulation/sample.json"
 PAGE: Final = ROOT / "docs/report-sample.html"
 PICTURE: Final = ROOT / "docs/images/report.png"
-SCENARIO: Final = Scenario(seed=1, rooms=120, hours=6)
+# Outages so long that ZEGO's own auto-stop comes first, and rooms that are left often: no section is empty.
+SCENARIO: Final = Scenario(seed=1, rooms=60, hours=2, returning=5, outage_seconds=(150, 350))
 
 
-def simulated() -> Findings:
-    """Simulate, and return what a report of the whole run shows."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a report is made of."""
+
+    findings: Findings
+    curve: ReturnCurve
+
+    def page(self) -> str:
+        return render(self.findings, "en", self.curve)
+
+
+def simulated() -> Sample:
+    """Simulate, and return what a report of the whole run shows. Raises ValueError if a section would be empty."""
     collected: list[Findings] = []
 
     def collect(engine: sa.Engine) -> None:
         collected.append(findings(engine, timedelta(days=1)))
 
-    simulate(SCENARIO, collect)
-    return collected[0]
+    curve = return_curve(simulate(SCENARIO, collect).spells)
+    if curve is None or not collected[0].windows:
+        raise ValueError("the simulation has too few spells, or no task that ZEGO ended")
+    return Sample(collected[0], curve)
 
 
-def as_json(found: Findings) -> str:
-    """Return findings as text; ``from_json`` reads it."""
+def as_json(sample: Sample) -> str:
+    """Return a sample as text; ``from_json`` reads it."""
+    found = sample.findings
     values = asdict(found) | {"outcomes": [[*key, number] for key, number in sorted(found.outcomes.items())]}
-    return json.dumps(values, indent=1, default=str) + "\n"
+    return json.dumps(values | {"curve": asdict(sample.curve)}, indent=1, default=str) + "\n"
 
 
-def from_json(text: str) -> Findings:
+def from_json(text: str) -> Sample:
     values: dict[str, Any] = json.loads(text)
+    curve = values.pop("curve")
+    return Sample(_findings(values), ReturnCurve(curve["spells"], [tuple(step) for step in curve["steps"]]))
+
+
+def _findings(values: dict[str, Any]) -> Findings:
     for name in ("late", "early", "windows", "windows_off", "returns"):
         values[name] = {int(value): number for value, number in values[name].items()}
     return Findings(
@@ -70,7 +92,7 @@ def _room(each: Mapping[str, Any]) -> EmptyRoom:
 
 def draw() -> None:
     """Write the page, and its picture if Chromium is installed."""
-    PAGE.write_text(render(from_json(FOUND.read_text(encoding="utf-8")), "en"), encoding="utf-8")
+    PAGE.write_text(from_json(FOUND.read_text(encoding="utf-8")).page(), encoding="utf-8")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.stderr.write(f"{PAGE.name} is written; its picture needs Chromium: apt install chromium\n")

@@ -454,6 +454,22 @@ def test_explain_says_that_zego_refuses_the_room(operator: Operator, application
     assert "ZEGO refuses the RoomId odd" in operator.types("explain", "1").stdout
 
 
+def test_explain_says_that_zego_has_never_seen_anybody_there(operator: Operator, application: Application) -> None:
+    said = "ZEGO has never seen anybody in this room; it was last asked"
+    application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1', 'typo')")
+    application.people("typo", 2)
+    asked = "UPDATE zego_tasks SET asked_at = '{}' WHERE task_id = '1'"
+    for statement, is_contradicted in (
+        (asked.format("2026-01-01 00:00:00.000000"), False),  # before the hint
+        (asked.format("2100-01-01 00:00:00.000000"), True),
+        ("UPDATE zego_tasks SET user_count = 2, user_count_source = 'api' WHERE task_id = '1'", False),
+        ("UPDATE zego_tasks SET user_count = 3 WHERE task_id = '1'", False),  # ZEGO has seen people before
+    ):
+        application.execute(statement)
+        assert (operator.sees("explain", "1")["contradicted_at"] is not None) is is_contradicted, statement
+        assert (said in operator.types("explain", "1").stdout) is is_contradicted, statement
+
+
 def test_an_unknown_task_gets_suggestions(operator: Operator, application: Application) -> None:
     application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('1920370518175780864', 'lecture')")
     for command in ("explain", "stop"):

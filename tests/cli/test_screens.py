@@ -108,7 +108,11 @@ def test_the_widest_column_gives_way_first(capsys: pytest.CaptureFixture[str], m
             {"evidence_source": "api", "evidence_at": "2026-03-01 11:59:59.000000"},
             "stopped",
             [
-                *("ZEGO stopped the task", "everybody had left the room; empty since 2026-03-01 11:59:00Z", "host-1"),
+                *(
+                    "stopped by us; ZEGO confirmed it",
+                    "everybody had left the room; empty since 2026-03-01 11:59:00Z",
+                    "host-1",
+                ),
                 "reported by ZEGO at 2026-03-01 11:59:59Z",
             ],
         ),

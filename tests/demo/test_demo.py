@@ -422,6 +422,16 @@ def test_the_sandbox_does_not_agree(log: list[dict[str, Any]], ledger: list[dict
     assert len([text for text in found.complaints if complaint in text]) == 1
 
 
+def test_the_room_that_is_left_to_zego_is_named() -> None:
+    """``status`` counts it as missed; the verdict does not."""
+    ended = [{"event": "auto_stopped", "task_id": "3"}]
+    expected, ids = {**EXPECTED, "legacy": Expected.LEFT}, {**IDS, "legacy": ["3"]}
+    found = verdict.judge(expected, ids, [*LOG, *ended], [*LEDGER, entry("3", Outcome.AUTO_STOPPED)])
+    assert (found.passed, found.left, found.found.missed) == (True, ("legacy",), ())
+    assert "counts it as missed" in screen.left_words("legacy")
+    assert verdict.judge(expected, ids, [*LOG, *ended], LEDGER).left == (), "a miss that nobody has recorded"
+
+
 def test_a_task_that_was_never_started_is_no_success() -> None:
     assert verdict.judge(EXPECTED, {"quiz": ["1"]}, LOG, LEDGER).complaints == ("clinic: its task was never started.",)
 

@@ -14,7 +14,7 @@ import pytest
 from tests.page.conftest import Bench, serving
 from tests.support.store_steps import begun, due, empty, plan, send, take, tried
 from tests.support.time_travel import World
-from watchdog.core.model import Mode, Outcome
+from watchdog.core.model import Mode, Outcome, Reason
 from watchdog.core.policy import RULE_TEXT, Rule
 from watchdog.insight.legible import legible
 from watchdog.insight.words import OUTCOME_TEXT, REASON_TEXT
@@ -23,6 +23,7 @@ from watchdog.page.site import DIFFERENT
 from watchdog.page.views import ROWS
 from watchdog.services.figures import Known
 from watchdog.store.figures import ActiveTasks
+from watchdog.store.polling import PollStore
 from watchdog.store.records import Instance
 
 HOSTILE = (
@@ -83,7 +84,14 @@ class TestPages:
         assert "in 30s" in page
         assert links(page) == ["/tasks/left"]
         assert "room-7" in page
+        assert REASON_TEXT[Reason.EMPTY_ROOM] in page
         assert "运行正常" in await bench.text("/", "zh")
+        bench.world.app.start("new", "room-8", user_count=0)
+        plan(bench.world, "new", due=90, auto_stop=150)
+        bench.world.advance(60)
+        assert REASON_TEXT[Reason.NEVER_JOINED] not in page
+        assert REASON_TEXT[Reason.NEVER_JOINED] in await bench.text("/")
+        assert chinese.TEXTS["reason.never_joined"] in await bench.text("/", "zh")
 
     async def test_in_observe_mode_it_says_so(self, bench: Bench) -> None:
         bench.world.heartbeats.beat(_instance(), 60, fresh=True)
@@ -114,6 +122,17 @@ class TestPages:
         assert "reported by ZEGO" in page
         assert "4711" in page
         assert "Schedule" not in page
+
+    async def test_a_room_in_which_zego_sees_nobody_is_doubted(self, bench: Bench) -> None:
+        bench.world.app.start("task", "typo")
+        bench.world.app.people("typo", 2)
+        assert "RoomId and AppId right" not in await bench.text("/tasks/task")
+        bench.world.advance(20)
+        assert "RoomId and AppId right" not in await bench.text("/tasks/task")
+        assert PollStore(bench.world.engine).take(10, 15, 1, 1).rooms == ["typo"]
+        bench.world.advance(60)
+        assert "it was last asked 1m ago. Are RoomId and AppId right?" in await bench.text("/tasks/task")
+        assert "最近一次询问：1 分前" in await bench.text("/tasks/task", "zh")
 
     async def test_a_deleted_task_still_has_its_attempts(self, bench: Bench) -> None:
         tried(bench.world, "gone", Outcome.AUTO_STOPPED)

@@ -1,10 +1,11 @@
 """What the sections say, in words and tables."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from tests.report.examples import NOTHING, SOME
+from tests.report.examples import NOTHING, SOME, Page
 from watchdog.core.model import Outcome
 from watchdog.report.sections import KINDS, ReturnCurve, Section, kind_of, sections
 from watchdog.report.texts import TEXTS
@@ -69,6 +70,17 @@ def test_savings_have_a_mean_only_where_there_is_something_to_compare() -> None:
     assert table.rows[1][2:6] == ["default", "10", "9 min 45 s", "1 min 13 s"]
     bots = replace(SOME.savings[0], no_auto_stop=20, freed_milliseconds=0)
     assert section("savings", replace(SOME, savings=[bots])).tables[0].rows[0][5] == "–"
+
+
+@pytest.mark.parametrize(
+    ("freed_seconds", "unit"), [(90_000, "hours"), (7200, "hours"), (7199, "minutes"), (119, "seconds"), (2, "seconds")]
+)
+def test_freed_time_is_drawn_in_a_unit_that_shows_it(freed_seconds: int, unit: str) -> None:
+    saved = replace(SOME.savings[0], freed_milliseconds=1000 * freed_seconds)
+    words = Page(section("savings", replace(SOME, savings=[saved])).plot or "").texts["text"]
+    assert [word for word in words if word in {"hours", "minutes", "seconds"}] == [unit]
+    numbers = [word for word in words if re.fullmatch(r"[\d,.]+", word)]
+    assert len(set(numbers)) == len(numbers) > 3, numbers
 
 
 def test_returns_are_a_share_of_all_stops() -> None:

@@ -190,8 +190,15 @@ def test_commands_are_timed() -> None:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_the_report_is_timed_and_its_memory_measured(database: str) -> None:
-    found = measured("report", "--databases", database)
+    read: list[list[str]] = []
+    found: list[list[str]] = []
+    for row in measured("report", "--databases", database):
+        (found if "`--since" in row[0] else read).append(row)
     assert [row[0].partition(", ")[2] for row in found] == ["`--since 7d`", "`--since 366d`"]
+    assert {"overview: now", "tasks: empty", "history", "history of a room", "a task that has ended"} <= {
+        row[0] for row in read
+    }
+    assert all(re.fullmatch(r"[\d.]+ (µs|ms|s)", cell) for row in read for cell in row[1:]), read
     for _, seconds, memory, file in found:
         assert re.fullmatch(r"\d+\.\d s", seconds)
         assert 30 < int(memory.removesuffix(" MB")) < 150

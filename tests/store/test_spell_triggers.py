@@ -1,5 +1,6 @@
 """One row for each empty spell that ends, whoever ends it, with the right ending; none for one that goes on."""
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import count
@@ -618,3 +619,24 @@ def test_no_statement_of_the_application_fails_for_want_of_the_index(world: Worl
     finally:
         world.app.execute("CREATE UNIQUE INDEX zego_empty_spells_task ON zego_empty_spells (task_id, empty_since)")
     assert endings(world) == [("t", "returned")]
+
+
+def test_a_hint_builds_no_table_to_check_a_constraint(sqlite_world: World) -> None:
+    """``IN`` with three values or more does so at each hint, which costs as much as the row of a spell."""
+    hint = "UPDATE zego_tasks SET user_count = 1, user_count_source = 'app' WHERE task_id = 't' AND status = 'active'"
+    operations = [row["opcode"] for row in sqlite_world.app.rows(f"EXPLAIN {hint}")]
+    assert "Program" in operations, "the triggers are in it"
+    assert "OpenEphemeral" not in operations
+
+
+def test_the_constraints_still_refuse_what_is_not_known(world: World, since: datetime) -> None:
+    del since
+    world.app.people("room", 1)
+    for statement in (
+        "UPDATE zego_tasks SET user_count = 1, user_count_source = 'nobody'",
+        "UPDATE zego_empty_spells SET ending = 'nowhere'",
+    ):
+        with pytest.raises(
+            (sqlite3.IntegrityError, psycopg.IntegrityError), match=r"zego_(user_count_source|ending)_known"
+        ):
+            world.app.execute(statement)

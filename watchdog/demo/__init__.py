@@ -100,6 +100,8 @@ def _report(console: Console, application: Application, found: verdict.Verdict) 
     )
     for interruption in application.interruptions():
         console.print(screen.interruption_words(interruption), soft_wrap=True)
+    for room in found.left:
+        console.print(screen.left_words(room), soft_wrap=True)
     for complaint in found.complaints:
         console.print(complaint, style="bold red")
     console.print(found.found.summary(), style="bold")

@@ -167,6 +167,11 @@ def interruption_words(found: Interruption) -> str:
     )
 
 
+def left_words(room: str) -> str:
+    """Why the ledger has a miss that the verdict does not count."""
+    return f"{room}: its backend reports nobody, so it was left to ZEGO; zego-watchdog status counts it as missed"
+
+
 def attempt_words(attempt: Row) -> str:
     code = attempt["code"]
     match Outcome(attempt["outcome"]):

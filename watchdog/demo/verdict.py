@@ -12,10 +12,14 @@ from watchdog.sandbox import referee
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``complaints`` are sentences; the demo passed if there are none."""
+    """``complaints`` are sentences; the demo passed if there are none.
+
+    ``left`` are the rooms whose tasks ZEGO ended, as expected: nobody reports who is in them.
+    """
 
     found: referee.Verdict
     complaints: tuple[str, ...]
+    left: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -54,4 +58,8 @@ def judge(
             complaints.append(f"{room}: stopped, but expected: {end}.")
         elif end is Expected.SPARED and task_id not in spared:
             complaints.append(f"{room}: no row has outcome spared.")
-    return Verdict(found, tuple(complaints))
+    auto_stopped = {row["task_id"] for row in ledger if row["outcome"] == Outcome.AUTO_STOPPED}
+    left = (
+        room for room, ids in task_ids.items() if expected[room] is Expected.LEFT and auto_stopped.intersection(ids)
+    )
+    return Verdict(found, tuple(complaints), tuple(left))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from watchdog.core.model import Outcome, Reason, Status
-from watchdog.core.policy import Decision, Plan, Policy, Rule, Verdict, decide, plan, window
+from watchdog.core.model import Evidence, Outcome, Reason, Source, Status
+from watchdog.core.policy import Decision, Plan, Policy, Rule, Verdict, contradicts, decide, plan, window
 from watchdog.store.reports.history import Row
 from watchdog.store.reports.tasks import Biography
 
@@ -56,6 +56,18 @@ class Explanation:
         """Why it was stopped; None if ZEGO's auto-stop was first, or nothing is recorded."""
         last = self.ending
         return None if last is None or last["outcome"] == Outcome.AUTO_STOPPED else Reason(last["reason"])
+
+    @property
+    def contradicted_at(self) -> datetime | None:
+        """When ZEGO was last asked about a room in which only the application has ever seen people; else None.
+
+        The row does not say whether ZEGO answered. If it had seen anybody, the row would say so.
+        """
+        task = self.story.task
+        if task is None or task.status is not Status.ACTIVE or task.user_count_at is None:
+            return None
+        nobody = Evidence(0, task.asked_at, Source.API)
+        return task.asked_at if task.asked_at > task.user_count_at and contradicts(task, nobody) else None
 
     @property
     def schedule(self) -> Schedule | None:

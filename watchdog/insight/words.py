@@ -73,9 +73,9 @@ STOPS_TEXT: Final[dict[Mode, str]] = {
 
 OUTCOME_TEXT: Final[dict[Outcome, str]] = {
     Outcome.SENT: "the request was sent; its reply is not recorded yet",
-    Outcome.STOPPED: "ZEGO stopped the task",
+    Outcome.STOPPED: "stopped by us; ZEGO confirmed it",
     Outcome.GONE: "ZEGO does not know the task: it was stopped or ended before",
-    Outcome.STOPPED_EARLIER: "ZEGO does not know the task: an earlier request stopped it, and its reply was lost",
+    Outcome.STOPPED_EARLIER: "ZEGO does not know the task: our earlier request stopped it, and its reply was lost",
     Outcome.AUTO_STOPPED: "ZEGO's auto-stop ended the task",
     Outcome.RETRY: "ZEGO did not stop the task this time",
     Outcome.UNKNOWN: "no usable reply; ZEGO may have stopped the task",

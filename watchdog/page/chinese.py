@@ -61,9 +61,9 @@ _OUTLOOKS: Final[dict[Rule, str]] = {
 
 _OUTCOMES: Final[dict[Outcome, str]] = {
     Outcome.SENT: "请求已发送；尚未记录回复",
-    Outcome.STOPPED: "ZEGO 已停止该任务",
+    Outcome.STOPPED: "由本程序停止，ZEGO 已确认",
     Outcome.GONE: "ZEGO 不认识该任务：它之前已被停止或已结束",
-    Outcome.STOPPED_EARLIER: "ZEGO 不认识该任务：较早的请求已将其停止，但回复丢失",
+    Outcome.STOPPED_EARLIER: "ZEGO 不认识该任务：本程序较早的请求已将其停止，但回复丢失",
     Outcome.AUTO_STOPPED: "ZEGO 的自动停止结束了该任务",
     Outcome.RETRY: "ZEGO 这一次没有停止该任务",
     Outcome.UNKNOWN: "没有可用的回复；ZEGO 可能已停止该任务",
@@ -230,6 +230,9 @@ TEXTS: Final[dict[str, str]] = {
     "until_time": "直到 {time} UTC（{when}）。",
     "warning.no_daemon": "没有存活的守护进程，因此不会停止任何任务。请启动：zego-watchdog run",
     "warning.room": "ZEGO 拒绝该 RoomId，因此无法确认房间为空。它是否就是传给 StartRealtimeASRTask 的 RoomId？",
+    "warning.contradicted": (
+        "应用报告房间里有人，但 ZEGO 从未在该房间看到过人（最近一次询问：{when}）。RoomId 和 AppId 是否正确？"
+    ),
     "warning.feed": (
         "提示来源似乎已中断：{length}没有收到任何房间的提示。只有经 ZEGO 确认的停止操作会执行。"
         "下一步：zego-watchdog check"

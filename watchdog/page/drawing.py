@@ -6,6 +6,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
+from watchdog.core import policy
 from watchdog.core.model import Outcome, Status
 from watchdog.insight.explanation import Explanation
 from watchdog.page import views
@@ -66,6 +67,7 @@ def _home(live: Live, now: Glance, lately: Lately | None) -> dict[str, Any]:
         "here": "home",
         "now": now.now,
         "glance": now,
+        "upcoming": [(task, policy.reason(task)) for task in now.upcoming],
         "lately": lately,
         "problems": found,
         "level": worst,

@@ -174,6 +174,10 @@ TEXTS: Final[dict[str, str]] = {
         "ZEGO refuses this RoomId, so nobody can verify that the room is empty. Is it the RoomId that was given to "
         "StartRealtimeASRTask?"
     ),
+    "warning.contradicted": (
+        "The application reports people, but ZEGO has never seen anybody in this room; it was last asked {when}. Are "
+        "RoomId and AppId right?"
+    ),
     "warning.feed": (
         "The feed of hints seems dead: no hint for any room for {length}. Only stops that ZEGO confirms are made. Next "
         "step: zego-watchdog check"

@@ -22,6 +22,7 @@ KINDS: Final = ("is_stopped", "is_missed", "is_gone", "is_kept", "is_observed", 
 _LATE_LIMITS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000)
 _RETURN_LIMITS: Final = (5000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000)
 _LONGEST_LABEL: Final = 24
+_UNITS: Final = (("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +237,11 @@ def _intervals(limits: Sequence[int], texts: Texts) -> list[str]:
 
 def _savings(found: Findings, texts: Texts) -> Section:
     days = sorted({row.day for row in found.savings})
-    hours = [sum(row.freed_milliseconds for row in found.savings if row.day == day) / 3_600_000 for day in days]
-    plot = charts.bars(texts["savings"], (texts["day"], texts["freed_axis"]), days, {"": hours}) if any(hours) else None
+    freed = [sum(row.freed_milliseconds for row in found.savings if row.day == day) for day in days]
+    plot = None
+    if any(freed):
+        unit, size = next((pair for pair in _UNITS if max(freed) >= 2 * pair[1]), _UNITS[-1])
+        plot = charts.bars(texts["savings"], (texts["day"], texts[unit]), days, {"": [one / size for one in freed]})
     names = ("stops", "freed_column", "mean_column", "no_auto_stop", "missed", "spared", "back_60", "back_600")
     columns = [
         *(Column(texts[name], is_foreign=name == "kind") for name in ("day", "kind", "app")),

@@ -74,7 +74,9 @@ _ENGLISH: Final[Texts] = {
         "period alone. Stops of rooms in which only bots were left are counted apart: ZEGO would not have ended them, "
         "so nothing can be compared."
     ),
-    "freed_axis": "hours",
+    "hours": "hours",
+    "minutes": "minutes",
+    "seconds": "seconds",
     "stops": "stops",
     "freed_column": "freed",
     "mean_column": "mean per stop",
@@ -179,7 +181,9 @@ _CHINESE: Final[Texts] = {
         "从我们停止任务到 ZEGO 自动停止之间的时间之和，规则与视图 zego_savings 相同，只统计此时间段。"
         "只剩机器人的房间单独计数：ZEGO 不会停止这些任务，因此无从比较。"
     ),
-    "freed_axis": "小时",
+    "hours": "小时",
+    "minutes": "分钟",
+    "seconds": "秒",
     "stops": "停止",
     "freed_column": "释放时间",
     "mean_column": "每次平均",

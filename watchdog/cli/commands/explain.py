@@ -32,6 +32,7 @@ def explain_task(path: Path | None, task_id: str, *, as_json: bool) -> None:
             "newest_hint_at": hinted_at,
             "feed_dead": found.dead_feed_seconds is not None,
             "room_refused": story.room_refused,
+            "contradicted_at": found.contradicted_at,
             "attempts": story.attempts,
             "events": story.events,
         }

@@ -87,6 +87,12 @@ def _print_warnings(found: Explanation) -> None:
             "Is it the RoomId that the task was started with?",
             "bold red",
         )
+    if found.contradicted_at is not None:
+        say(
+            "The application reports people, but ZEGO has never seen anybody in this room; it was last asked "
+            f"{words.since(found.contradicted_at, found.story.now)}. Are RoomId and AppId right?",
+            "bold red",
+        )
     if found.dead_feed_seconds is not None:
         say(
             f"The feed of hints seems dead: no hint for any room for {words.length(found.dead_feed_seconds)}. Only "
