@@ -82,19 +82,66 @@ def sqlite(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
             engine = open_engine(f"sqlite:///{path}", must_exist=False)
             stack.callback(engine.dispose)
             schema.migrate(engine)
-            connection = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None, timeout=30)))
-            # The settings that the daemon has, too: a commit is on disk.
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN")
-            connection.executemany(
-                f"INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (?, ?, {PEOPLE})",  # noqa: S608  # a number
-                ((task_id(number), room_id(number)) for number in range(size)),
-            )
-            connection.execute("COMMIT")
+            connection = stack.enter_context(_sqlite_application(path))
+            _fill_sqlite(connection, size)
             _plan_some(engine, connection, "?", size)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             databases.append(Database(size, engine, connection, "?", _sqlite_size(connection, "zego_tasks")))
         yield f"SQLite {sqlite3.sqlite_version}: journal_mode=WAL, synchronous=FULL, never analyzed", databases
+
+
+@contextmanager
+def empty(kind: str) -> Iterator[Database]:
+    """A database without any tables; it is gone afterwards."""
+    with ExitStack() as stack:
+        application: Application
+        if kind == "sqlite":
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zego-bench-"))) / "empty.db"
+            engine = open_engine(f"sqlite:///{path}", must_exist=False)
+            # Opens the file first, and so sets its journal mode.
+            engine.connect().close()
+            application = stack.enter_context(_sqlite_application(path))
+        else:
+            _, address = stack.enter_context(_server())
+            with psycopg.connect(address.replace("NAME", "postgres"), autocommit=True) as connection:
+                connection.execute("CREATE DATABASE bench_empty")
+            engine = open_engine(address.replace("NAME", "bench_empty"))
+            application = stack.enter_context(psycopg.connect(address.replace("NAME", "bench_empty"), autocommit=True))
+        stack.callback(engine.dispose)
+        yield Database(0, engine, application, "?" if kind == "sqlite" else "%s", Size(0, 0))
+
+
+def fill_tasks(database: Database, number: int) -> None:
+    """Insert so many active tasks in rooms with people."""
+    if database.engine.dialect.name == "sqlite":
+        _fill_sqlite(database.application, number)
+    else:
+        _fill_postgresql(database.application, number)
+
+
+@contextmanager
+def _sqlite_application(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)) as connection:
+        # The settings that the daemon has, too: a commit is on disk.
+        connection.execute("PRAGMA synchronous=FULL")
+        yield connection
+
+
+def _fill_sqlite(connection: Application, size: int) -> None:
+    connection.execute("BEGIN")
+    insert = f"INSERT INTO zego_tasks (task_id, room_id, user_count) VALUES (?, ?, {PEOPLE})"  # noqa: S608  # a number
+    for number in range(size):
+        connection.execute(insert, (task_id(number), room_id(number)))
+    connection.execute("COMMIT")
+
+
+def _fill_postgresql(connection: Application, size: int) -> None:
+    connection.execute(
+        "INSERT INTO zego_tasks (task_id, room_id, user_count)"
+        " SELECT (%s + number)::text, 'room-' || lpad(number::text, 8, '0'), %s"
+        " FROM generate_series(0, %s - 1) AS number",
+        (_FIRST_TASK_ID, PEOPLE, size),
+    )
 
 
 def _sqlite_size(connection: Application, table: str) -> Size:
@@ -115,8 +162,8 @@ def _postgresql_size(connection: Application, table: str) -> Size:
 
 
 @contextmanager
-def postgresql(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
-    """A description, and one database for each size on a server started for the occasion; it is gone afterwards."""
+def _server() -> Iterator[tuple[str, str]]:
+    """A description, and the URL of a server started for the occasion, with NAME for a database's."""
     with warnings.catch_warnings():
         # On import it wants to tell us that XDG_RUNTIME_DIR is not set, as in any container.
         warnings.simplefilter("ignore")
@@ -128,24 +175,27 @@ def postgresql(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
         server = get_server(directory / "data", cleanup_mode="stop")
         stack.callback(server.cleanup)
         address = f"postgresql://postgres@/NAME?host={directory / 'data'}"
-        described = ""
+        with psycopg.connect(address.replace("NAME", "postgres"), autocommit=True) as connection:
+            described = _describe_postgresql(connection)
+        yield described, address
+
+
+@contextmanager
+def postgresql(sizes: list[int]) -> Iterator[tuple[str, list[Database]]]:
+    """A description, and one database for each size on a server started for the occasion; it is gone afterwards."""
+    with ExitStack() as stack:
+        described, address = stack.enter_context(_server())
         databases = []
         for size in sizes:
             name = f"bench_{size}"
             with psycopg.connect(address.replace("NAME", "postgres"), autocommit=True) as connection:
                 connection.execute(f'CREATE DATABASE "{name}"')
-                described = _describe_postgresql(connection)
             url = address.replace("NAME", name)
             engine = open_engine(url)
             stack.callback(engine.dispose)
             schema.migrate(engine)
             application = stack.enter_context(psycopg.connect(url, autocommit=True))
-            application.execute(
-                "INSERT INTO zego_tasks (task_id, room_id, user_count)"
-                " SELECT (%s + number)::text, 'room-' || lpad(number::text, 8, '0'), %s"
-                " FROM generate_series(0, %s - 1) AS number",
-                (_FIRST_TASK_ID, PEOPLE, size),
-            )
+            _fill_postgresql(application, size)
             _plan_some(engine, application, "%s", size)
             application.execute("VACUUM (ANALYZE) zego_tasks")
             application.execute("CHECKPOINT")

@@ -20,6 +20,7 @@ from benchmarks import (
     idle,
     interference,
     lateness,
+    migration,
     pace,
     report_command,
     spells,
@@ -397,6 +398,19 @@ def reported(size: Size, chosen: Chosen) -> Section:
     return Section([f"With {size.attempts:,} attempts in the ledger.", "", *table(header, rows)])
 
 
+def migrated(size: Size, chosen: Chosen) -> Section:
+    """The newest migration, with many tasks and an application that writes."""
+    rows = []
+    for kind in chosen.databases:
+        _tell(f"migration: {kind}: {size.tasks[-1]:,} tasks")
+        with databases.empty(kind) as database:
+            one = migration.measure(database, size.tasks[-1])
+        cells = [f"{one.seconds:.1f} s", duration(one.longest_seconds), f"{one.statements:,}"]
+        rows.append([f"{contenders.ENTRIES[kind].name.partition(', ')[2]}", *cells])
+    header = ["", "migration", "the application's longest wait", "its statements meanwhile"]
+    return Section([f"With {size.tasks[-1]:,} active tasks.", "", *table(header, rows)])
+
+
 PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
     "lateness": late,
     "exodus": leave,
@@ -409,4 +423,5 @@ PARTS: Final[dict[str, Callable[[Size, Chosen], Section]]] = {
     "events": told,
     "spells": spelled,
     "report": reported,
+    "migration": migrated,
 }

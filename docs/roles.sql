@@ -55,11 +55,11 @@ SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO zego_daemon', name)
 GRANT SELECT, DELETE ON zego_tasks TO zego_application;
 GRANT INSERT ON zego_deleted_tasks TO zego_application;
 GRANT INSERT (
-    task_id, room_id, app_id, kind, max_idle_seconds, grace_seconds, hold_until, started_at,
+    task_id, room_id, app_id, kind, bot_user_id, max_idle_seconds, grace_seconds, hold_until, started_at,
     user_count, user_count_at, user_count_source, status, ended_at
 ) ON zego_tasks TO zego_application;
 GRANT UPDATE (
-    max_idle_seconds, grace_seconds, hold_until, started_at,
+    bot_user_id, max_idle_seconds, grace_seconds, hold_until, started_at,
     user_count, user_count_at, user_count_source, status, ended_at
 ) ON zego_tasks TO zego_application;
 GRANT SELECT, UPDATE (handled_at) ON zego_events TO zego_application;

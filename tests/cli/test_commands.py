@@ -36,7 +36,7 @@ from watchdog.store.tasks import Tasks
 ROOT = Path(watchdog.__file__).parent.parent
 COMMANDS = [
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "report", "room", "explain", "stop", "hold", "guard", "events"),
+    *("tasks", "history", "report", "room", "explain", "stop", "hold", "adopt", "guard", "events"),
     *("advise", "version", "systemd"),
 ]
 
@@ -166,7 +166,7 @@ async def test_every_documented_command_works(
     for line in documented():
         words = [task_id if word == "1920370518175780864" else word for word in line]
         own = (["guard", "release"], ["events", "redeliver"], ["events", "test"])
-        if words[0] in {"demo", "systemd", "advise"} or words[:2] in own:
+        if words[0] in {"demo", "systemd", "advise", "adopt"} or words[:2] in own:
             # They have their own tests; here only the spelling is tested.
             assert (await operator.does(*words, "--help")).exit_code == 0
         elif words[0] == "run":
@@ -195,6 +195,7 @@ DATABASE_COMMANDS = [
     ["guard", "release"],
     ["events"],
     ["advise"],
+    ["adopt"],
     ["run"],
 ]
 
@@ -259,6 +260,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ["events", "test", "--type", "task.stoped"],
         ["advise", "--grace", "20s"],
         ["advise", "--since", "noon"],
+        ["adopt", "--kind", "asr"],
     ],
     ids=" ".join,
 )

@@ -64,6 +64,25 @@ async def test_every_user_is_shown_with_its_kind_and_the_reason(
     assert application.rows("SELECT user_count FROM zego_tasks") == [{"user_count": None}], "it stores nothing"
 
 
+async def test_the_user_that_a_task_brings_along_is_a_bot(
+    operator: Operator, application: Application, sandbox: Sandbox
+) -> None:
+    task = await application.start(sandbox, "room")
+    application.execute(
+        "INSERT INTO zego_tasks (task_id, room_id, kind, bot_user_id) VALUES ('agent-1', 'room', 'agent', 'helper[1]')"
+    )
+    for user in ("alice", "helper[1]"):
+        sandbox.perform(Join(room="room", user=user))
+    found = await operator.learns("room", "room")
+    assert (found["people"], found["bot_user_ids"]) == (1, [])
+    assert [(one["user_id"], one["counted_as"], one["pattern"]) for one in found["users"]] == [
+        ("alice", "person", None),
+        ("helper[1]", "bot", None),
+    ]
+    assert found["users"][1]["why"] == "is the bot_user_id of task agent-1"
+    assert {row["task_id"] for row in found["tasks"]} == {task, "agent-1"}
+
+
 async def test_an_empty_room_may_be_a_mistyped_one(operator: Operator) -> None:
     result = await operator.does("room", "nowhere")
     assert result.exit_code == 0

@@ -646,6 +646,17 @@ def test_sweeps_must_come_more_often_than_gaps_begin() -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_all_lists_are_not_read_every_second() -> None:
+    (line,) = problems("policy: {mode: observe}\nschedule: {adopt_seconds: 59}")
+    assert line.endswith(
+        "schedule.adopt_seconds 59 is too often, because ZEGO is asked for all running tasks each time; "
+        "write 60 or more, or 0 to switch it off"
+    )
+    for seconds in (0, 60):
+        assert observed(f"schedule: {{adopt_seconds: {seconds}}}").schedule.adopt_seconds == seconds
+
+
+@pytest.mark.usefixtures("here")
 def test_a_policy_too_slow_for_the_newer_window_is_warned_of() -> None:
     assert observed("policy: {grace_seconds: 100}").warnings == ()
     (warning,) = observed("policy: {grace_seconds: 101}").warnings

@@ -39,7 +39,7 @@ OTHERS = {
     },
     "agent": {"retry": "410000001 410000009 410000010 410001005 410001041"},
     "digital_human": {"retry": "400010000 400010002 400010009"},
-    "player": {"retry": "350006009 350010000 350006001", "blocked": "350006002 350006006", "rejected": "350006003"},
+    "player": {"retry": "350006009 350010000 350006001", "blocked": "350006002 350006006"},
     "recording": {"retry": "300010000 300000003"},
 }
 SHARED = {
@@ -179,5 +179,5 @@ def test_without_an_auto_stop_a_task_is_given_up_a_day_after_it_was_due() -> Non
 
 
 def test_without_an_auto_stop_the_haste_ends_after_twenty_attempts() -> None:
-    assert [backoff_seconds(n, None, 0) for n in (20, 21)] == [10, 60]
+    assert [backoff_seconds(n, None, 0) for n in (20, 21)] == [10, 600]
     assert backoff_seconds(21, 100, 0) == 10

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.core.model import ADMIN_ROLE, RoomCount, RoomUser
-from watchdog.core.people import Counted, count_as, is_person, people
+from watchdog.core.people import Counted, count_as, exactly, is_person, people, with_bots
 
 PATTERNS = ("asr-*", "agent[0-9]")
 
@@ -33,6 +33,20 @@ def test_a_person_is_neither_an_admin_nor_a_bot(user_id: str | None, role: int |
 def test_the_first_pattern_that_matches_is_named() -> None:
     assert count_as(RoomUser("asr-7", "", 1), ("bot-*", *PATTERNS, "asr-7")).pattern == "asr-*"
     assert count_as(RoomUser("alice", "", 1), PATTERNS).pattern is None
+
+
+ids = st.text("ab*?[]!-", max_size=6)
+
+
+@given(ids, ids)
+def test_a_known_bot_is_matched_exactly(bot: str, user: str) -> None:
+    assert is_person(user, [exactly(bot)]) is (user != bot)
+
+
+def test_known_bots_come_after_the_patterns() -> None:
+    assert list(with_bots(PATTERNS, ["helper[1]", None, "asr-1", "helper[1]"])) == [*PATTERNS, "helper[[]1]", "asr-1"]
+    assert with_bots(PATTERNS, [None]) is PATTERNS
+    assert count_as(RoomUser("asr-1", "", 1), with_bots(PATTERNS, ["asr-1"])).pattern == "asr-*"
 
 
 def counted(bots: int, strangers: int, admin_bots: int, admins: int) -> list[Counted]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Evidence, Reason, Source, Status, Task, Verify
 from watchdog.core.policy import (
     RULE_TEXT,
@@ -302,6 +303,12 @@ class TestDecide:
         stop = Decision(Verdict.STOP, Rule.VENDOR_SAYS_EMPTY, reason=Reason.BOTS_ONLY)
         assert judge(task, vendor, 90, policy=policy) == stop
         assert judge(task, vendor, 90, policy=policy, manual=True) == replace(stop, reason=Reason.MANUAL)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_only_where_zego_counts_bots_they_are_the_reason(self, kind: str) -> None:
+        vendor = Evidence(0, at(90), Source.API, others=2)
+        expected = Reason.BOTS_ONLY if kind in {"asr", "recording"} else Reason.EMPTY_ROOM
+        assert judge(replace(TASK, kind=kind), vendor, 90).reason is expected
 
     def test_bots_do_not_keep_a_task(self) -> None:
         assert judge(TASK, Evidence(1, at(45), Source.API, others=3), 45) == Decision(Verdict.KEEP, Rule.OCCUPIED)

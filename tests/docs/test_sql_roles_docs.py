@@ -144,6 +144,13 @@ def test_the_application_takes_a_discovered_task_over(database: Database) -> Non
     assert database.run("postgres", "SELECT 1 FROM zego_deleted_tasks") == []
 
 
+def test_the_application_names_the_user_that_its_task_brings_along(database: Database) -> None:
+    insert = "INSERT INTO public.zego_tasks (task_id, room_id, kind, bot_user_id) VALUES ('t', 'room', 'agent', 'a')"
+    database.run("backend", insert)
+    database.run("backend", "UPDATE public.zego_tasks SET bot_user_id = 'b' WHERE task_id = 't'")
+    assert database.run("postgres", "SELECT kind, bot_user_id FROM zego_tasks") == [("agent", "b")]
+
+
 def test_a_task_is_deleted_and_noted_if_that_is_allowed(database: Database) -> None:
     """Whatever the application's search_path."""
     for revoked, noted in ((False, [("a",)]), (True, [("a",)])):

@@ -277,3 +277,12 @@ def test_the_document_has_a_place_for_every_part() -> None:
     assert re.findall(r"<!-- (\w+): begin -->", document) == list(PARTS)
     assert re.findall(r"<!-- (\w+): end -->", document) == list(PARTS)
     assert max(FULL.tasks) == FULL.attempts == 1_000_000
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_migration_beside_an_application_that_writes(database: str) -> None:
+    ((name, seconds, longest, statements),) = measured("migration", "--databases", database)
+    assert name
+    assert float(seconds.removesuffix(" s")) > 0
+    assert longest.split()[1] in {"s", "ms", "µs"}
+    assert int(statements) >= 1

@@ -57,6 +57,7 @@ TESTED_WITH_OTHERS = {
     "tests/services/test_retention.py": ["store/retention"],
     "tests/services/test_stopper.py": ["services/claims"],
     "tests/services/test_workload.py": ["core/capacity"],
+    "tests/services/test_adopter.py": ["wiring/adoption"],
     "tests/store/reports/test_report.py": ["store/reports/distributions"],
     "tests/store/reports/test_export.py": ["cli/commands/export", "cli/commands/target"],
     "tests/store/test_attempts.py": ["store/records"],

@@ -27,6 +27,14 @@ def users(world: World, now: float) -> list[str]:
     return [user.user_id for user in world.users(APP, "room", now)]
 
 
+def test_a_player_that_publishes_keeps_a_recording_alive() -> None:
+    world = World(seed=1)
+    player, recording = start(world, Kind.PLAYER), start(world, Kind.RECORDING)
+    assert ended(world, DAY / 2) == {}
+    world.stop(APP, player, DAY / 2, request_id=None)
+    assert ended(world, DAY / 2 + 100) == {recording: (DAY / 2 + 30, "no_user")}
+
+
 def test_the_daemons_table_and_this_one_agree_on_the_kinds_and_their_rooms() -> None:
     assert set(Kind) == KINDS.keys()
     assert {kind for kind in Kind if KINDS[kind].window_seconds is not None} == {
@@ -43,7 +51,7 @@ def test_the_window_of_an_empty_room_counts_from_the_last_visitor(kind: Kind) ->
     world.leave(APP, "room", "alice", 1000.0)
     window = FACTS[kind].max_idle_seconds
     assert ended(world, 1000.0 + window - 0.5) == {}
-    assert ended(world, 1000.0 + window) == {task_id: (1000.0 + window, "no_visitor")}
+    assert ended(world, 1000.0 + window) == {task_id: (1000.0 + window, FACTS[kind].idle)}
 
 
 @pytest.mark.parametrize("kind", [Kind.AGENT, Kind.RECORDING])
@@ -52,7 +60,7 @@ def test_a_window_is_the_tasks_own_and_starts_again_when_somebody_comes(kind: Ki
     task_id = start(world, kind, max_idle=60)
     world.join(APP, "room", "recorder", 59.0, role=ADMIN_ROLE)
     world.leave(APP, "room", "recorder", 70.0)
-    assert ended(world, 500.0) == {task_id: (130.0, "no_visitor")}
+    assert ended(world, 500.0) == {task_id: (130.0, FACTS[kind].idle)}
 
 
 @pytest.mark.parametrize("kind", [Kind.AGENT, Kind.DIGITAL_HUMAN, Kind.PLAYER])
@@ -93,8 +101,7 @@ def test_two_tasks_that_bring_users_keep_neither_alive() -> None:
     world = World(seed=1)
     agent = start(world, Kind.AGENT)
     player = start(world, Kind.PLAYER, 60.0)
-    recording = start(world, Kind.RECORDING, 60.0)
-    assert ended(world, DAY / 2) == {recording: (90.0, "no_visitor"), agent: (120.0, "no_visitor")}
+    assert ended(world, DAY / 2) == {agent: (120.0, "no_visitor")}
     assert world.fate(APP, Kind.PLAYER, player, DAY / 2) is Fate.RUNNING
 
 

@@ -3,10 +3,17 @@
 import httpx2 as httpx
 import pytest
 
-from tests.support.bench import reply
+from tests.support.bench import bench as whole
+from tests.support.bench import empty_room, reply
 from tests.support.room_api import APP, bench, page
+from tests.support.time_travel import World
 from watchdog.core.model import RoomUser
 from watchdog.core.people import BOTS_AT_MOST
+from watchdog.errors import DatabaseUnavailable
+from watchdog.services.bots import ASK_AGAIN_SECONDS, RegisteredBots
+from watchdog.store.aio.calls import AsyncBots
+from watchdog.store.aio.threads import DatabaseThreads
+from watchdog.store.bots import BotStore
 from watchdog.zego.replies import UserList
 
 PATTERNS = ("asr-*", "agent[0-9]")
@@ -116,3 +123,91 @@ async def test_a_list_is_read_from_the_wire() -> None:
         listed = await it.zego.user_list(APP, "room", limit=2, marker="3")
         assert isinstance(listed, UserList)
         assert (listed.users, listed.marker) == ((RoomUser("a", "", None), RoomUser("asr-1", "n", 1)), "9")
+
+
+# Users that registered tasks bring along
+
+
+async def test_a_room_with_only_a_registered_agent_is_bots_only(world: World) -> None:
+    async with whole(world) as it:
+        world.app.start("t", "room")
+        world.app.start("agent", "room", kind="agent", bot_user_id="helper*", app_id=1)
+        it.vendor.users["room"] = ["helper*"]
+        assert (await it.poll()).changed == 2
+        assert [world.task(task)["user_count"] for task in ("t", "agent")] == [0, 0]
+        world.advance(20)
+        it.vendor.users["room"] = ["helper*", "helper2"]
+        assert (await it.poll()).changed == 2
+        assert [world.task(task)["user_count"] for task in ("t", "agent")] == [1, 1]
+
+
+async def test_its_task_is_stopped_because_only_bots_are_left(world: World) -> None:
+    async with whole(world) as it:
+        it.vendor.users["room"] = ["helper"]
+        await empty_room(it)
+        world.app.start("agent", "room", kind="agent", bot_user_id="helper", user_count=0)
+        await it.after(45)
+        assert [(row["outcome"], row["reason"]) for row in world.attempts("t")] == [("stopped", "bots_only")]
+
+
+async def test_without_its_row_the_agent_keeps_the_task(world: World) -> None:
+    async with whole(world) as it:
+        it.vendor.users["room"] = ["helper"]
+        await empty_room(it)
+        await it.after(45)
+        assert it.outcomes() == ["spared"]
+
+
+class Counting(BotStore):
+    """Counts its calls; ``failing`` is raised by the next."""
+
+    calls = 0
+    failing: Exception | None = None
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.failing is not None:
+            raise self.failing
+
+    def are_known(self) -> bool:
+        self._count()
+        return super().are_known()
+
+    def of(self, app_id: int, room_id: str) -> list[str]:
+        self._count()
+        return super().of(app_id, room_id)
+
+
+@pytest.fixture
+def counting(world: World) -> Counting:
+    return Counting(world.engine, APP)
+
+
+async def test_without_agents_the_database_is_asked_every_five_seconds(world: World, counting: Counting) -> None:
+    threads = DatabaseThreads(world.engine, world.clock)
+    bots = RegisteredBots(AsyncBots(threads, counting), world.clock)
+    for _ in range(3):
+        for _ in range(10):
+            assert list(await bots.of(APP, "room")) == []
+        world.advance(ASK_AGAIN_SECONDS)
+    assert counting.calls == 3
+    world.app.start("agent", "room", kind="agent", bot_user_id="helper")
+    assert [list(await bots.of(APP, room)) for room in ("room", "another")] == [["helper"], []]
+    assert counting.calls == 6
+    threads.close()
+
+
+async def test_a_failing_database_knows_no_bots_and_is_left_alone(world: World, counting: Counting) -> None:
+    threads = DatabaseThreads(world.engine, world.clock)
+    bots = RegisteredBots(AsyncBots(threads, counting), world.clock)
+    world.app.start("agent", "room", kind="agent", bot_user_id="helper")
+    counting.failing = DatabaseUnavailable("away")
+    assert [list(await bots.of(APP, "room")) for _ in range(3)] == [[], [], []]
+    assert counting.calls == 1
+    counting.failing = None
+    world.advance(ASK_AGAIN_SECONDS)
+    assert list(await bots.of(APP, "room")) == ["helper"]
+    counting.failing = DatabaseUnavailable("away")
+    assert [list(await bots.of(APP, "room")) for _ in range(3)] == [[], [], []]
+    assert counting.calls == 4
+    threads.close()

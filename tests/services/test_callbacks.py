@@ -171,6 +171,25 @@ async def test_what_happens_at_the_vendor_arrives_in_the_table(sqlite_url: str, 
             await service.stop(hurry)
 
 
+async def test_what_a_registered_agent_says_is_no_evidence(bench: Bench) -> None:
+    bench.application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room')")
+    bench.application.execute(
+        "INSERT INTO zego_tasks (task_id, room_id, kind, bot_user_id) VALUES ('agent', 'room', 'agent', 'helper')"
+    )
+
+    def said(user: str, nonce: str) -> bytes:
+        timestamp = str(round(SystemClock().time() * 1000))
+        signature = callback_signature(CALLBACK_SECRET, timestamp, nonce)
+        seal = {"AppId": APP_ID, "Event": "ASRResult", "Nonce": nonce, "Timestamp": timestamp, "Signature": signature}
+        return body_of(seal | {"TaskId": "t", "RoomId": "room", "Data": {"UserId": user, "Text": "Hello"}})
+
+    for user, nonce, count in (("helper", "111111", None), ("alice", "222222", 1)):
+        assert await bench.repeat(said(user, nonce)) == (200, "accepted")
+        assert bench.application.rows("SELECT user_count FROM zego_tasks WHERE task_id = 't'") == [
+            {"user_count": count}
+        ]
+
+
 async def test_1202_is_taken_in_and_other_exceptions_are_not(bench: Bench) -> None:
     bench.application.execute("INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room')")
 

@@ -156,6 +156,43 @@ def test_admins_and_bots_are_nobody(world: World, store: CallbackStore) -> None:
     assert (row["last_occupied_at"], row["vendor_occupied_at"]) == (None, None)
 
 
+def test_the_user_that_a_task_brings_along_is_nobody(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.app.start("agent", ROOM, kind="agent", bot_user_id="helper[1]")
+    world.advance(10)
+    receive(store, created(1), joined(1, "helper[1]"), joined(2, "alice"))
+    assert hint(world) == hint(world, "agent") == (1, at(2), "callback")
+    receive(store, left(5, "alice", 2))
+    assert hint(world) == hint(world, "agent") == (0, at(5), "callback")
+    row = world.task("t")
+    assert (row["empty_since"], row["last_occupied_at"]) == (at(5), at(2))
+
+
+@pytest.mark.parametrize(
+    "columns", [{"room_id": "elsewhere"}, {"app_id": OTHER_APP}, {"status": "released"}, {"bot_user_id": "helper1"}]
+)
+def test_a_task_elsewhere_or_ended_brings_nobody_along(
+    world: World, store: CallbackStore, columns: dict[str, Any]
+) -> None:
+    world.app.start("t", ROOM)
+    room, values = columns.get("room_id", ROOM), {"bot_user_id": "helper"} | columns
+    values.pop("room_id", None)
+    world.app.start("agent", room, kind="agent", **values)
+    world.advance(10)
+    receive(store, created(1), joined(1, "helper"))
+    assert hint(world) == (1, at(1), "callback")
+
+
+def test_the_speech_of_a_user_that_a_task_brings_along_is_no_evidence(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.app.start("agent", ROOM, kind="agent", bot_user_id="helper")
+    for user, number in (("helper", None), ("alice", 1), (None, 1)):
+        world.app.people(ROOM, None)
+        world.advance(10)
+        store.receive([Speech(APP, ROOM, "t", world.now, is_person=True, discover=False, user_id=user)])
+        assert hint(world)[0] == hint(world, "agent")[0] == number
+
+
 def test_only_the_rooms_active_tasks_of_that_app_are_told(world: World, store: CallbackStore) -> None:
     world.app.start("t", ROOM)
     world.app.start("same-app", ROOM, app_id=APP)

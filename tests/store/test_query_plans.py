@@ -259,7 +259,7 @@ def indexes_used(engine: sa.Engine, statement: str) -> tuple[set[str], bool]:
 def _scanned_by_sqlite(rows: Sequence[sa.Row[Any]]) -> set[str]:
     # To read a small partial index is as good as a search.
     small = (
-        "zego_tasks_newly_empty|zego_tasks_wake|zego_stop_attempts_in_flight"
+        "zego_tasks_newly_empty|zego_tasks_wake|zego_tasks_bots|zego_stop_attempts_in_flight"
         "|zego_events_pending|zego_events_undelivered|zego_events_unhandled"
     )
     scans = (re.match(rf"SCAN (\w+)(?! USING (COVERING )?INDEX ({small}))\b", row.detail) for row in rows)

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import yaml
 from psycopg.rows import dict_row
 
 from watchdog.clock import SystemClock
+from watchdog.core.kinds import KINDS
 from watchdog.sandbox import Limits, Sandbox, Start
 from watchdog.sandbox.referee import Verdict, judge
 from watchdog.store import schema
@@ -137,6 +138,9 @@ class Application:
         return judge(sandbox.events(), self.attempts(), watched=watched, daemon_killed=daemon_killed)
 
 
+OTHER_KINDS: Final = [name for name, kind in KINDS.items() if not kind.is_default]
+
+
 class DaemonProcess:
     """A process of ``zego-watchdog run`` that logs to a file."""
 
@@ -149,6 +153,7 @@ class DaemonProcess:
                 "apps": [{"app_id": APP_ID, "server_secret_file": secret}],
                 "asr_url": sandbox.url,
                 "rtc_url": sandbox.url,
+                "urls": dict.fromkeys(OTHER_KINDS, sandbox.url),
             },
             "policy": {
                 "max_idle_seconds": 30,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from watchdog.core.capacity import ROOMS_PER_CALL, time_to_wait, verified_at_a_time
 from watchdog.core.kinds import DEFAULT_KIND, KINDS
@@ -11,6 +11,8 @@ from watchdog.core.policy import limits
 
 if TYPE_CHECKING:
     from watchdog.config.settings import Config, NotifyConfig, StopConfig
+
+SHORTEST_ADOPT_SECONDS: Final = 60.0
 
 
 def conflicts(config: "Config") -> Iterator[str]:
@@ -39,6 +41,12 @@ def conflicts(config: "Config") -> Iterator[str]:
         yield (
             f"policy.gap_seconds {policy.gap_seconds:g} is less than twice schedule.poll_seconds {poll:g}, so every "
             f"sweep would follow a gap; raise policy.gap_seconds to {2 * poll:g} or more"
+        )
+    adopt_seconds = config.schedule.adopt_seconds
+    if 0 < adopt_seconds < SHORTEST_ADOPT_SECONDS:
+        yield (
+            f"schedule.adopt_seconds {adopt_seconds:g} is too often, because ZEGO is asked for all running tasks each "
+            f"time; write {SHORTEST_ADOPT_SECONDS:g} or more, or 0 to switch it off"
         )
     if config.http.page and config.http.is_exposed and config.http.bearer_token is None:
         yield (

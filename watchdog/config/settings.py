@@ -233,6 +233,7 @@ class PolicyConfig(Section):
 class ScheduleConfig(Section):
     poll_seconds: Annotated[float, Field(ge=0.1, le=60)] = 5
     occupancy_poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 15
+    adopt_seconds: Annotated[float, Field(ge=0, le=86400)] = 0
 
 
 class StopConfig(Section):

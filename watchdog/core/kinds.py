@@ -20,6 +20,8 @@ class Listing:
     ``field`` of ``Data`` has the tasks; ``id_field`` and ``started_field`` are of each, whose room is ``RoomId``.
     ``started_unit`` is that of its Unix time, in seconds. ``running`` are the values of ``Status`` of a task that runs.
     ``next_field`` of ``Data`` has what asks for the next page; without one pages are numbered if ``is_numbered``.
+    ``also_field`` is another name of ``field`` on ZEGO's page. ``query`` is what each request asks for, of the last
+    ``span_seconds``; None: of all times.
     """
 
     action: str
@@ -30,6 +32,9 @@ class Listing:
     running: frozenset[str]
     next_field: str | None = None
     is_numbered: bool = False
+    also_field: str | None = None
+    query: tuple[tuple[str, int], ...] = ()
+    span_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,8 @@ class Kind:
     ``action`` with ``id_field`` stops a task, at most ``stops_per_second`` times for each AppId; None: ZEGO names no
     limit. ``window_seconds`` is how long ZEGO lets a room stay empty by default; None: it never looks at the room, and
     the task runs on. ``newer_window_seconds`` is a shorter default that other pages of ZEGO's name.
+
+    ``bots_keep_alive``: users that are no people count for ZEGO, so it never ends the task of a room with bots only.
 
     ``grace_seconds`` and ``safety_margin_seconds`` replace those of the policy where its own do not fit the window.
     """
@@ -52,6 +59,7 @@ class Kind:
     grace_seconds: float | None = None
     safety_margin_seconds: float | None = None
     stops_per_second: float | None = None
+    bots_keep_alive: bool = False
     gone: frozenset[str] = frozenset()
     transient: frozenset[str] = frozenset()
     throttled: frozenset[str] = frozenset()
@@ -84,6 +92,7 @@ _ALL: Final = (
         window_seconds=150,
         # MaxIdleTime's default since 2026-07-08 (https://doc-zh.zego.im, StartRealtimeASRTask); older pages say 150.
         newer_window_seconds=120,
+        bots_keep_alive=True,
         gone=_codes(410001002),
         # System, internal call, no resources, concurrency control; "start failed" is no answer to a stop.
         transient=_codes(410000001, 410000009, 410000010, 410000011, 410001003),
@@ -133,8 +142,8 @@ _ALL: Final = (
         transient=_codes(350006009, 350010000),
         throttled=_codes(350006001),
         credentials=_codes(350006002),
+        # 350006003, "parameter invalid", is not on the page of DeletePlayer: it may mean "no such player".
         configuration=_codes(350006006),
-        rejected=_codes(350006003),
         listing=Listing(
             action="DescribePlayers",
             field="Players",
@@ -155,6 +164,8 @@ _ALL: Final = (
         grace_seconds=10,
         safety_margin_seconds=10,
         stops_per_second=50,
+        # "No stream": a bot that publishes one keeps it alive.
+        bots_keep_alive=True,
         gone=_codes(300001000, 300001001),
         transient=_codes(300010000),
         throttled=_codes(300000003),
@@ -166,6 +177,9 @@ _ALL: Final = (
             started_unit=0.001,
             running=_codes(1, 2, 5),
             is_numbered=True,
+            also_field="TaskidList",
+            query=(("Status", 2),),
+            span_seconds=3 * 86_400,
         ),
     ),
 )

@@ -127,6 +127,17 @@ class Task:
         return Evidence(self.user_count, self.user_count_at, self.user_count_source)
 
 
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that ZEGO lists as running; ``started_at`` is None if it does not say when it started."""
+
+    task_id: str
+    kind: str
+    room_id: str
+    app_id: int
+    started_at: datetime | None
+
+
 class Api(NamedTuple):
     """What ZEGO counts requests for, and refuses as a whole: an AppId at the API of one kind of tasks.
 

@@ -55,7 +55,7 @@ def _of_kind(kind: Kind) -> Mapping[str, ReplyClass]:
         ReplyClass.REJECTED: kind.rejected,
     }
     return MappingProxyType(
-        {**GATEWAY_CODES, **{code: reply_class for reply_class, codes in own.items() for code in codes}}
+        {**GATEWAY_CODES, **{code: reply_class for reply_class, codes in own.items() for code in sorted(codes)}}
     )
 
 
@@ -141,6 +141,7 @@ TASK_BECOMES: Final[Mapping[Outcome, Status | None]] = MappingProxyType(
 
 _LONGEST_BEFORE_AUTO_STOP_SECONDS: Final = 10.0
 _LONGEST_AFTER_AUTO_STOP_SECONDS: Final = 60.0
+_LONGEST_WITHOUT_SECONDS: Final = 600.0
 _JITTER_SHARE: Final = 0.2
 _IN_HASTE_AT_MOST: Final = 20
 """Attempts before the longer wait, where ZEGO names no auto-stop."""
@@ -151,13 +152,15 @@ def backoff_seconds(attempts: int, seconds_to_auto_stop: float | None, jitter: f
 
     The maximum is 10 s before the vendor's auto-stop: with a request deadline of 8 s an attempt then begins and ends
     within the last 30 s of the window (invariant I3). After the auto-stop it is 60 s. If there is none
-    (``seconds_to_auto_stop`` None), it is 60 s after twenty attempts.
+    (``seconds_to_auto_stop`` None), it is 10 minutes after twenty attempts.
     ``jitter`` in [0, 1) shortens the wait by up to a fifth, so that daemons that failed together retry apart.
     """
-    passed = attempts > _IN_HASTE_AT_MOST if seconds_to_auto_stop is None else seconds_to_auto_stop <= 0
-    maximum = _LONGEST_AFTER_AUTO_STOP_SECONDS if passed else _LONGEST_BEFORE_AUTO_STOP_SECONDS
-    # From 2**6 on the maximum decides anyway, and a float would overflow at some point.
-    doubled = 2.0 ** min(max(attempts, 1) - 1, 6)
+    if seconds_to_auto_stop is None:
+        maximum = _LONGEST_WITHOUT_SECONDS if attempts > _IN_HASTE_AT_MOST else _LONGEST_BEFORE_AUTO_STOP_SECONDS
+    else:
+        maximum = _LONGEST_AFTER_AUTO_STOP_SECONDS if seconds_to_auto_stop <= 0 else _LONGEST_BEFORE_AUTO_STOP_SECONDS
+    # From 2**10 on the maximum decides anyway, and a float would overflow at some point.
+    doubled = 2.0 ** min(max(attempts, 1) - 1, 10)
     return min(doubled, maximum) * (1 - _JITTER_SHARE * jitter)
 
 

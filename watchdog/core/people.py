@@ -2,10 +2,12 @@
 
     people = UserCount - AdminUserCount - users whose id matches ``zego.bot_user_ids``
 
-Patterns are shell patterns (``fnmatch``), matched with case.
+Patterns are shell patterns (``fnmatch``), matched with case. The user that a registered task brings into its room
+(``zego_tasks.bot_user_id``) is a bot as well: ``exactly`` makes a pattern of its id.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -14,6 +16,8 @@ from watchdog.core.model import ADMIN_ROLE, RoomCount, RoomUser
 
 BOTS_AT_MOST: Final = 20
 """If more users than this remain without the admins, they are taken to be people and no list is read."""
+
+_SPECIAL: Final = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,17 @@ class Counted:
     def is_admin(self) -> bool:
         """Whether the vendor has subtracted this user already."""
         return self.user.role == ADMIN_ROLE
+
+
+def exactly(user_id: str) -> str:
+    """Return the pattern that matches this id only."""
+    return _SPECIAL.sub(r"[\g<0>]", user_id)
+
+
+def with_bots(patterns: Sequence[str], bot_user_ids: Iterable[str | None]) -> Sequence[str]:
+    """Return ``patterns``, and after them those of the ids that are known to be bots."""
+    known = [exactly(user_id) for user_id in bot_user_ids if user_id is not None]
+    return [*patterns, *dict.fromkeys(known)] if known else patterns
 
 
 def is_person(user_id: str | None, patterns: Sequence[str], *, role: int | None = None) -> bool:
@@ -51,4 +66,9 @@ def people(count: RoomCount, counted: Sequence[Counted]) -> int:
 
 
 def _matching(user_id: str, patterns: Sequence[str]) -> str | None:
-    return next((pattern for pattern in patterns if fnmatchcase(user_id, pattern)), None)
+    return next((pattern for pattern in patterns if _matches(user_id, pattern)), None)
+
+
+def _matches(user_id: str, pattern: str) -> bool:
+    # Each agent has an id of its own: to compile an expression for each would cost more than all else.
+    return fnmatchcase(user_id, pattern) if _SPECIAL.search(pattern) else user_id == pattern

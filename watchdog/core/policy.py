@@ -149,7 +149,7 @@ def window(task: Task, policy: Policy) -> timedelta | None:
 
 def reason(task: Task, vendor: Evidence | None = None) -> Reason:
     """Why an empty room's task is stopped; ``vendor`` is the last answer of the RTC API."""
-    if vendor is not None and vendor.others > 0:
+    if vendor is not None and vendor.others > 0 and KINDS[task.kind].bots_keep_alive:
         return Reason.BOTS_ONLY
     return Reason.NEVER_JOINED if task.last_occupied_at is None else Reason.EMPTY_ROOM
 

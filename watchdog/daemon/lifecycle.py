@@ -5,6 +5,7 @@
     poll        asks ZEGO about active rooms, every second while rooms are due
     reap        closes attempts that a dead daemon left in ``sent``; its answer spool comes first
     retain      removes old rows, a few at a time
+    adopt       registers tasks that run at ZEGO and have no row, every ``schedule.adopt_seconds``
     figures     reads the metrics' figures from the database, a few at a time
     notify      delivers events to the webhook; soon after this daemon ended a task, and every second
 
@@ -28,7 +29,7 @@ from watchdog.config.settings import Config
 from watchdog.core.model import Mode
 from watchdog.daemon.http_server import HttpServer
 from watchdog.daemon.jobs import Jobs, Recurring
-from watchdog.daemon.liveness import EXTEND_SECONDS, ServiceStatus
+from watchdog.daemon.liveness import ServiceStatus
 from watchdog.daemon.metrics import Exposition, Metrics
 from watchdog.daemon.outage import DatabaseOutage
 from watchdog.daemon.pages import site_of
@@ -92,6 +93,8 @@ class Service:
         self._jobs.add("figures", self.parts.figures.run_once, may_be_early=True)
         if self.parts.poller is not None:
             self._add_job("poll", self._poll)
+        if config.schedule.adopt_seconds:
+            self._add_job("adopt", self.parts.adopter.run)
         self._notify_job = self._add_job("notify", self.parts.notifier.run_once)
         self.reloader = Reloader(
             parts=self.parts, metrics=self.metrics, status=self.status, on_applied=self._configured
@@ -153,10 +156,11 @@ class Service:
         """Send nothing new; let requests in flight finish for ``stop.shutdown_seconds``, or until ``hurry`` is set."""
         parts = self.parts
         self.status.stopping()
-        extending = asyncio.create_task(self._extend_stop_timeout())
+        extending = asyncio.create_task(self.status.keep_extending())
         if self.http is not None:
             await self.http.stop()
         await parts.notifier.close()
+        await parts.adopter.close()
         await self._jobs.close()
         if parts.poller is not None:
             await parts.poller.close()
@@ -177,11 +181,6 @@ class Service:
         # The next call blocks the event loop until the database's threads have ended.
         self.status.extend(self.status.call_seconds)
         await parts.close()
-
-    async def _extend_stop_timeout(self) -> None:
-        while True:
-            self.status.extend()
-            await self._clock.sleep(EXTEND_SECONDS / 5)
 
     async def _sweep(self) -> float:
         began = self._clock.monotonic()

@@ -116,6 +116,12 @@ class ServiceStatus:
         """Ask for that much time to stop, from now."""
         self.manager.notify(EXTEND_TIMEOUT_USEC=round(seconds * 1_000_000))
 
+    async def keep_extending(self) -> None:
+        """Ask for time again and again, until cancelled."""
+        while True:
+            self.extend()
+            await self.clock.sleep(EXTEND_SECONDS / 5)
+
     def _is_waiting(self, began: float, now: float) -> bool:
         """Whether the sweep waits for the database and nothing else."""
         self._idle_ticks += self.database.pending == 0

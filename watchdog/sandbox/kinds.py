@@ -78,8 +78,8 @@ FACTS: Final[Mapping[Kind, Facts]] = MappingProxyType(
             user_prefix="player",
         ),
         Kind.RECORDING: Facts(
-            # The vendor looks at streams and whiteboards; here these are the visitors'.
-            idle=Idle.NO_VISITOR,
+            # The vendor looks at streams and whiteboards; here every user publishes one.
+            idle=Idle.NO_USER,
             max_idle_seconds=30,
             max_idle_range=range(5, 86401),
             life_seconds=86400,

@@ -163,6 +163,7 @@ class CallbackIntake:
                         is_person=event.characters > 0 and is_person(event.user_id, self._bot_user_ids),
                         discover=self._discover,
                         use=use,
+                        user_id=event.user_id,
                     )
                 )
                 if heard.discovered:

@@ -14,23 +14,23 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Final, assert_never
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 from watchdog.core import policy, presence
 from watchdog.core.hints import hints, last_seen
 from watchdog.core.model import Outcome, Reason, Source, Status
-from watchdog.core.people import is_person
+from watchdog.core.people import is_person, with_bots
 from watchdog.core.presence import Facts
+from watchdog.store.discovery import insert_unknown
 from watchdog.store.engine import storable, writing
 from watchdog.store.many import one_of
 from watchdog.store.presence import Room, Rooms
 from watchdog.store.replays import Use, remember
 from watchdog.store.room_tasks import RoomTasks
-from watchdog.store.tables import UtcTime, attempts, deleted_tasks, rejoins, tasks, utcnow
+from watchdog.store.tables import UtcTime, attempts, rejoins
 
 DETAIL_CALLBACK: Final = "callback"
 """The ledger's ``detail`` of what a callback reported, as opposed to the result of a request."""
@@ -38,13 +38,12 @@ DETAIL_CALLBACK: Final = "callback"
 ROW_WAIT_SECONDS: Final = 0.25
 """How long a group waits for a row on PostgreSQL: its neighbours wait, too, and the vendor repeats a callback."""
 
-_INSERTING: Final = 0x7A65676F
-"""The first number of the advisory locks of TaskIds that are being inserted, also in zego_tasks_taken_over."""
-
 
 @dataclass(frozen=True, slots=True)
 class Presence:
     """What one callback says of a room. ``use`` None skips the check for replays.
+
+    ``bot_user_ids`` are patterns; the users that the room's active tasks bring along are no people either.
 
     ``ahead``: how far ZEGO's clock is ahead of the database's. The facts and the hints keep ZEGO's times, so that they
     can be merged and compared in any order; whether somebody came after a stop is judged by the database's clock.
@@ -62,7 +61,10 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """A task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on."""
+    """A task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on.
+
+    ``is_person`` says what ``user_id`` counts as by the patterns alone: an active task may have brought that user.
+    """
 
     app_id: int
     room_id: str
@@ -71,6 +73,7 @@ class Speech:
     is_person: bool
     discover: bool
     use: Use | None = None
+    user_id: str | None = None
 
     @property
     def room(self) -> Room:
@@ -202,13 +205,14 @@ class _Group:
         if found is None:
             return
         current, users = found
-        present = presence.present([current], users, told.bot_user_ids)
+        patterns = with_bots(told.bot_user_ids, (task.bot_user_id for task in active))
+        present = presence.present([current], users, patterns)
         if present is None:  # only for a room without any time, which is never current
             return
         count: int | None = len(present.people)
         if count == 0 and (suspicious or not present.complete):
             count = None
-        people = [user for user in users if is_person(user.user_id, told.bot_user_ids, role=user.role)]
+        people = [user for user in users if is_person(user.user_id, patterns, role=user.role)]
         seen = max((moment for user in people if (moment := last_seen(user, current))), default=None)
         for task in active:
             self._tasks.hint(task, hints(task, count, present.as_of, seen))
@@ -228,8 +232,9 @@ class _Group:
         discovered = self._discovered.get(heard.task_id) is heard
         if discovered:
             self._tasks.appear(heard.task_id)
-        if heard.is_person:
-            for task in self._tasks.of(*heard.room, heard.task_id):
+        active = self._tasks.of(*heard.room, heard.task_id)
+        if heard.is_person and is_person(heard.user_id, with_bots((), (task.bot_user_id for task in active))):
+            for task in active:
                 self._tasks.hint(task, hints(task, max(1, task.user_count or 0), heard.at, heard.at))
             self._returns.append((heard.room, heard.at))
         return replace(result, discovered=discovered)
@@ -330,41 +335,10 @@ def _take_turns(connection: sa.Connection, rooms: Iterable[Room]) -> None:
 
 
 def _discover(connection: sa.Connection, heard: Iterable[Speech]) -> dict[str, Speech]:
-    """Insert the tasks that are unknown; return them, each with the first that was heard of it.
-
-    A task that was deleted is not unknown: the application wants no more of it.
-    """
+    """Insert the tasks that are unknown; return them, each with the first that was heard of it."""
     first = {speech.task_id: speech for speech in reversed(list(heard))}
-    if not first:
-        return {}
-    # One statement: a task that is being deleted is seen in one of the two tables.
-    either = sa.union_all(*(sa.select(one.c.task_id).where(one.c.task_id.in_(first)) for one in (tasks, deleted_tasks)))
-    known = set(connection.execute(either).scalars())
-    rows = [
-        {"task_id": task_id, "room_id": first[task_id].room_id, "app_id": first[task_id].app_id}
-        for task_id in _not_being_inserted(connection, sorted(first.keys() - known))
-    ]
-    if not rows:
-        return {}
-    return {
-        task_id: first[task_id] for task_id in connection.execute(_discovered(connection.dialect.name), rows).scalars()
+    rows = {
+        task_id: {"task_id": task_id, "room_id": speech.room_id, "app_id": speech.app_id}
+        for task_id, speech in first.items()
     }
-
-
-def _not_being_inserted(connection: sa.Connection, task_ids: Sequence[str]) -> Sequence[str]:
-    """Leave out tasks that the application may just be inserting: what is heard of them next will find them.
-
-    Until the end of the transaction, its INSERTs of the others wait for ours, and then take the row over.
-    """
-    if connection.dialect.name != "postgresql" or not task_ids:
-        return task_ids
-    one = sa.func.unnest(sa.cast(task_ids, postgresql.ARRAY(sa.Text))).column_valued("task_id")
-    lock = sa.func.pg_try_advisory_xact_lock(sa.literal(_INSERTING, sa.Integer), sa.func.hashtext(one).op("&")(63))
-    free = connection.execute(sa.select(one, lock)).all()
-    return [task_id for task_id, is_ours in free if is_ours]
-
-
-@cache
-def _discovered(dialect: str) -> Any:
-    insert = (postgresql if dialect == "postgresql" else sqlite).insert(tasks).values(discovered_at=utcnow())
-    return insert.on_conflict_do_nothing().returning(tasks.c.task_id)
+    return {task_id: first[task_id] for task_id in insert_unknown(connection, rows)}

@@ -15,7 +15,7 @@ from watchdog.core.policy import CurrentPolicy
 from watchdog.logs import writer
 from watchdog.observer import Observer, Reading
 from watchdog.services.app_blocks import AppBlocks
-from watchdog.services.bots import Bots
+from watchdog.services.bots import Bots, RegisteredBots
 from watchdog.services.callbacks import CallbackIntake
 from watchdog.services.dry_run import DryRun
 from watchdog.services.feed import HintFeed
@@ -37,6 +37,7 @@ from watchdog.store.aio.answer_spool import AnswerSpool
 from watchdog.store.engine import identify
 from watchdog.store.records import Instance
 from watchdog.webhook.client import WebhookClient
+from watchdog.wiring.adoption import adopter
 from watchdog.wiring.from_config import (
     app_ids,
     callback_secrets,
@@ -98,7 +99,7 @@ class Parts:
             silence_seconds=silence_seconds(config),
             trusted_since=watching_since or now,
         )
-        self.bots = _bots(config, clock, self.zego, self.paces[USER_LIST])
+        self.bots = _bots(config, clock, self.zego, self.paces[USER_LIST], self.storage)
         self.sightings = Sightings(clock)
         self._occupancy = self._occupancy_of_rooms()
         self.poller = self._poller()
@@ -119,6 +120,7 @@ class Parts:
         self.reaper = _reaper(config, self.storage, self._observer)
         self.notifier = _notifier(config, clock, self.storage, self._observer)
         self.retention = _retention(config, clock, self.storage, self.daemon)
+        self.adopter = adopter(config, clock, self.zego, self.storage.adoption.register)
         self.figures = DatabaseFigures(self.storage.figures, self.storage.clock, self._observer, clock)
         _show(self._observer, self)
 
@@ -265,8 +267,9 @@ def _storage(config: Config, clock: Clock, database: sa.Engine, daemon: Instance
     )
 
 
-def _bots(config: Config, clock: Clock, zego: ZegoClient, pace: Pace[int]) -> Bots | None:
-    return Bots(config.zego.bot_user_ids, zego, pace, clock) if config.zego.rtc_url else None
+def _bots(config: Config, clock: Clock, zego: ZegoClient, pace: Pace[int], storage: Storage) -> Bots | None:
+    registered = RegisteredBots(storage.bots, clock)
+    return Bots(config.zego.bot_user_ids, zego, pace, clock, registered) if config.zego.rtc_url else None
 
 
 def _callbacks(config: Config, clock: Clock, storage: Storage, observer: Observer) -> CallbackIntake:

@@ -12,7 +12,9 @@ from watchdog.store.aio.callbacks import CallbackGroups
 from watchdog.store.aio.database_clock import DatabaseClock
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.attempts import Ledger
+from watchdog.store.bots import BotStore
 from watchdog.store.callbacks import CallbackStore
+from watchdog.store.discovery import AdoptionStore
 from watchdog.store.events import EventStore
 from watchdog.store.figures import FigureStore
 from watchdog.store.heartbeats import Heartbeats
@@ -47,6 +49,7 @@ class Storage:
         self.heartbeats = calls.AsyncHeartbeats(threads, Heartbeats(engine))
         self.pace = calls.AsyncPace(threads, PaceStore(engine))
         self.feed = calls.AsyncPolling(threads, PollStore(engine))
+        self.bots = calls.AsyncBots(threads, BotStore(engine, default_app))
         # What follows gets what the stops leave.
         background = threads.background
         self.callbacks = CallbackGroups(
@@ -55,6 +58,7 @@ class Storage:
             at_once=1 if engine.dialect.name == "sqlite" else CALLBACK_GROUPS,
         )
         self.polling = calls.AsyncPolling(background, PollStore(engine))
+        self.adoption = calls.AsyncAdoption(background, AdoptionStore(engine))
         self.retention = calls.AsyncRetention(background, RetentionStore(engine))
         self.events = calls.AsyncEvents(background, EventStore(engine, instance))
         self.figures = calls.AsyncFigures(background, FigureStore(engine, instance))

@@ -36,7 +36,6 @@ from watchdog.errors import ConfigError, NoAnswer, NotSent, RequestError, in_wor
 from watchdog.network.certificates import tls_context
 from watchdog.observer import Observer
 from watchdog.zego.replies import (
-    BODY_LIMIT_BYTES,
     Counts,
     UserList,
     clock_offset,
@@ -44,7 +43,7 @@ from watchdog.zego.replies import (
     read_room_counts,
     read_user_list,
 )
-from watchdog.zego.transport import network_transport
+from watchdog.zego.transport import network_transport, read_body
 
 # httpx2 logs every URL at INFO, and our URLs carry a signature that is valid for ten minutes.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -100,6 +99,7 @@ _OPERATIONS: Final = {
     **{kind.action: kind.pace for kind in KINDS.values()},
     "DescribeUserNum": "user_counts",
     "DescribeUserList": "user_list",
+    **{kind.listing.action: "task_list" for kind in KINDS.values() if kind.listing is not None},
 }
 """The name of each action in metrics."""
 
@@ -204,6 +204,10 @@ class ZegoClient:
         succeeded = classify(None, reply) is ReplyClass.STOPPED
         return UserList(reply, *(read_user_list(reply.data) if succeeded else (None, "")))
 
+    async def ask(self, kind: Kind, action: str, app_id: int, question: Mapping[str, object]) -> Reply:
+        """Send one question to the API of ``kind``. Raises NotSent, NoAnswer, and ConfigError as ``user_counts``."""
+        return await self._call(self._stops[kind.name], action, app_id, kind, body=json.dumps(question).encode())
+
     async def aclose(self) -> None:
         """Close the connections."""
         for endpoint in filter(None, (*self._stops.values(), self._rtc)):
@@ -284,7 +288,7 @@ class ZegoClient:
         async with aclosing(await transport.handle_async_request(request)) as response:
             # Read the clock before the body: a slow body makes the header old.
             offset = clock_offset(response.headers.get("date"), self._clock.time())
-            return read_reply(response.status_code, await _read_body(response), offset)
+            return read_reply(response.status_code, await read_body(response), offset)
 
     def _stop_reusing(self, endpoint: "_Endpoint", error: Exception) -> None:
         now = self._clock.monotonic()
@@ -378,21 +382,3 @@ class _Departure:
         # The headers of CONNECT ask a proxy for a tunnel; they are not the request's.
         if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
             await self.begin()
-
-
-_PARTS_LIMIT: Final = 128
-"""How many chunks a body may come in. Each costs the event loop as much as a kilobyte; ZEGO's bodies have one."""
-
-
-async def _read_body(response: httpx.Response) -> bytes:
-    """Return the body; of an oversized one just enough to show that it is. Raises for one in crumbs."""
-    # Raw: identity was asked for, and unpacking anything else would break the limit.
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - an asynchronous transport's are
-    body, parts = b"", 0
-    async for chunk in response.stream:
-        body, parts = body + chunk, parts + 1
-        if len(body) > BODY_LIMIT_BYTES:
-            break
-        if parts > _PARTS_LIMIT:
-            raise httpx.RemoteProtocolError(f"a reply in more than {_PARTS_LIMIT} parts")
-    return body

@@ -21,6 +21,9 @@ _RESET_ON_CLOSE: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii",
 WIRE_LIMIT_BYTES: Final = 2 * BODY_LIMIT_BYTES
 """How long a reply may be, with head and framing. A plain body that is too long is cut before."""
 
+_PARTS_LIMIT: Final = 128
+"""How many chunks a body may come in. Each costs the event loop as much as a kilobyte; ZEGO's bodies have one."""
+
 
 def network_transport(
     url: httpx.URL, max_connections: int, tls: ssl.SSLContext | None, *, reuse: bool = True
@@ -75,3 +78,17 @@ def _unusable_proxy(host: str) -> ConfigError:
         f"the proxy that the environment names for {host} cannot be used; "
         "set an http:// or https:// proxy in HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY"
     )
+
+
+async def read_body(response: httpx.Response) -> bytes:
+    """Return the body; of an oversized one just enough to show that it is. Raises for one in crumbs."""
+    # Raw: identity was asked for, and unpacking anything else would break the limit.
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - an asynchronous transport's are
+    body, parts = b"", 0
+    async for chunk in response.stream:
+        body, parts = body + chunk, parts + 1
+        if len(body) > BODY_LIMIT_BYTES:
+            break
+        if parts > _PARTS_LIMIT:
+            raise httpx.RemoteProtocolError(f"a reply in more than {_PARTS_LIMIT} parts")
+    return body

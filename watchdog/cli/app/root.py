@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from watchdog.cli.app import advise, daemon, events, guard, history, report, sandbox, systemd, tasks
+from watchdog.cli.app import adopt, advise, daemon, events, guard, history, report, sandbox, systemd, tasks
 from watchdog.cli.app.options import AsJson
 from watchdog.cli.app.plain import PlainCommand, PlainGroup, in_our_words
 from watchdog.errors import WatchdogError
 
 _ORDER: Final = (
     *("run", "demo", "sandbox", "migrate", "check", "status"),
-    *("tasks", "history", "report", "room", "explain", "stop", "hold", "guard", "events"),
+    *("tasks", "history", "report", "room", "explain", "stop", "hold", "adopt", "guard", "events"),
     *("advise", "version", "systemd"),
 )
 """The order in ``--help``; Typer would list the groups last."""
@@ -137,7 +137,8 @@ def version(*, as_json: AsJson = False) -> None:
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(daemon.run, daemon.migrate, daemon.check, demo, sandbox.sandbox, version),
-    *(tasks.status, tasks.tasks, tasks.room, tasks.explain, tasks.stop, tasks.hold, report.report, advise.advise),
+    *(tasks.status, tasks.tasks, tasks.room, tasks.explain, tasks.stop, tasks.hold),
+    *(adopt.adopt, report.report, advise.advise),
 )
 for _command in _COMMANDS:
     app.command(cls=PlainCommand)(_command)

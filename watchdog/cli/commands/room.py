@@ -15,7 +15,7 @@ from watchdog.clock import Clock, SystemClock
 from watchdog.config.settings import Config
 from watchdog.core.model import Reply, RoomCount, RoomUser
 from watchdog.core.outcomes import ReplyClass, classify
-from watchdog.core.people import BOTS_AT_MOST, count_as, people
+from watchdog.core.people import BOTS_AT_MOST, count_as, people, with_bots
 from watchdog.errors import ConfigError, NoAnswer
 from watchdog.store.engine import Engine
 from watchdog.store.reports.tasks import find_tasks
@@ -55,7 +55,7 @@ def _look(config: Config, database: Engine, room_id: str, app_id: int | None, cl
     listing = find_tasks(database, limit=1000, room_id=room_id)
     ours = [task for task in listing.tasks if (known[0] if task.app_id is None else task.app_id) == chosen]
     count, users, complete = asyncio.run(_ask(zego_client(config, clock), chosen, room_id, clock))
-    patterns = config.zego.bot_user_ids
+    patterns = with_bots(config.zego.bot_user_ids, (task.bot_user_id for task in ours))
     counted = [count_as(user, patterns) for user in users]
     few = 1 <= count.people <= BOTS_AT_MOST
     number = people(count, counted) if patterns and few and complete else count.people
@@ -67,7 +67,7 @@ def _look(config: Config, database: Engine, room_id: str, app_id: int | None, cl
         users=counted,
         complete=complete,
         people=number,
-        patterns=patterns,
+        patterns=config.zego.bot_user_ids,
         tasks=ours,
     )
 

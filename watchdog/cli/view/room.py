@@ -42,7 +42,12 @@ def room_row(room: Room) -> Mapping[str, Any]:
         "complete": room.complete,
         "bot_user_ids": room.patterns,
         "users": [
-            {**asdict(one.user), "counted_as": _kind(one), "pattern": one.pattern, "why": _why(one)}
+            {
+                **asdict(one.user),
+                "counted_as": _kind(one),
+                "pattern": one.pattern if one.pattern in room.patterns else None,
+                "why": _why(room, one),
+            }
             for one in room.users
         ],
         "tasks": [tasks.task_row(task) for task in room.tasks],
@@ -60,7 +65,7 @@ def print_room(room: Room) -> None:
                 Column("NAME", [one.user.name for one in room.users], spare=2, least=12),
                 Column("ROLE", ["?" if one.user.role is None else str(one.user.role) for one in room.users], spare=1),
                 Column("COUNTED AS", [_kind(one) for one in room.users]),
-                Column("WHY", [_why(one) for one in room.users], spare=3),
+                Column("WHY", [_why(room, one) for one in room.users], spare=3),
             ]
         )
     else:
@@ -101,16 +106,20 @@ def _kind(counted: Counted) -> str:
     return "admin" if counted.is_admin else "bot" if counted.pattern is not None else "person"
 
 
-def _why(counted: Counted) -> str:
+def _why(room: Room, counted: Counted) -> str:
     if counted.is_admin:
         return "has ZEGO's admin role (4), so it is in AdminUserCount"
-    if counted.pattern is not None:
+    if counted.pattern in room.patterns:
         return f"matches {counted.pattern} in zego.bot_user_ids"
+    if counted.pattern is not None:
+        brought_by = [task.task_id for task in room.tasks if task.bot_user_id == counted.user.user_id]
+        return f"is the bot_user_id of task {words.listed(brought_by)}"
     return "matches no pattern in zego.bot_user_ids"
 
 
 def _advice(room: Room) -> str:
-    if room.people > BOTS_AT_MOST and room.patterns:
+    knows_bots = room.patterns or any(task.bot_user_id is not None for task in room.tasks)
+    if room.people > BOTS_AT_MOST and knows_bots:
         return f"More than {BOTS_AT_MOST} users are left, so the daemon does not look for bots: some must be people."
     person = next((one.user.user_id for one in room.users if one.is_person), None)
     if person is None:

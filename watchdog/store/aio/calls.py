@@ -10,7 +10,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from watchdog.store.aio.threads import Threads
 from watchdog.store.attempts import Ledger
+from watchdog.store.bots import BotStore
 from watchdog.store.callbacks import CallbackStore
+from watchdog.store.discovery import AdoptionStore
 from watchdog.store.events import EventStore
 from watchdog.store.figures import FigureStore
 from watchdog.store.heartbeats import Heartbeats
@@ -80,6 +82,16 @@ class AsyncPolling(_Calls[PollStore]):
     observe = _InThread(PollStore.observe)
     active = _InThread(PollStore.active)
     newest_hint = _InThread(PollStore.newest_hint)
+
+
+class AsyncBots(_Calls[BotStore]):
+    are_known = _InThread(BotStore.are_known)
+    of = _InThread(BotStore.of)
+
+
+class AsyncAdoption(_Calls[AdoptionStore]):
+    unknown = _InThread(AdoptionStore.unknown)
+    register = _InThread(AdoptionStore.register)
 
 
 class AsyncPace(_Calls[PaceStore]):
