@@ -249,6 +249,9 @@ def test_the_list_of_players_has_pages() -> None:
     first = call(fake, Action.LIST_PLAYERS, {}).data
     assert first is not None
     assert (len(first["Players"]), first["TotalSize"]) == (50, 101)
+    whole = call(fake, Action.LIST_PLAYERS, {"PageSize": 1, "PageToken": "100"}).data
+    assert whole is not None
+    assert (len(whole["Players"]), whole["NextPageToken"]) == (1, "")
 
 
 @pytest.mark.parametrize("body", [{"PageSize": 0}, {"PageSize": 51}, {"PageSize": "1"}, {"PageToken": "x"}])
