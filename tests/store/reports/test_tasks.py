@@ -3,6 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
+import sqlalchemy as sa
+
 from tests.support.store_steps import planned, tried
 from tests.support.time_travel import World
 from watchdog.core.model import Outcome, Status, Task
@@ -99,6 +101,16 @@ def test_a_mistyped_task_finds_its_like_and_a_room_its_tasks(world: World) -> No
     assert similar(world.engine, "1920370518175780846") == (["1920370518175780864"], False)
     assert similar(world.engine, "%%%%%%%%") == ([], False)
     assert similar(world.engine, "") == ([], False)
+    assert similar(world.engine, "1920370518175799999") == (["1920370518175780864"], False), "by half of it"
+
+
+def test_what_is_like_a_task_is_found_by_the_primary_key(world: World) -> None:
+    """LIKE reads all of a million tasks on PostgreSQL."""
+    statements: list[str] = []
+    sa.event.listen(world.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    assert similar(world.engine, "19203705181757808") == ([], False)
+    assert statements
+    assert [statement for statement in statements if " LIKE " in statement] == []
 
 
 def test_a_hold_goes_by_the_databases_clock_and_takes_the_plan_away(world: World) -> None:

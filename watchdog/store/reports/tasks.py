@@ -113,10 +113,13 @@ def similar(engine: sa.Engine, text: str, limit: int = 3) -> tuple[list[str], bo
         if rooms := connection.execute(of_room).scalars().all():
             return list(rooms), True
         for length in (len(text), len(text) - 2, len(text) // 2):
-            begins = tasks.c.task_id.startswith(text[:length], autoescape=True)
-            alike = sa.select(tasks.c.task_id).where(begins).limit(limit)
-            if length >= 4 and (near := connection.execute(alike).scalars().all()):
-                return list(near), False
+            if length < 4:
+                break
+            # The first ones behind it in the primary key: LIKE would read the whole table on PostgreSQL.
+            behind = tasks.c.task_id >= text[:length]
+            following = sa.select(tasks.c.task_id).where(behind).order_by(tasks.c.task_id).limit(limit)
+            if near := [one for one in connection.execute(following).scalars() if one.startswith(text[:length])]:
+                return near, False
     return [], False
 
 
