@@ -11,7 +11,7 @@ from tests.report.examples import Page
 from tests.support.operator import Operator
 from tests.support.running import Application
 from watchdog.cli.commands.advise import parse_graces
-from watchdog.config.settings import PolicyConfig
+from watchdog.config.policy_settings import PolicyConfig
 from watchdog.core.advice import FEWEST_ROOMS, FEWEST_SPELLS, Advice, Candidate, Difference
 from watchdog.errors import TooFewSpells
 

@@ -7,7 +7,8 @@ from pydantic import SecretStr
 from tests.support.time_travel import World
 from watchdog.cli.checks.events import check_events, judge_events
 from watchdog.cli.checks.findings import Finding, Level
-from watchdog.config.settings import Config, NotifyConfig, PolicyConfig
+from watchdog.config.policy_settings import PolicyConfig
+from watchdog.config.settings import Config, NotifyConfig
 from watchdog.core.model import Mode
 from watchdog.store.events import EventStore
 from watchdog.store.records import EventCounts, Instance

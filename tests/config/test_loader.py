@@ -18,8 +18,9 @@ from pydantic_core import to_jsonable_python
 from watchdog import config
 from watchdog.config import loader, secret_files
 from watchdog.config.loader import Config, find, load
+from watchdog.config.policy_settings import PolicyConfig
 from watchdog.config.secret_files import _no_credential
-from watchdog.config.settings import AppConfig, DatabaseConfig, PolicyConfig, ZegoConfig
+from watchdog.config.settings import AppConfig, DatabaseConfig, ZegoConfig
 from watchdog.core.events import EventType
 from watchdog.core.model import Mode, Verify
 from watchdog.core.policy import Policy

@@ -29,7 +29,8 @@ TESTED_WITH_OTHERS = {
     "tests/cli/test_systemd.py": ["cli/commands/shared_sqlite", "cli/commands/steps"],
     "tests/cli/test_words.py": ["insight/words"],
     "tests/config/test_loader.py": [
-        *("config/addresses", "config/rules_between", "config/secret_files", "config/settings", "core/events"),
+        *("config/addresses", "config/policy_settings", "config/rules_between", "config/secret_files"),
+        *("config/section", "config/settings", "core/events"),
     ],
     "tests/core/test_callbacks.py": ["core/callback_body"],
     "tests/core/test_policy.py": ["core/model", "core/timing"],

@@ -14,7 +14,8 @@ from tests.support.clock import SettableClock
 from tests.support.time_travel import World
 from watchdog.clock import SystemClock
 from watchdog.config.loader import load
-from watchdog.config.settings import Config, PolicyConfig
+from watchdog.config.policy_settings import PolicyConfig
+from watchdog.config.settings import Config
 from watchdog.core.model import Evidence, Mode, Outcome, Reason, Reply, Source
 from watchdog.errors import ConfigError
 from watchdog.services import retention

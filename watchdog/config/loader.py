@@ -22,7 +22,8 @@ from pydantic_core import ErrorDetails
 
 from watchdog.config.addresses import with_driver
 from watchdog.config.secret_files import OTHERS, Origin
-from watchdog.config.settings import AppConfig, Config, Section
+from watchdog.config.section import Section
+from watchdog.config.settings import AppConfig, Config
 from watchdog.errors import ConfigError
 from watchdog.logs.redaction import scrub
 

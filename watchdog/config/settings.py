@@ -13,9 +13,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -34,11 +32,11 @@ from watchdog.config.addresses import (
     webhook_url,
     with_driver,
 )
+from watchdog.config.policy_settings import PolicyConfig
 from watchdog.config.secret_files import SecretFromFile, from_environment_only, given
+from watchdog.config.section import Section
 from watchdog.core.events import EventType
 from watchdog.core.kinds import DEFAULT_KIND, KINDS
-from watchdog.core.model import Mode, OnMaxAge, Verify
-from watchdog.core.policy import Policy
 from watchdog.core.webhook import keys
 from watchdog.logs.redaction import redact, scrub
 
@@ -49,16 +47,6 @@ _EMPTY_TOO = BeforeValidator(lambda value: () if value == "" else value)
 
 _VendorUrl = Annotated[str, Field(min_length=1), AfterValidator(vendor_url)]
 _AppSecret = Annotated[Annotated[SecretStr, Field(min_length=1)] | None, from_environment_only("zego", "apps")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_section(cls, value: object) -> object:
-        """Allow a section whose keys are all commented out."""
-        return {} if value == "" else value
 
 
 class DatabaseConfig(Section):
@@ -174,62 +162,6 @@ class ZegoConfig(Section):
                 raise ValueError(f"app_id {app.app_id} is given twice; keep one of the two")
             seen.add(app.app_id)
         return apps
-
-
-class KindPolicyConfig(Section):
-    """What differs from the policy for a kind of tasks; None: as ``core.policy.limits`` says."""
-
-    grace_seconds: Annotated[float, Field(ge=0, le=1800)] | None = None
-    never_joined_grace_seconds: Annotated[float, Field(ge=0, le=1800)] | None = None
-
-
-class WindowPolicyConfig(KindPolicyConfig):
-    """The same for a kind that ZEGO ends when its room stays empty."""
-
-    max_idle_seconds: Annotated[float, Field(ge=5, le=86400)] | None = None
-    safety_margin_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
-
-
-class KindsConfig(Section):
-    agent: WindowPolicyConfig = WindowPolicyConfig()
-    digital_human: KindPolicyConfig = KindPolicyConfig()
-    player: KindPolicyConfig = KindPolicyConfig()
-    recording: WindowPolicyConfig = WindowPolicyConfig()
-
-
-class PolicyConfig(Section):
-    """When a room counts as abandoned; names and defaults as in ``watchdog.core.policy.Policy``."""
-
-    mode: Mode = Mode.ENFORCE
-    verify: Verify = Verify.REQUIRED
-    max_idle_seconds: Annotated[float, Field(ge=30, le=1800)] = 150
-    grace_seconds: Annotated[float, Field(ge=0, le=1800)] = 45
-    never_joined_grace_seconds: Annotated[float, Field(ge=0, le=1800)] = 90
-    safety_margin_seconds: Annotated[float, Field(ge=0, le=600)] = 20
-    confirm_seconds: Annotated[float, Field(ge=0, le=300)] = 5
-    hint_max_age_seconds: Annotated[float, Field(gt=0, le=86400)] = 300
-    verification_max_age_seconds: Annotated[float, Field(gt=0, le=60)] = 5
-    gap_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
-    rejoin_watch_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
-    max_age_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 0
-    on_max_age: OnMaxAge = OnMaxAge.ALERT
-    kinds: KindsConfig = KindsConfig()
-
-    @property
-    def rules(self) -> Policy:
-        values = self.model_dump(exclude_none=True)
-        return Policy(**values | {"kinds": {name: given for name, given in values["kinds"].items() if given}})
-
-    @model_validator(mode="after")
-    def _grace_fits_the_window(self) -> Self:
-        needed = self.grace_seconds + self.safety_margin_seconds
-        if needed > self.max_idle_seconds:
-            raise ValueError(
-                f"grace_seconds {self.grace_seconds:g} + safety_margin_seconds {self.safety_margin_seconds:g} = "
-                f"{needed:g} is more than max_idle_seconds {self.max_idle_seconds:g}: ZEGO would always be first; "
-                f"lower grace_seconds to {max(0, self.max_idle_seconds - self.safety_margin_seconds):g} or less"
-            )
-        return self
 
 
 class ScheduleConfig(Section):

@@ -11,7 +11,8 @@ from typing import Any, Final
 import structlog
 
 from watchdog import logs
-from watchdog.config.settings import Config, Section
+from watchdog.config.section import Section
+from watchdog.config.settings import Config
 from watchdog.daemon.liveness import ServiceStatus
 from watchdog.daemon.metrics import Metrics
 from watchdog.errors import ConfigError
