@@ -410,7 +410,7 @@ def migrated(size: Size, chosen: Chosen) -> Section:
         _tell(f"migration: {kind}: {size.tasks[-1]:,} tasks")
         with databases.empty(kind) as database:
             one = migration.measure(database, size.tasks[-1])
-        cells = [f"{one.seconds:.1f} s", duration(one.longest_seconds), f"{one.statements:,}"]
+        cells = [f"{one.seconds:.2f} s", duration(one.longest_seconds), f"{one.statements:,}"]
         rows.append([f"{contenders.ENTRIES[kind].name.partition(', ')[2]}", *cells])
     header = ["", "migration", "the application's longest wait", "its statements meanwhile"]
     return Section([f"With {size.tasks[-1]:,} active tasks.", "", *table(header, rows)])

@@ -52,7 +52,7 @@ from tests.faults.audit import Case, inspect, install
 from tests.faults.proxy import Proxy, Target
 from tests.support.running import Application, DaemonProcess, environment, eventually, fake_zego
 from watchdog.clock import SystemClock
-from watchdog.sandbox import Join, Sandbox, Start
+from watchdog.sandbox import Join, Kind, Sandbox, Start
 from watchdog.sandbox.world import Event
 
 ROOT = Path(__file__).parent.parent.parent
@@ -304,6 +304,8 @@ class Stage:
         self._sandbox: Sandbox | None = None
         self._struck_at = 0.0
         self._rooms = 0
+        self.kind = "asr"
+        self.window_seconds: int | None = None
 
     async def open(self, *, apps: Mapping[int, str] | None = None, **settings: Any) -> Sandbox:
         """Make the database and start the sandbox; ``settings`` are the sandbox's, ``apps`` its AppIds' secrets."""
@@ -382,14 +384,28 @@ class Stage:
         for _ in range(number):
             self._rooms += 1
             room = f"room-{self._rooms}"
-            tasks[str(self.sandbox.perform(Start(room=room, app_id=app_id))["task_id"])] = room
+            start = Start(
+                room=room,
+                kind=Kind(self.kind),
+                user=self._bot(room),
+                app_id=app_id,
+                max_idle_seconds=self.window_seconds,
+            )
+            tasks[str(self.sandbox.perform(start)["task_id"])] = room
         return tasks
+
+    def _bot(self, room: str) -> str | None:
+        """Return the user that a task of the kind brings into its room."""
+        return f"bot-of-{room}" if self.kind in {"agent", "digital_human", "player"} else None
 
     def _write_down(self, tasks: Mapping[str, str], app_id: int | None, counts: Iterable[int]) -> None:
         """Insert each task as a backend does, then write the counts one after the other."""
-        insert = "INSERT INTO zego_tasks (task_id, room_id, app_id) VALUES (?, ?, ?)"
+        columns = "task_id, room_id, app_id, kind, bot_user_id, max_idle_seconds"
+        insert = f"INSERT INTO zego_tasks ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
         update = "UPDATE zego_tasks SET user_count = ? WHERE room_id = ? AND status = 'active'"
-        rows = [(task_id, room, app_id) for task_id, room in tasks.items()]
+        rows = [
+            (task_id, room, app_id, self.kind, self._bot(room), self.window_seconds) for task_id, room in tasks.items()
+        ]
         hints = [(count, room) for count in counts for room in tasks.values()]
         if self.is_sqlite:
             file = self.url.removeprefix("sqlite:///")

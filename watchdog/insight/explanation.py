@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Evidence, Outcome, Reason, Source, Status
-from watchdog.core.policy import Decision, Plan, Policy, Rule, Verdict, contradicts, decide, plan, window
+from watchdog.core.policy import Decision, Plan, Policy, Rule, Verdict, contradicts, decide, limits, plan, window
 from watchdog.store.reports.history import Row
 from watchdog.store.reports.tasks import Biography
 
@@ -68,6 +69,15 @@ class Explanation:
             return None
         nobody = Evidence(0, task.asked_at, Source.API)
         return task.asked_at if task.asked_at > task.user_count_at and contradicts(task, nobody) else None
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long the room of the task must stay empty; of a row that is gone, the policy's."""
+        task = self.story.task
+        if task is None:
+            return self.policy.grace_seconds
+        own = limits(KINDS[task.kind], self.policy).grace_seconds
+        return own if task.grace_seconds is None else task.grace_seconds
 
     @property
     def schedule(self) -> Schedule | None:

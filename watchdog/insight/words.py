@@ -55,7 +55,8 @@ OUTLOOK_TEXT: Final[dict[Rule, str]] = {
 }
 """What happens to a task next, by the rule of a decision that was made without asking ZEGO.
 
-``{when}`` and ``{status}`` are of the end, ``{grace}`` is a duration, ``{then}`` one of ``AT_DUE_TEXT``.
+``{when}`` and ``{status}`` are of the end, ``{grace}`` is a duration, ``{then}`` one of ``AT_DUE_TEXT``, ``{stops}``
+one of ``STOPS_TEXT``.
 """
 
 AT_DUE_TEXT: Final[dict[Verify, str]] = {

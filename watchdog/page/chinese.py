@@ -183,6 +183,7 @@ TEXTS: Final[dict[str, str]] = {
     "col.requests": "请求次数",
     "col.status": "状态",
     "col.ended": "结束",
+    "col.kind": "类型",
     "col.app": "AppId",
     "col.hold": "暂不停止，直到",
     "col.outcome": "结果",

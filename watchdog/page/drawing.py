@@ -124,7 +124,7 @@ def _task(found: Explanation) -> dict[str, Any]:
         "attempts": story.attempts[: -views.ROWS_OF_A_TASK - 1 : -1],
         "events": story.events[: -views.ROWS_OF_A_TASK - 1 : -1],
         "outlook": None if task is None or found.decision is None else f"outlook.{found.decision.rule}",
-        "grace": found.policy.grace_seconds if task is None or task.grace_seconds is None else task.grace_seconds,
+        "grace": found.grace_seconds,
     }
 
 

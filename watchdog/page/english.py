@@ -121,6 +121,7 @@ TEXTS: Final[dict[str, str]] = {
     "col.requests": "Requests",
     "col.status": "Status",
     "col.ended": "Ended",
+    "col.kind": "Kind",
     "col.app": "AppId",
     "col.hold": "On hold until",
     "col.outcome": "Outcome",

@@ -327,15 +327,15 @@ def _retention(config: Config, clock: Clock, storage: Storage, daemon: Instance)
 def _rates(config: Config) -> dict[str, float]:
     """Requests per second of each pace that the configuration sets."""
     return {
-        **{kind.pace: _stops_per_second(config, kind) for kind in KINDS.values()},
+        **{kind.pace: _at_most(config.stop.requests_per_second, kind) for kind in KINDS.values()},
         OCCUPANCY: config.stop.occupancy_requests_per_second,
         BACKGROUND: BACKGROUND_SHARE * config.stop.occupancy_requests_per_second,
     }
 
 
-def _stops_per_second(config: Config, kind: Kind) -> float:
-    """The configured rate, but no more than ZEGO allows; 0 sets no limit of ours."""
-    ours, zegos = config.stop.requests_per_second, kind.stops_per_second
+def _at_most(ours: float, kind: Kind) -> float:
+    """The configured rate of stops, but no more than ZEGO allows; 0 sets no limit of ours."""
+    zegos = kind.stops_per_second
     return ours if zegos is None else min(ours or zegos, zegos)
 
 

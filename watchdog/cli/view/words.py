@@ -8,8 +8,9 @@ from typing import Final
 import typer
 
 from watchdog.clock import Clock
+from watchdog.core.kinds import KINDS
 from watchdog.core.model import Outcome, Status, Task
-from watchdog.core.policy import RULE_TEXT, Decision, Policy
+from watchdog.core.policy import RULE_TEXT, Decision, Policy, limits
 from watchdog.insight import words as shared
 
 _UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -102,12 +103,14 @@ def ruling(decision: Decision, now: datetime) -> str:
 
 def outlook(task: Task, decision: Decision, rules: Policy, now: datetime) -> str:
     """What happens to ``task`` next; ``decision`` was made without asking ZEGO."""
-    grace = rules.grace_seconds if task.grace_seconds is None else task.grace_seconds
+    grace = limits(KINDS[task.kind], rules).grace_seconds if task.grace_seconds is None else task.grace_seconds
+    stops = shared.STOPS_TEXT[rules.mode]
     return shared.OUTLOOK_TEXT[decision.rule].format(
         when="" if task.ended_at is None else f" {since(task.ended_at, now)}",
         status=task.status,
         grace=length(grace),
-        then=shared.AT_DUE_TEXT[rules.verify].format(stops=shared.STOPS_TEXT[rules.mode]),
+        then=shared.AT_DUE_TEXT[rules.verify].format(stops=stops),
+        stops=stops,
     )
 
 
