@@ -141,7 +141,7 @@ async def test_zego_out_of_reach_is_told_from_everything_else(sqlite_setup: Setu
 @pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
 async def test_a_proxy_is_named_where_the_client_would_use_it(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "http://me:made-up@proxy.test:3128")
-    (found,) = about([await vendor._asr_host("http://zego.test/", 1)], "stops", Level.OK)
+    (found,) = about([await vendor._host("http://zego.test/", "zego.asr_url", 1)], "stops", Level.OK)
     assert found.found == "requests to zego.test go through the proxy proxy.test; not tested"
 
 
@@ -155,7 +155,7 @@ async def test_a_certificate_is_verified_as_the_client_does(monkeypatch: pytest.
     clients = tls_context("ZEGO's")
     monkeypatch.setattr(vendor, "tls_context", lambda _: clients)
     monkeypatch.setattr(asyncio, "open_connection", connect)
-    assert (await vendor._asr_host("https://zego.test/", 1)).level is Level.FAIL
+    assert (await vendor._host("https://zego.test/", "zego.asr_url", 1)).level is Level.FAIL
     assert used == [clients]
 
 

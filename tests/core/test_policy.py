@@ -497,3 +497,9 @@ def test_a_plan_is_stopped_when_it_is_due(
     assert (
         decide(planned, replace(vendor, observed_at=early), policy, early, watching_since=early).verdict is Verdict.WAIT
     )
+
+
+def test_a_policy_with_kinds_can_be_a_key() -> None:
+    policy = Policy(kinds={"agent": {"grace_seconds": 30.0}})
+    assert {policy: 1}[replace(policy)] == 1
+    assert policy != Policy()

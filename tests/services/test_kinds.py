@@ -175,6 +175,17 @@ def test_other_kinds_may_have_a_shorter_window(world: World, kind: str) -> None:
         world.app.start("speech", max_idle_seconds=10)
 
 
+@pytest.mark.parametrize("kind", WINDOWLESS)
+async def test_an_auto_stop_that_an_older_program_planned_does_not_count(world: World, kind: str) -> None:
+    async with bench(world) as it:
+        await empty_room(it, kind=kind)
+        world.app.execute("UPDATE zego_tasks SET auto_stop_at = ?", world.now)
+        await it.after(45)
+        assert world.attempts("t")[-1]["auto_stop_at"] is None
+        (saved,) = world.app.rows("SELECT * FROM zego_savings WHERE kind = ?", kind)
+        assert (saved["no_auto_stop"], saved["missed"]) == (1, 0)
+
+
 def test_only_known_kinds_are_registered(world: World) -> None:
     with pytest.raises(Exception, match="zego_kind_known"):
         world.app.start("t", kind="mix")

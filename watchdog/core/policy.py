@@ -49,7 +49,7 @@ class Policy:
     rejoin_watch_seconds: float = 600
     max_age_seconds: float = 0
     on_max_age: OnMaxAge = OnMaxAge.ALERT
-    kinds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    kinds: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(slots=True)

@@ -163,6 +163,6 @@ def refusal(app_id: int, kind: Kind, reply: Reply, reply_class: ReplyClass) -> W
         return NoAnswer(f"{said}, and no list that can be read; try again later, then report it")
     if reply_class in {ReplyClass.CREDENTIALS, ReplyClass.CONFIGURATION}:
         return ConfigError(f"{said}; check the secret with zego-watchdog check, and enable the service at ZEGO")
-    if reply_class is ReplyClass.REJECTED:
+    if reply_class in {ReplyClass.REJECTED, ReplyClass.UNEXPECTED}:
         return WatchdogError(f"{said}; report it, with the RequestId")
     return NoAnswer(f"{said}; try again later")

@@ -75,7 +75,7 @@ def _global(
         ),
     ] = False,
 ) -> None:
-    """Stop abandoned ZEGO Cloud Realtime ASR tasks, and record every attempt in SQL.
+    """Stop abandoned ZEGO tasks (speech recognition, agents, recordings), and record every attempt in SQL.
 
     \b
     Examples:

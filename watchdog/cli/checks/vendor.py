@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from watchdog.cli.checks.findings import Blame, Finding, fail, failed, ok, warn
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
+from watchdog.core.kinds import KINDS
 from watchdog.core.outcomes import ReplyClass, classify
 from watchdog.errors import RequestError, in_words
 from watchdog.network.certificates import tls_context
@@ -22,7 +23,11 @@ _CLOCK_SECONDS: Final = 60.0
 
 
 async def check_vendor(config: Config, clock: Clock) -> list[Finding]:
-    findings = [await _asr_host(config.zego.asr_url, config.stop.request_timeout_seconds)]
+    seconds = config.stop.request_timeout_seconds
+    findings = [await _host(config.zego.asr_url, "zego.asr_url", seconds)]
+    # The others only if somebody chose them: few use all kinds, and a firewall need not let all through.
+    chosen = {name: url for name, url in config.zego.urls.model_dump().items() if url != KINDS[name].url}
+    findings += [await _host(url, f"zego.urls.{name}", seconds) for name, url in chosen.items()]
     if not config.zego.rtc_url:
         return [*findings, ok("rooms", "zego.rtc_url is empty: only the application's hints are used")]
     client = zego_client(config, clock)
@@ -78,8 +83,8 @@ def _vendor_clock(offset: float | None) -> list[Finding]:
     ]
 
 
-async def _asr_host(url: str, timeout_seconds: float) -> Finding:
-    """Whether the host that stops tasks can be reached. Only connects: any request to it might stop a task."""
+async def _host(url: str, key: str, timeout_seconds: float) -> Finding:
+    """Whether a host that stops tasks can be reached. Only connects: any request to it might stop a task."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if proxy := proxy_to(parts.scheme, host):
@@ -95,6 +100,6 @@ async def _asr_host(url: str, timeout_seconds: float) -> Finding:
     except (OSError, UnicodeError) as error:
         late = isinstance(error, TimeoutError)
         reason = f"no connection within {timeout_seconds:g} s" if late else in_words(error)
-        todo = "allow this machine to connect to zego.asr_url: check DNS, firewall, certificates"
+        todo = f"allow this machine to connect to {key}: check DNS, firewall, certificates"
         return fail("stops", f"{host} port {port}: {reason}", todo, Blame.REACHABILITY)
     return ok("stops", f"{host} port {port} can be reached" + (", encrypted" if encrypted else ""))
