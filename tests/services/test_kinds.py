@@ -172,3 +172,18 @@ def test_only_known_kinds_are_registered(world: World) -> None:
         world.app.start("t", kind="mix")
     with pytest.raises(Exception, match="zego_bot_user_id_not_empty"):
         world.app.start("t", kind="agent", bot_user_id="")
+
+
+@pytest.mark.parametrize("kind", WINDOWLESS)
+async def test_a_plan_that_takes_the_task_for_one_of_asr_makes_no_auto_stop(world: World, kind: str) -> None:
+    """A program from before the kinds plans every row, and a row's kind may be corrected after its plan."""
+    async with bench(world) as it:
+        await empty_room(it)
+        world.app.change("t", kind=kind)
+        assert world.task("t")["auto_stop_at"] is not None
+        it.vendor.refusals[KINDS[kind].action] = reply(next(iter(sorted(KINDS[kind].transient))))
+        for _ in range(30):
+            await it.after(15)
+        assert world.task("t")["attempts"] > 20
+        assert world.task("t")["status"] == "active"
+        assert {row["auto_stop_at"] for row in world.attempts("t")} == {None}
