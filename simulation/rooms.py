@@ -187,7 +187,7 @@ class Room:
         for kind in chance.choice(_MIXES) if self._fleet.mixed else (Kind.ASR,):
             # The usual windows of other kinds are theirs; but callbacks and polls are too slow for that of a recording.
             window = max_idle if kind is Kind.ASR else _RECORDING_WINDOW_SECONDS if kind is Kind.RECORDING else None
-            bot = None if FACTS[kind].user_prefix is None else f"bot-{kind}"
+            bot = None if FACTS[kind].user_prefix is None else f"brought-by-{kind}"
             now = self._fleet.clock.time()
             task_id = self._world.start(
                 APP_ID, self.room_id, now, kind=kind, user_id=bot, max_idle_seconds=window, via="api"

@@ -17,3 +17,25 @@ $$
 CREATE TRIGGER zego_tasks_claimed BEFORE UPDATE OF claimed_by ON zego_tasks
 FOR EACH ROW WHEN (NEW.kind <> 'asr' AND NEW.claimed_by IS NOT NULL AND right(NEW.claimed_by, 1) <> '+')
 EXECUTE FUNCTION zego_tasks_claimed()
+--;
+-- ZEGO lets tasks of other kinds be idle for less than 30 s.
+CREATE OR REPLACE FUNCTION zego_tasks_refused() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    refused constant text := CASE
+        WHEN NEW.task_id ~ '^[0-9]+([.]0|([.][0-9]+)?e[+][0-9]+)$' AND (TG_OP = 'INSERT' OR NEW.task_id <> OLD.task_id)
+            THEN 'zego_task_id_not_a_number'
+        WHEN NEW.room_id ~ '^([0-9]{3,}[.]0|[0-9]+([.][0-9]+)?e[+][0-9]{2,})$' AND (TG_OP = 'INSERT' OR NEW.room_id <> OLD.room_id)
+            THEN 'zego_room_id_not_a_number'
+        WHEN NEW.kind = 'asr' AND NEW.max_idle_seconds BETWEEN 1 AND 29
+                AND (TG_OP = 'INSERT' OR NEW.max_idle_seconds IS DISTINCT FROM OLD.max_idle_seconds)
+            THEN 'zego_max_idle_seconds_at_least_30'
+    END;
+BEGIN
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION USING
+            MESSAGE = 'new row for relation "zego_tasks" violates check constraint "' || refused || '"',
+            ERRCODE = 'check_violation', CONSTRAINT = refused, TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
+    END IF;
+    RETURN NEW;
+END
+$$

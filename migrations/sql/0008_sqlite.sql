@@ -8,3 +8,30 @@ WHEN NEW.kind <> 'asr' AND NEW.claimed_by IS NOT NULL AND NEW.claimed_by <> 'put
 BEGIN
     SELECT RAISE(IGNORE);
 END
+--;
+-- ZEGO lets tasks of other kinds be idle for less than 30 s.
+DROP TRIGGER zego_tasks_refused
+--;
+CREATE TRIGGER zego_tasks_refused BEFORE INSERT ON zego_tasks
+BEGIN
+    SELECT CASE
+        WHEN ((NEW.task_id GLOB '[0-9]*.0' AND NEW.task_id NOT GLOB '*[^0-9.]*' AND NEW.task_id NOT GLOB '*.*.*')
+                OR (NEW.task_id GLOB '[0-9]*e+[0-9]*' AND NEW.task_id NOT GLOB '*[^0-9.e+]*')) THEN RAISE(ABORT, 'CHECK constraint failed: zego_task_id_not_a_number')
+        WHEN ((NEW.room_id GLOB '[0-9][0-9][0-9]*.0' AND NEW.room_id NOT GLOB '*[^0-9.]*' AND NEW.room_id NOT GLOB '*.*.*')
+                OR (NEW.room_id GLOB '[0-9]*e+[0-9][0-9]*' AND NEW.room_id NOT GLOB '*[^0-9.e+]*')) THEN RAISE(ABORT, 'CHECK constraint failed: zego_room_id_not_a_number')
+        WHEN (NEW.kind = 'asr' AND NEW.max_idle_seconds BETWEEN 1 AND 29) THEN RAISE(ABORT, 'CHECK constraint failed: zego_max_idle_seconds_at_least_30')
+    END;
+END
+--;
+DROP TRIGGER zego_tasks_change_refused
+--;
+CREATE TRIGGER zego_tasks_change_refused BEFORE UPDATE OF task_id, room_id, max_idle_seconds ON zego_tasks
+BEGIN
+    SELECT CASE
+        WHEN NEW.task_id IS NOT OLD.task_id AND ((NEW.task_id GLOB '[0-9]*.0' AND NEW.task_id NOT GLOB '*[^0-9.]*' AND NEW.task_id NOT GLOB '*.*.*')
+                OR (NEW.task_id GLOB '[0-9]*e+[0-9]*' AND NEW.task_id NOT GLOB '*[^0-9.e+]*')) THEN RAISE(ABORT, 'CHECK constraint failed: zego_task_id_not_a_number')
+        WHEN NEW.room_id IS NOT OLD.room_id AND ((NEW.room_id GLOB '[0-9][0-9][0-9]*.0' AND NEW.room_id NOT GLOB '*[^0-9.]*' AND NEW.room_id NOT GLOB '*.*.*')
+                OR (NEW.room_id GLOB '[0-9]*e+[0-9][0-9]*' AND NEW.room_id NOT GLOB '*[^0-9.e+]*')) THEN RAISE(ABORT, 'CHECK constraint failed: zego_room_id_not_a_number')
+        WHEN NEW.max_idle_seconds IS NOT OLD.max_idle_seconds AND (NEW.kind = 'asr' AND NEW.max_idle_seconds BETWEEN 1 AND 29) THEN RAISE(ABORT, 'CHECK constraint failed: zego_max_idle_seconds_at_least_30')
+    END;
+END

@@ -658,6 +658,40 @@ def test_all_lists_are_not_read_every_second() -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_keys_of_a_kind_in_the_file_and_in_the_environment() -> None:
+    text = "policy: {mode: observe, kinds: {agent: {grace_seconds: 30}}}\nzego: {urls: {agent: 'https://one/'}}"
+    variables = {
+        "ZEGO_WATCHDOG_ZEGO__URLS__PLAYER": "https://two",
+        "ZEGO_WATCHDOG_POLICY__KINDS__AGENT__GRACE_SECONDS": "20",
+    }
+    config = load(write(Path("config.yaml"), text), variables)
+    assert (config.zego.urls.agent, config.zego.urls.player) == ("https://one/", "https://two/")
+    assert config.policy.rules.kinds == {"agent": {"grace_seconds": 20}}
+    with pytest.raises(ConfigError) as raised:
+        load(Path("config.yaml"), {"ZEGO_WATCHDOG_POLICY__KINDS__AGENT__GRACE_SECONDS": "long"})
+    assert str(raised.value) == ("ZEGO_WATCHDOG_POLICY__KINDS__AGENT__GRACE_SECONDS: 'long' is refused; write a number")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("zego: {urls: {agnet: 'https://one/'}}", "zego.urls.agnet: unknown key; did you mean agent?"),
+        ("zego: {urls: {agent: one}}", "zego.urls.agent: 'one'"),
+        ("policy: {kinds: {player: {max_idle_seconds: 60}}}", "policy.kinds.player.max_idle_seconds: unknown key"),
+        ("policy: {kinds: {asr: {grace_seconds: 60}}}", "policy.kinds.asr: unknown key; the keys here are: agent"),
+        (
+            "policy: {kinds: {agent: {grace_seconds: 110}}}",
+            "policy.kinds.agent: grace_seconds 110 + safety_margin_seconds 20 = 130 is more than max_idle_seconds 120",
+        ),
+    ],
+)
+def test_mistakes_in_the_keys_of_a_kind(text: str, says: str) -> None:
+    lines = problems(text if "policy" in text else text + "\npolicy: {mode: observe}")
+    assert any(says in line for line in lines), lines
+
+
+@pytest.mark.usefixtures("here")
 def test_an_age_limit_that_does_nothing_or_stops_people_is_warned_of() -> None:
     for quiet in ("{max_age_seconds: 3600}", "{max_age_seconds: 3600, on_max_age: stop}"):
         assert observed(f"policy: {quiet}").warnings == ()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import APP_ID, SECRET, Application, environment, eventually
+from tests.support.running import APP_ID, OTHER_KINDS, SECRET, Application, environment, eventually
 from watchdog.errors import TooFewSpells
 from watchdog.sandbox import Sandbox, Start
 
@@ -115,6 +115,7 @@ async def test_run_it_for_real(sandbox: Sandbox, tmp_path: Path) -> None:
         PATH=f"{tmp_path}/usr/local/bin:/usr/bin:/bin",
         ZEGO_WATCHDOG_ZEGO__ASR_URL=sandbox.url,
         ZEGO_WATCHDOG_ZEGO__RTC_URL=sandbox.url,
+        **{f"ZEGO_WATCHDOG_ZEGO__URLS__{kind.upper()}": sandbox.url for kind in OTHER_KINDS},
         ZEGO_WATCHDOG_ZEGO__APPS=f'[{{"app_id": {APP_ID}, "server_secret": "{SECRET}"}}]',
     )
 

@@ -167,6 +167,14 @@ def test_a_program_that_does_not_know_kinds_claims_none_of_them(world: World, ki
     assert world.task("other")["claimed_by"] == "new-program-1/1+"
 
 
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_kinds_may_have_a_shorter_window(world: World, kind: str) -> None:
+    world.app.start("t", kind=kind, max_idle_seconds=5)
+    world.app.execute("UPDATE zego_tasks SET max_idle_seconds = 10")
+    with pytest.raises(Exception, match="zego_max_idle_seconds_at_least_30"):
+        world.app.start("speech", max_idle_seconds=10)
+
+
 def test_only_known_kinds_are_registered(world: World) -> None:
     with pytest.raises(Exception, match="zego_kind_known"):
         world.app.start("t", kind="mix")

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -83,12 +83,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ, *, d
     values = _read(file)
     variables, problems = _variables(environ)
     origin = Origin(file, environ, variables, database_only)
-    for (section, key), variable in variables.items():
-        if isinstance(inside := values.get(section) or {}, dict):
-            value: object = environ[variable]
-            if key in _LISTS:
-                value = _parse(environ[variable], variable)
-            values[section] = {**inside, key: value}
+    for names, variable in variables.items():
+        _put(values, names, _parse(environ[variable], variable) if names[-1] in _LISTS else environ[variable])
     try:
         config = Config.model_validate(values, context=origin)
     except ValidationError as error:
@@ -150,14 +146,29 @@ def _read(file: Path) -> dict[str, Any]:
     return values
 
 
-def _keys() -> dict[tuple[str, str], str]:
-    """Every key, and the variable that overrides it."""
-    return {
-        (section, key): f"{PREFIX}{section}__{key}".upper()
-        for section, field in Config.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-        for key in field.annotation.model_fields
-    }
+def _put(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """Set the key at ``path``, unless something else is where its section should be: that is an error of its own."""
+    *sections, key = path
+    for section in sections:
+        inside = values.get(section) or {}
+        if not isinstance(inside, dict):
+            return
+        # A copy: the sections of the file stay as they were read.
+        values[section] = values = dict(inside)
+    values[key] = value
+
+
+def _keys() -> dict[tuple[str, ...], str]:
+    """Every key with a value, and the variable that overrides it."""
+    return {path: PREFIX + "__".join(path).upper() for path in _paths(Config)}
+
+
+def _paths(section: type[Section]) -> Iterator[tuple[str, ...]]:
+    for key, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from ((key, *rest) for rest in _paths(field.annotation))
+        else:
+            yield (key,)
 
 
 # What Kubernetes and Docker set for a service or a container whose name begins like this program's:
@@ -167,10 +178,10 @@ _OF_A_SERVICE: Final = re.compile(
 )
 
 
-def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], list[str]]:
+def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, ...], str], list[str]]:
     """The keys that the environment overrides, and a line for each unknown variable."""
     keys = {variable: key for key, variable in _keys().items()}
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, ...], str] = {}
     problems: list[str] = []
     for name in environ:
         if name in keys:
@@ -238,8 +249,10 @@ def _wanted(details: ErrorDetails) -> str:
 
 def _label(location: tuple[str | int, ...], origin: Origin) -> str:
     """``config.yaml: zego.apps[0].app_id``, or the variable that set it."""
-    variable = origin.variables.get((str(location[0]), str(location[1]))) if len(location) > 1 else None
-    rest = location[2:] if variable else location
+    names = tuple(map(str, location))
+    length = next((length for length in range(len(names), 1, -1) if names[:length] in origin.variables), 0)
+    variable = origin.variables[names[:length]] if length else None
+    rest = location[length:]
     dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
     if variable:
         return variable + dotted
@@ -248,25 +261,23 @@ def _label(location: tuple[str | int, ...], origin: Origin) -> str:
 
 def _nearest(location: tuple[str | int, ...]) -> str:
     *parents, key = location
-    match parents:
-        case []:
-            siblings = list(Config.model_fields)
-        case [str(section)]:
-            siblings = [name for parent, name in _keys() if parent == section]
-        case _:
-            siblings = list(AppConfig.model_fields)
+    inside: type[Section] = Config
+    for parent in parents:
+        found = inside.model_fields[parent].annotation if isinstance(parent, str) else None
+        inside = found if isinstance(found, type) and issubclass(found, Section) else AppConfig
+    siblings = list(inside.model_fields)
     if near := difflib.get_close_matches(str(key), siblings, n=1):
         return f"did you mean {near[0]}?"
-    elsewhere = [f"{section}.{name}" for section, name in _keys() if name == key]
+    elsewhere = [".".join(path) for path in _keys() if path[-1] == key]
     return f"did you mean {elsewhere[0]}?" if elsewhere else f"the keys here are: {', '.join(siblings)}"
 
 
 def _default(location: tuple[str | int, ...]) -> str:
-    match location:
-        case (str(section), str(key)):
-            return f" (default: {getattr(Config.model_fields[section].default, key)})"
-        case _:
-            return ""
+    first, *rest = location
+    value: object = Config.model_fields[str(first)].default
+    for name in rest:
+        value = getattr(value, str(name), None)
+    return "" if value is None or isinstance(value, Section) else f" (default: {value})"
 
 
 def _exposed_password(config: Config, origin: Origin) -> list[str]:

@@ -26,13 +26,13 @@ class SecretFile:
 class Origin:
     """Where the values come from; the context of the validation.
 
-    ``variables`` maps each (section, key) that did not come from ``file`` to its environment variable. With
+    ``variables`` maps the path of each key that did not come from ``file`` to its environment variable. With
     ``database_only`` no secret file is read but the database's.
     """
 
     file: Path
     environ: Mapping[str, str]
-    variables: Mapping[tuple[str, str], str]
+    variables: Mapping[tuple[str, ...], str]
     database_only: bool = False
 
 

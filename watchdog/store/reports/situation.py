@@ -8,6 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from watchdog.core.kinds import DEFAULT_KIND
 from watchdog.core.model import Outcome, Status
 from watchdog.store import events
 from watchdog.store.engine import reading
@@ -169,7 +170,7 @@ def short_windows(engine: sa.Engine) -> tuple[int, Sequence[str]]:
 
     Reads all active tasks.
     """
-    is_short = sa.and_(ACTIVE, tasks.c.max_idle_seconds < SHORTEST_WINDOW_SECONDS)
+    is_short = sa.and_(ACTIVE, tasks.c.kind == DEFAULT_KIND, tasks.c.max_idle_seconds < SHORTEST_WINDOW_SECONDS)
     with reading(engine) as connection:
         first = connection.execute(
             sa.select(tasks.c.task_id, sa.func.count().over().label("number"))
