@@ -40,8 +40,8 @@ def _change_constraints_on_sqlite(connection: sa.Connection) -> None:
     wanted = [f"CHECK ({old}) of {table}" for table, old, _ in _CHANGES]
     if others := [name for name, rows in zip(wanted, changed, strict=True) if rows != 1]:
         raise SchemaMismatch(
-            f"another program has rewritten these constraints, and they cannot be found: {', '.join(others)}; write them "
-            "in sqlite_master as they are here, or restore a backup from before that change, and migrate again"
+            f"another program has rewritten these constraints: {', '.join(others)}; write them as here into "
+            "sqlite_master, or restore a backup from before that change, and migrate again"
         )
 
 
