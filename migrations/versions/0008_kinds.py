@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
+from watchdog.errors import SchemaMismatch
 from watchdog.store.schema import run_file
 
 revision = "0008"
@@ -36,8 +37,12 @@ def _change_constraints_on_sqlite(connection: sa.Connection) -> None:
     ]
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
     connection.exec_driver_sql("PRAGMA writable_schema = OFF")
-    if changed != [1] * len(_CHANGES):
-        raise RuntimeError("a constraint of zego_tasks or zego_empty_spells was changed by others: restore a backup")
+    wanted = [f"CHECK ({old}) of {table}" for table, old, _ in _CHANGES]
+    if others := [name for name, rows in zip(wanted, changed, strict=True) if rows != 1]:
+        raise SchemaMismatch(
+            f"another program has rewritten these constraints: {', '.join(others)}; write them as here into "
+            "sqlite_master, or restore a backup from before that change, and migrate again"
+        )
 
 
 def _is_one_of(column: str, values: Sequence[str]) -> str:

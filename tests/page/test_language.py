@@ -80,4 +80,4 @@ def test_durations_and_times() -> None:
     assert [ENGLISH.until(START, later), CHINESE.until(START, later)] == ["2m 5s overdue", "已逾期 2 分 5 秒"]
     assert ENGLISH.since(later, START) == "in 2m 5s"
     assert CHINESE.length(90_061.0) == "1 天 1 小时"
-    assert ENGLISH.text("problem.blocked", apps="\x1b[1m7") == "ZEGO refuses all requests of these AppIds: \ufffd[1m7."
+    assert ENGLISH.text("problem.blocked", apps="\x1b[1m7") == "ZEGO refuses requests of these AppIds: \ufffd[1m7."

@@ -225,3 +225,31 @@ async def test_an_error_of_the_database_is_the_jobs(world: World, zego: ZegoClie
     service = Adopter(zego=zego, registrar=register, apps=[APP], clock=world.clock)
     with pytest.raises(DatabaseUnavailable):
         await service.run()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"RoomId": "1e+05"},
+        {"RoomId": "1001.0"},
+        {"PlayerId": "1920370518175780864.0"},
+        {"PlayerId": "1.9203705181757809e+18"},
+        {"CreateTime": 1_772_366},
+    ],
+)
+async def test_an_entry_that_no_row_can_hold_does_not_cost_the_others_their_page(
+    every_world: World, lists: Lists, entry: dict[str, Any]
+) -> None:
+    client = ZegoClient(
+        {APP: "secret"},
+        asr_url="http://zego/",
+        rtc_url=None,
+        timeout_seconds=8,
+        clock=every_world.clock,
+        transport=httpx.MockTransport(lists),
+    )
+    good = {"PlayerId": "p1", "RoomId": "1.0", "Status": 2, "CreateTime": 1_772_366_000}
+    lists.replies = {"DescribePlayers": [reply(0, Data={"Players": [good | {"PlayerId": "bad"} | entry, good]})]}
+    adopted = await adopter(every_world, client).run_once()
+    await client.aclose()
+    assert (ids(adopted), adopted.unusable, adopted.unlisted) == (["p1"], 1, ())

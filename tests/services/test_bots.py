@@ -211,3 +211,18 @@ async def test_a_failing_database_knows_no_bots_and_is_left_alone(world: World, 
     assert [list(await bots.of(APP, "room")) for _ in range(3)] == [[], [], []]
     assert counting.calls == 4
     threads.close()
+
+
+async def test_a_user_that_a_task_brought_may_leave_a_little_later_than_its_task(world: World) -> None:
+    """ZEGO still lists the agent for a moment: nobody has come back."""
+    async with whole(world) as it:
+        await empty_room(it, kind="agent", bot_user_id="agent-7")
+        it.vendor.users["room"] = ["agent-7"]
+        await it.after(45)
+        assert world.task("t")["status"] == "stopped"
+        registered = it.parts.bots._registered if it.parts.bots is not None else None
+        assert registered is not None
+        assert list(await registered.of(1, "room")) == ["agent-7"]
+        assert list(await registered.of(1, "another")) == []
+        world.advance(61)
+        assert list(await registered.of(1, "room")) == []

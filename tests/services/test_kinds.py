@@ -5,7 +5,7 @@ from datetime import timedelta
 import httpx2 as httpx
 import pytest
 
-from tests.support.bench import bench, empty_room, reply
+from tests.support.bench import SECRET, bench, empty_room, reply
 from tests.support.time_travel import World
 from watchdog.core.kinds import KINDS
 from watchdog.core.model import Api
@@ -144,6 +144,27 @@ async def test_requests_that_hang_at_one_api_take_no_slots_from_another(world: W
         await it.parts.stopper.drain()
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_backlog_of_one_kind_does_not_keep_another_waiting(world: World, *, is_known: bool) -> None:
+    apps = [{"app_id": 1, "server_secret": SECRET}]
+    async with bench(world, zego={"apps": apps}, stop={"requests_per_second": 10}) as it:
+        if is_known:
+            await empty_room(it, "first", "first", kind="player")
+            await it.after(60)
+        for number in range(300):
+            world.app.start(f"asr{number}", f"room{number}", user_count=2)
+            world.app.people(f"room{number}", 0)
+        world.app.start("player", "its room", user_count=2, kind="player")
+        world.app.people("its room", 0)
+        it.vendor.gate.clear()
+        await it.parts.sweeper.run_once()
+        world.advance(60)
+        await it.parts.sweeper.run_once()
+        assert world.task("player")["claimed_by"] is not None
+        it.vendor.gate.set()
+        await it.parts.stopper.drain(0)
+
+
 async def test_a_kind_that_is_not_used_does_not_narrow_what_is_claimed(world: World) -> None:
     async with bench(world, stop={"requests_per_second": 1000, "occupancy_requests_per_second": 0}) as it:
         before, _ = it.parts.workload.capacity()
@@ -191,3 +212,18 @@ def test_only_known_kinds_are_registered(world: World) -> None:
         world.app.start("t", kind="mix")
     with pytest.raises(Exception, match="zego_bot_user_id_not_empty"):
         world.app.start("t", kind="agent", bot_user_id="")
+
+
+@pytest.mark.parametrize("kind", WINDOWLESS)
+async def test_a_plan_that_takes_the_task_for_one_of_asr_makes_no_auto_stop(world: World, kind: str) -> None:
+    """A program from before the kinds plans every row, and a row's kind may be corrected after its plan."""
+    async with bench(world) as it:
+        await empty_room(it)
+        world.app.change("t", kind=kind)
+        assert world.task("t")["auto_stop_at"] is not None
+        it.vendor.refusals[KINDS[kind].action] = reply(next(iter(sorted(KINDS[kind].transient))))
+        for _ in range(30):
+            await it.after(15)
+        assert world.task("t")["attempts"] > 20
+        assert world.task("t")["status"] == "active"
+        assert {row["auto_stop_at"] for row in world.attempts("t")} == {None}

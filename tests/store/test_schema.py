@@ -273,6 +273,25 @@ class TestMigrate:
         engine.dispose()
 
 
+def test_constraints_that_another_program_has_rewritten_are_named_and_nothing_changes(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'x.db'}", must_exist=False)
+    to_first_revision(engine)
+    with writing(engine) as connection:
+        before = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+        connection.exec_driver_sql("PRAGMA writable_schema = ON")
+        connection.exec_driver_sql(
+            "UPDATE sqlite_master SET sql = replace(sql, 'kind = ', 'kind=') WHERE name = 'zego_tasks'"
+        )
+        connection.exec_driver_sql(f"PRAGMA schema_version = {before + 1}")
+        connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+    with pytest.raises(SchemaMismatch, match=r"CHECK \(kind = 'asr'\) of zego_tasks; .* migrate again"):
+        schema.migrate(engine)
+    assert schema.version(engine) == "0001"
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO zego_tasks (task_id, room_id) VALUES ('t', 'room')")
+    engine.dispose()
+
+
 class TestUpgrade:
     """A database of revision 0001 in use: nothing that is in it, or was built upon it, is lost."""
 

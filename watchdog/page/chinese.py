@@ -135,7 +135,7 @@ TEXTS: Final[dict[str, str]] = {
     "step.no_daemon": "查看守护进程的日志：journalctl -u zego-watchdog。",
     "problem.guard": "保护机制已触发：仅根据提示，太多房间同时变空。暂不停止的任务数：{number}。",
     "step.guard": "运行 zego-watchdog guard。",
-    "problem.blocked": "ZEGO 拒绝以下 AppId 的所有请求：{apps}。",
+    "problem.blocked": "ZEGO 拒绝以下 AppId 的请求：{apps}。",
     "step.blocked": "运行 zego-watchdog check。",
     "problem.modes": "使用同一数据库的守护进程模式不同：{modes}。",
     "step.modes": "为所有守护进程设置相同的 policy.mode。",

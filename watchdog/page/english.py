@@ -71,7 +71,7 @@ TEXTS: Final[dict[str, str]] = {
         "The guard has tripped: too many rooms became empty at once by hints alone. Tasks held back: {number}."
     ),
     "step.guard": "Run zego-watchdog guard.",
-    "problem.blocked": "ZEGO refuses all requests of these AppIds: {apps}.",
+    "problem.blocked": "ZEGO refuses requests of these AppIds: {apps}.",
     "step.blocked": "Run zego-watchdog check.",
     "problem.modes": "Daemons on this database have different modes: {modes}.",
     "step.modes": "Set policy.mode to the same value for all daemons.",

@@ -34,6 +34,12 @@ _TRY_AGAIN_SECONDS: Final = 2.5
 period, and ZEGO, which counts on, would end it first. After this time the number of users is too old as well."""
 
 
+REMEMBERED_SECONDS: Final = 60.0
+"""How long such a user may stay in ZEGO's list after its task has ended. Taken for a person, it would have returned."""
+
+_ROOMS_REMEMBERED: Final = 10_000
+
+
 class RegisteredBots:
     """The users that active tasks bring into their rooms, read from the database when a room may have some."""
 
@@ -43,6 +49,7 @@ class RegisteredBots:
         self._are_known = False
         self._ask_again_at = -math.inf
         self._asking = asyncio.Lock()
+        self._remembered: dict[tuple[int, str], tuple[float, Sequence[str]]] = {}
 
     async def of(self, app_id: int, room_id: str) -> Sequence[str]:
         """Return the ids for one room. None if the database fails: then they count as people, and no stop fails."""
@@ -51,11 +58,24 @@ class RegisteredBots:
                 if self._clock.monotonic() >= self._ask_again_at:
                     self._put_off()
                     self._are_known = await self._store.are_known()
-            return await self._store.of(app_id, room_id) if self._are_known else ()
+            found = await self._store.of(app_id, room_id) if self._are_known else ()
+            return self._with_remembered((app_id, room_id), found)
         except DatabaseError as error:
             log.debug("registered_bots_unknown", app_id=app_id, room_id=room_id, error=str(error))
             self._put_off()
+            self._remembered.clear()
             return ()
+
+    def _with_remembered(self, room: tuple[int, str], found: Sequence[str]) -> Sequence[str]:
+        now = self._clock.monotonic()
+        until, before = self._remembered.pop(room, (-math.inf, ()))
+        if found:
+            if len(self._remembered) >= _ROOMS_REMEMBERED:
+                self._remembered = {one: kept for one, kept in self._remembered.items() if kept[0] > now}
+            self._remembered[room] = now + REMEMBERED_SECONDS, found
+        elif now < until:
+            self._remembered[room] = until, before
+        return found if found or now >= until else before
 
     def _put_off(self) -> None:
         """Ask nothing for a while: a database that does not answer must not hold up every room."""

@@ -82,11 +82,11 @@ class Sender:
         request, it records the attempt as ``unknown`` first.
         """
         task = claimed.claim.task
-        # A program from before the kinds may have planned one for a task that never ends by itself.
-        has_window = KINDS[task.kind].window_seconds is not None
-        auto_stop_at = task.auto_stop_at if has_window else None
-        if has_window and auto_stop_at is None:
-            plan = policy.plan(task, self.current_policy.rules, self.database_clock.now())
+        rules = self.current_policy.rules
+        # A plan by a program that took the task for one of ASR has a time at which ZEGO does nothing.
+        auto_stop_at = None if policy.window(task, rules) is None else task.auto_stop_at
+        if auto_stop_at is None:
+            plan = policy.plan(task, rules, self.database_clock.now())
             auto_stop_at = None if plan is None else plan.auto_stop_at
         intent = Intent(claimed.claim, app_id, reason, evidence, auto_stop_at, despite_people)
         attempt = await self.answers.intend(intent)

@@ -32,6 +32,8 @@ OVERLOADED_SECONDS: Final = 5.0
 """Due tasks that wait longer for their verification are a reason to warn."""
 
 _WARN_EVERY_SECONDS: Final = 60.0
+_OTHERS_EVERY_SECONDS: Final = 5.0
+_OTHERS_AT_ONCE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Sweeper:
     observer: Observer = field(default_factory=Observer)
     _claims: int = field(default=0, init=False)
     _warn_again_at: float = field(default=-math.inf, init=False)
+    _others_again_at: float = field(default=-math.inf, init=False)
 
     async def run_once(self) -> Swept:
         """One pass. Raises DatabaseError; nothing is lost then."""
@@ -122,8 +125,9 @@ class Sweeper:
         while True:
             blocked = self.blocks.blocked()
             limit, full = self.workload.capacity(blocked)
-            if limit == 0:
+            if limit == 0 and not self._looks_for_others():
                 break
+            limit = limit or _OTHERS_AT_ONCE
             found = await self._take(limit, except_apis=blocked | full)
             claimed += found
             if found < limit:
@@ -132,6 +136,14 @@ class Sweeper:
         if probe is not None:
             claimed += await self._take(1, only_api=probe)
         return claimed
+
+    def _looks_for_others(self) -> bool:
+        """Whether to look for due tasks of APIs that nothing is known of yet, although all known ones are busy."""
+        now = self.clock.monotonic()
+        if self.workload.is_closing or now < self._others_again_at:
+            return False
+        self._others_again_at = now + _OTHERS_EVERY_SECONDS
+        return True
 
     async def _take(self, limit: int, *, except_apis: set[Api] | None = None, only_api: Api | None = None) -> int:
         self._claims += 1

@@ -3,6 +3,7 @@
 Nothing of a reply makes this fail: an entry that makes no sense is left out and counted.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,15 @@ LISTS_PER_SECOND: Final = 10
 
 ROOM_ID_BYTES: Final = 128
 _ID_CHARACTERS: Final = 200
+_NUMBERS: Final = {
+    "task_id": re.compile(r"[0-9]+[.]0|[0-9][0-9.e+]*e[+][0-9][0-9.e+]*"),
+    "room_id": re.compile(r"[0-9]{3,}[.]0|[0-9][0-9.e+]*e[+][0-9]{2}[0-9.e+]*"),
+}
+"""What the trigger zego_tasks_refused takes for a number that became text: it would refuse a whole page for one."""
+
+_EARLIEST: Final = datetime(2015, 1, 1, tzinfo=UTC).timestamp()
+"""ZEGO began in this year: an earlier time is one of another unit, and the task would be too old at once."""
+
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _AHEAD_SECONDS: Final = 60.0
 """A list of a span of time ends so much later than now: ZEGO's clock may be ahead of ours."""
@@ -101,13 +111,15 @@ def _task(kind: Kind, listing: Listing, app_id: int, entry: object) -> RunningTa
     task_id, room_id = _identifier(entry.get(listing.id_field)), _identifier(entry.get("RoomId"))
     if task_id is None or room_id is None or len(room_id.encode()) > ROOM_ID_BYTES:
         return None
+    if _NUMBERS["task_id"].fullmatch(task_id) or _NUMBERS["room_id"].fullmatch(room_id):
+        return None
     started = entry.get(listing.started_field)
     if started in (None, "", "0"):
         return RunningTask(task_id, kind.name, room_id, app_id, None)
     if not isinstance(started, str) or not (started.isascii() and started.isdecimal()) or len(started) > _ID_CHARACTERS:
         return None
     moment = int(started) * listing.started_unit
-    if moment >= _LATEST:
+    if not _EARLIEST <= moment < _LATEST:
         return None
     return RunningTask(task_id, kind.name, room_id, app_id, datetime.fromtimestamp(moment, UTC))
 

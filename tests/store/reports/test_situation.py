@@ -68,6 +68,16 @@ def test_an_app_is_blocked_as_long_as_its_latest_request_says_so_and_is_recent(w
     assert situation(world.engine).blocked_apps == []
 
 
+def test_an_app_is_blocked_even_if_another_api_accepts_it(world: World) -> None:
+    tried(world, "a", Outcome.BLOCKED, app_id=1, kind="agent")
+    tried(world, "b", Outcome.STOPPED, app_id=1)
+    tried(world, "c", Outcome.BLOCKED, app_id=2, kind="player")
+    tried(world, "d", Outcome.BLOCKED, app_id=2)
+    assert situation(world.engine).blocked_apps == [1, 2]
+    tried(world, "a", Outcome.STOPPED, app_id=1, kind="agent")
+    assert situation(world.engine).blocked_apps == [2]
+
+
 def test_events_are_counted_until_they_are_delivered(world: World) -> None:
     store = EventStore(world.engine, "host/1")
     store.choose({"task.stopped": True})

@@ -220,12 +220,16 @@ def windows_at(connection: sa.Connection, now: datetime) -> Windows | None:
 
 
 def blocked_apps(connection: sa.Connection, now: datetime) -> list[int]:
-    """Return the AppIds whose latest request was refused because of the AppId."""
+    """Return the AppIds that an API refuses: its latest request was refused because of the AppId."""
     recent = recorded_since(connection, now - timedelta(seconds=BLOCKED_SECONDS))
     last_ids = sa.select(sa.func.max(attempts.c.id)).where(recent, attempts.c.attempt.is_not(None))
-    last = sa.select(attempts.c.app_id).where(
-        attempts.c.id.in_(last_ids.group_by(attempts.c.app_id)),
-        attempts.c.outcome == Outcome.BLOCKED,
-        attempts.c.app_id.is_not(None),
+    last = (
+        sa.select(attempts.c.app_id)
+        .distinct()
+        .where(
+            attempts.c.id.in_(last_ids.group_by(attempts.c.app_id, attempts.c.kind)),
+            attempts.c.outcome == Outcome.BLOCKED,
+            attempts.c.app_id.is_not(None),
+        )
     )
     return sorted(connection.execute(last).scalars())
