@@ -309,7 +309,8 @@ class Database:
         new = [attempts[number] for number in attempts.keys() - before.attempts.keys()]
         for row in new:
             if instance is not None and row["outcome"] == SENT:
-                _check_intent(before.tasks.get(row["task_id"]), row, instance, self.now)
+                task_id = row["task_id"]
+                _check_intent(before.tasks.get(task_id), tasks.get(task_id), row, instance, self.now)
         # The vendor's callback that a task has ended ends it, even while another process holds it.
         ended = {
             row["task_id"] for row in new if row["outcome"] == "auto_stopped" and row["evidence_source"] == "callback"
@@ -410,10 +411,15 @@ def _check_final(old: Row, new: Row) -> None:
         raise Violation(f"I5: a final status has changed: {dict(old)} is now {dict(new)}")
 
 
-def _check_intent(row: Row | None, attempt: Row, instance: str, now: datetime) -> None:
-    """I1 and I6: when a request was allowed, its row permitted it and this process held it."""
+def _check_intent(row: Row | None, after: Row | None, attempt: Row, instance: str, now: datetime) -> None:
+    """I1 and I6: when a request was allowed, its row permitted it and this process held it.
+
+    For a stop of a task's age no hint is needed: that nobody is there may come with the request, from ZEGO.
+    """
     held = None if row is None else moment(row["hold_until"])
-    if row is None or row["status"] != ACTIVE or row["user_count"] != 0 or (held is not None and held > now):
+    told = after if attempt["reason"] == "max_age" else row
+    is_empty = told is not None and told["user_count"] == 0
+    if row is None or row["status"] != ACTIVE or not is_empty or (held is not None and held > now):
         raise Violation(f"I1: a stop was allowed at {now} for a row that forbids it: {row and dict(row)}")
     if row["claimed_by"] is None or not row["claimed_by"].startswith(f"{instance}/"):
         raise Violation(f"I6: {instance} sends for a task that it does not hold: {dict(row)} {dict(attempt)}")

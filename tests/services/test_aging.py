@@ -247,7 +247,7 @@ class TestBounds:
                 while not (await it.parts.aging.run_once()).is_complete:
                     steps += 1
                 assert len(logs) == steps * TOLD_AT_ONCE
-                for _ in range(60):
+                for _ in range(REMEMBERED // (steps * TOLD_AT_ONCE) + 1):
                     await walk(it)
             assert len({line["task_id"] for line in logs}) == len(logs) == REMEMBERED
 

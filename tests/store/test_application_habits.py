@@ -42,7 +42,7 @@ def world(every_world: World) -> World:
 
 def test_every_column_is_one_or_the_others() -> None:
     """A new one needs its place in the triggers."""
-    assert {*DAEMONS, *APPLICATIONS, "task_id", "room_id", "kind"} == set(tasks.c.keys())
+    assert {*DAEMONS, *APPLICATIONS, "task_id", "room_id", "kind", "bot_user_id"} == set(tasks.c.keys())
 
 
 class Row:

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from tests.support.running import OTHER_KINDS
 from watchdog.clock import SystemClock
 from watchdog.errors import ConfigError
 from watchdog.zego.client import ZegoClient
@@ -119,9 +120,10 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
 def test_nothing_that_is_not_encrypted_needs_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere"))
     url = "http://127.0.0.1:1/"
-    ZegoClient({}, asr_url=url, rtc_url=url, timeout_seconds=1, clock=SystemClock())
+    urls = dict.fromkeys(OTHER_KINDS, url)
+    ZegoClient({}, asr_url=url, rtc_url=url, urls=urls, timeout_seconds=1, clock=SystemClock())
     with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
-        ZegoClient({}, asr_url=url, rtc_url="https://zego.test/", timeout_seconds=1, clock=SystemClock())
+        ZegoClient({}, asr_url=url, rtc_url="https://zego.test/", urls=urls, timeout_seconds=1, clock=SystemClock())
 
 
 async def test_closing_resets_so_that_nothing_is_delivered_later() -> None:
