@@ -1,5 +1,7 @@
 """Tasks of other kinds than ASR: on both databases, with the client, the pace and the blocks of the daemon."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import httpx2 as httpx
@@ -126,22 +128,14 @@ async def test_the_room_api_blocks_all_kinds(world: World) -> None:
         assert it.parts.blocks.blocked() == set()
 
 
-async def test_requests_that_hang_at_one_api_take_no_slots_from_another(world: World) -> None:
-    async with bench(world, stop={"concurrency": 2}) as it:
-        for number in range(6):
-            await empty_room(it, f"agent{number}", f"agent{number}", kind="agent", grace_seconds=45)
-        await empty_room(it, "asr", "asr", grace_seconds=46)
-        world.advance(46)
-        it.vendor.gate.clear()
-        await it.parts.sweeper.run_once()
-        try:
-            while "asr" not in it.vendor.stops:
-                await it.vendor.reached.wait()
-                it.vendor.reached.clear()
-            assert len([one for one in it.vendor.stops if one != "asr"]) <= 2
-        finally:
-            it.vendor.gate.set()
-        await it.parts.stopper.drain()
+async def test_requests_in_flight_at_one_api_take_no_slots_from_another(world: World) -> None:
+    async with bench(world, stop={"concurrency": 2}) as it, AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(it.parts.workload.slot(Api(1, "agent")))
+        async with asyncio.timeout(10):
+            async with it.parts.workload.slot(Api(1, "asr")):
+                assert it.parts.workload._requests["agent"].locked(), "a third agent would wait"
+                assert not it.parts.workload._requests["asr"].locked()
 
 
 @pytest.mark.parametrize("is_known", [False, True])
