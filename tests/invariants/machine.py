@@ -136,7 +136,6 @@ class Machine(RuleBasedStateMachine):
         callbacks=st.sampled_from([False, False, True]),
         daemons=st.sampled_from([1, 2, 2, 3]),
         stop=st.sampled_from([None, None, None, None, *SLOW_PACES]),
-        max_age=st.sampled_from([0, 0, 0, 40]),
     )
     def begin(
         self,
@@ -144,11 +143,8 @@ class Machine(RuleBasedStateMachine):
         callbacks: bool,  # noqa: FBT001 - drawn by name
         daemons: int,
         stop: dict[str, float] | None,
-        max_age: int = 0,
     ) -> None:
-        self._town = Town(
-            self.driver, occupancy_poll_seconds=poll, callbacks=callbacks, stop=stop, max_age_seconds=max_age
-        )
+        self._town = Town(self.driver, occupancy_poll_seconds=poll, callbacks=callbacks, stop=stop)
         if stop is not None:
             self._most_tasks += CROWD
             self._town.abandon_crowd(CROWD)

@@ -256,12 +256,11 @@ class Town:
         occupancy_poll_seconds: float = 0,
         callbacks: bool = False,
         stop: Mapping[str, float] | None = None,
-        max_age_seconds: float = 0,
     ) -> None:
-        """``stop`` is that section of the configuration. Tasks older than ``max_age_seconds`` are stopped; 0: none."""
+        """``stop`` is that section of the configuration."""
         self.timeline = Timeline()
         self.database = Database(driver, self.timeline)
-        self.config = _config(occupancy_poll_seconds, stop or {}, max_age_seconds)
+        self.config = _config(occupancy_poll_seconds, stop or {})
         self.vendor = ModelVendor(self.timeline, self.database, self.config.stop, self.violated)
         self.processes: list[Process] = []
         self.story: list[str] = []
@@ -581,7 +580,7 @@ class Town:
         self.database.close()
 
 
-def _config(occupancy_poll_seconds: float, stop: Mapping[str, float], max_age_seconds: float) -> Config:
+def _config(occupancy_poll_seconds: float, stop: Mapping[str, float]) -> Config:
     sections: Mapping[str, Any] = {
         # Never opened; it only says that there is no folder for a journal, which would need threads.
         "database": {"url": "postgresql://nobody@localhost/nothing"},
@@ -590,11 +589,7 @@ def _config(occupancy_poll_seconds: float, stop: Mapping[str, float], max_age_se
             "bot_user_ids": list(BOTS),
         },
         "schedule": {"occupancy_poll_seconds": occupancy_poll_seconds},
-        "policy": {
-            "max_idle_seconds": WINDOW_SECONDS,
-            "max_age_seconds": max_age_seconds,
-            "on_max_age": "stop" if max_age_seconds else "alert",
-        },
+        "policy": {"max_idle_seconds": WINDOW_SECONDS},
         "stop": stop,
     }
     return Config.model_validate(sections)
