@@ -5,11 +5,13 @@ client that had crashed. With verification, a person who joined after the vendor
 ``VERIFY_TO_SEND_SECONDS`` before the request left (design I1), counts as ``raced`` instead.
 
 A *miss* is an auto-stop of a task that stood in the table, active, for its grace and longer, while the vendor could be
-reached throughout the last ``REACHABLE_SECONDS`` (design I3); with an outage in them it is ``excused``. An end of a
+reached throughout the last ``REACHABLE_SECONDS`` (design I3); with an outage in them it is ``excused``. So it is if the
+room became empty during an outage, and the grace that began when ZEGO could be asked again was not over. An end of a
 digital human, a player or an old recording that has nothing to do with its room is none.
 
 *Left running* is a task whose room people abandoned long ago, by the end of the run; the vendor ends none of those in
-which a bot or recorder stayed.
+which a bot or recorder stayed. Where another task of the room was never registered it is none: what that one brought
+into the room is a person to the watchdog.
 """
 
 from collections import Counter
@@ -223,13 +225,22 @@ class Judge:
             self._counts["of_no_room"] += 1
         elif row is None or row.since > at - task.grace.usual or (row.until is not None and row.until < at):
             self._counts["unwatched"] += 1
-        elif any(began < at and ended > at - REACHABLE_SECONDS for began, ended in self._outages):
+        elif any(self._was_in_the_way(outage, task, at) for outage in self._outages):
             self._counts["excused"] += 1
         else:
             self._missed.append(Finding(event["task_id"], task.room_id, at))
 
+    def _was_in_the_way(self, outage: tuple[float, float], task: _Task, at: float) -> bool:
+        began, ended = outage
+        seconds = REACHABLE_SECONDS
+        if began < self._empty_since.get(task.room_id, task.started_at) < ended:
+            seconds += task.grace.usual
+        return began < at and ended > at - seconds
+
     def _left(self, end: float) -> Iterable[Finding]:
         for room_id, task_ids in self._running.items():
+            if not task_ids <= self._watched.keys():
+                continue
             for task_id in sorted(task_ids):
                 task, row = self._tasks[task_id], self._watched.get(task_id)
                 abandoned = not self._people[room_id] and end - self._due(task, end) > LEFT_SECONDS

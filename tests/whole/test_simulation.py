@@ -208,3 +208,17 @@ def test_what_goes_on_in_an_abandoned_room_is_left_running() -> None:
     world.log.append(1000, "end")
     (finding,) = judged(list(world.log)).left_running
     assert finding.task_id == task_id
+
+
+@pytest.mark.parametrize(("registered", "left"), [(True, 2), (False, 0)])
+def test_nothing_is_left_running_beside_what_nobody_registered(*, registered: bool, left: int) -> None:
+    """What the other task brought into the room is a person to the watchdog."""
+    world, task_id = a_task()
+    player = world.start(1, "room", 0, kind=Kind.PLAYER, user_id="brought")
+    assert player is not None
+    world.leave(1, "room", "person", 10)
+    world.leave(1, "elsewhere", "nobody", 1000)
+    world.log.append(1000, "end")
+    rows = [Watched(one, 0, None) for one in ((task_id, player) if registered else (task_id,))]
+    judge = Judge(rows, bots=[], grace=lambda _: Grace(45, 90), outages=[], verified=True)
+    assert len(judge.judge(list(world.log), 1000).left_running) == left
