@@ -17,8 +17,10 @@ def upgrade() -> None:
         _change_constraints_on_sqlite(op.get_bind())
     run_file(op.get_bind(), revision)
     # Quickly made on any table: no row is in it yet.
-    where = sa.text("status = 'active' AND bot_user_id IS NOT NULL")
-    op.create_index("zego_tasks_bots", "zego_tasks", ["room_id"], sqlite_where=where, postgresql_where=where)
+    where = sa.text("bot_user_id IS NOT NULL")
+    op.create_index(
+        "zego_tasks_bots", "zego_tasks", ["room_id", "ended_at"], sqlite_where=where, postgresql_where=where
+    )
 
 
 def _change_constraints_on_sqlite(connection: sa.Connection) -> None:

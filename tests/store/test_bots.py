@@ -1,4 +1,4 @@
-"""The users that active tasks bring along, on both databases."""
+"""The users that tasks bring along, on both databases."""
 
 import sqlalchemy as sa
 
@@ -8,11 +8,9 @@ from watchdog.store.bots import BotStore
 from watchdog.store.engine import writing
 
 
-def test_they_are_those_of_the_rooms_active_tasks(world: World) -> None:
+def test_they_are_those_of_the_rooms_tasks(world: World) -> None:
     store = BotStore(world.engine, 1)
     world.app.start("asr", "room")
-    world.app.start("ended", "room", bot_user_id="late")
-    world.app.release("ended")
     assert (store.are_known(), store.of(1, "room")) == (False, [])
     world.app.start("a", "room", kind="agent", bot_user_id="helper")
     world.app.start("b", "room", kind="agent", bot_user_id="other", app_id=1)
@@ -22,6 +20,11 @@ def test_they_are_those_of_the_rooms_active_tasks(world: World) -> None:
     assert store.are_known()
     assert sorted(store.of(1, "room")) == ["helper", "other"]
     assert store.of(2, "room") == ["of-another-app"]
+    world.app.release("b")
+    world.advance(59)
+    assert sorted(store.of(1, "room")) == ["helper", "other"], "it may still be leaving"
+    world.advance(2)
+    assert store.of(1, "room") == ["helper"]
     assert BotStore(world.engine).of(1, "elsewhere") == [], "the AppId of a task without one is not known"
 
 

@@ -178,9 +178,21 @@ def test_a_task_elsewhere_or_ended_brings_nobody_along(
     room, values = columns.get("room_id", ROOM), {"bot_user_id": "helper"} | columns
     values.pop("room_id", None)
     world.app.start("agent", room, kind="agent", **values)
+    world.advance(70)
+    receive(store, created(61), joined(61, "helper"))
+    assert hint(world) == (1, at(61), "callback")
+
+
+def test_who_leaves_just_after_the_task_that_brought_it_is_nobody(world: World, store: CallbackStore) -> None:
+    world.app.start("t", ROOM)
+    world.app.start("agent", ROOM, kind="agent", bot_user_id="helper")
     world.advance(10)
     receive(store, created(1), joined(1, "helper"))
-    assert hint(world) == (1, at(1), "callback")
+    world.app.release("agent")
+    world.advance(10)
+    receive(store, left(19, "helper", 1))
+    row = world.task("t")
+    assert (hint(world)[0], row["empty_since"], row["last_occupied_at"]) == (0, at(1), None)
 
 
 def test_the_speech_of_a_user_that_a_task_brings_along_is_no_evidence(world: World, store: CallbackStore) -> None:

@@ -41,7 +41,7 @@ INDEXES = {
         "zego_tasks_wake": ["wake_at"],
         "zego_tasks_room": ["room_id"],
         "zego_tasks_asked": ["asked_at"],
-        "zego_tasks_bots": ["room_id"],
+        "zego_tasks_bots": ["room_id", "ended_at"],
     },
     "zego_stop_attempts": {"zego_stop_attempts_task": ["task_id", "id"], "zego_stop_attempts_in_flight": ["sent_at"]},
     "zego_daemons": {},

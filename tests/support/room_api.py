@@ -34,8 +34,8 @@ class Vendor:
         self.admins: int | None = None
         self.listed: list[tuple[str, int]] | None = None
         self.list_reply: httpx.Response | Exception | None = None
-        self.list_replies: list[httpx.Response | Exception] = []
-        """Those to the first requests for a list."""
+        self.list_replies: list[httpx.Response | Exception | asyncio.Event] = []
+        """Those to the first requests for a list; an event is waited for first."""
         self.lists: list[str] = []
         self.counts = 0
         self.asked: list[list[str]] = []
@@ -60,7 +60,9 @@ class Vendor:
         answer = self.list_replies.pop(0) if self.list_replies else self.list_reply
         if isinstance(answer, Exception):
             raise answer
-        if answer is not None:
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+        elif answer is not None:
             return answer
         return reply(0, Data=page(self.users if self.listed is None else self.listed))
 

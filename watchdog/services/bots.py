@@ -29,15 +29,12 @@ ASK_AGAIN_SECONDS: Final = 5.0
 _LISTS_PER_ROOM_AND_SECOND: Final = 1.0
 """ZEGO, "DescribeUserList"."""
 
-_TRY_AGAIN_SECONDS: Final = 2.5
+_TRY_AGAIN_SECONDS: Final = 4.0
 """How long a list that could not be read is asked for again. Taken for people, an agent alone would begin a new empty
 period, and ZEGO, which counts on, would end it first. After this time the number of users is too old as well."""
 
-
-REMEMBERED_SECONDS: Final = 60.0
-"""How long such a user may stay in ZEGO's list after its task has ended. Taken for a person, it would have returned."""
-
-_ROOMS_REMEMBERED: Final = 10_000
+_LATE_SECONDS: Final = 1.5
+"""A list that takes longer is asked for once more; the first answer counts."""
 
 
 class RegisteredBots:
@@ -49,33 +46,19 @@ class RegisteredBots:
         self._are_known = False
         self._ask_again_at = -math.inf
         self._asking = asyncio.Lock()
-        self._remembered: dict[tuple[int, str], tuple[float, Sequence[str]]] = {}
 
     async def of(self, app_id: int, room_id: str) -> Sequence[str]:
-        """Return the ids for one room. None if the database fails: then they count as people, and no stop fails."""
+        """Return the ids for one room; none if the database fails, so that they count as people and no stop fails."""
         try:
             async with self._asking:
                 if self._clock.monotonic() >= self._ask_again_at:
                     self._put_off()
                     self._are_known = await self._store.are_known()
-            found = await self._store.of(app_id, room_id) if self._are_known else ()
-            return self._with_remembered((app_id, room_id), found)
+            return await self._store.of(app_id, room_id) if self._are_known else ()
         except DatabaseError as error:
             log.debug("registered_bots_unknown", app_id=app_id, room_id=room_id, error=str(error))
             self._put_off()
-            self._remembered.clear()
             return ()
-
-    def _with_remembered(self, room: tuple[int, str], found: Sequence[str]) -> Sequence[str]:
-        now = self._clock.monotonic()
-        until, before = self._remembered.pop(room, (-math.inf, ()))
-        if found:
-            if len(self._remembered) >= _ROOMS_REMEMBERED:
-                self._remembered = {one: kept for one, kept in self._remembered.items() if kept[0] > now}
-            self._remembered[room] = now + REMEMBERED_SECONDS, found
-        elif now < until:
-            self._remembered[room] = until, before
-        return found if found or now >= until else before
 
     def _put_off(self) -> None:
         """Ask nothing for a while: a database that does not answer must not hold up every room."""
@@ -113,16 +96,30 @@ class Bots:
         patterns = with_bots(self._patterns, registered)
         if not patterns:
             return count.people
-        began = self._clock.monotonic()
         listed = await self._list(app_id, room_id)
-        while listed is None and self._clock.monotonic() < began + _TRY_AGAIN_SECONDS:
-            listed = await self._list(app_id, room_id)
         return count.people if listed is None else people(count, [count_as(user, patterns) for user in listed])
 
     async def _list(self, app_id: int, room_id: str) -> Sequence[RoomUser] | None:
-        """Return all users of a room, None if they cannot be read."""
-        await self._room_pace.depart((app_id, room_id))
-        await self._pace.depart(app_id)
+        """Return all users of a room, None if they cannot be read soon."""
+        until = self._clock.monotonic() + _TRY_AGAIN_SECONDS
+        asked: set[asyncio.Task[Sequence[RoomUser] | None]] = set()
+        try:
+            while self._clock.monotonic() < until:
+                await self._room_pace.depart((app_id, room_id))
+                await self._pace.depart(app_id)
+                asked.add(asyncio.create_task(self._request(app_id, room_id)))
+                answered, asked = await asyncio.wait(asked, timeout=_LATE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for task in answered:
+                    if (listed := task.result()) is not None:
+                        return listed
+            return None
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _request(self, app_id: int, room_id: str) -> Sequence[RoomUser] | None:
+        """Send one request; return None without a complete list."""
         try:
             listed = await self._zego.user_list(app_id, room_id)
         except RequestError as error:

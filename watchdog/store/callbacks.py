@@ -43,7 +43,7 @@ ROW_WAIT_SECONDS: Final = 0.25
 class Presence:
     """What one callback says of a room. ``use`` None skips the check for replays.
 
-    ``bot_user_ids`` are patterns; the users that the room's active tasks bring along are no people either.
+    ``bot_user_ids`` are patterns; the users that the room's tasks bring along are no people either.
 
     ``ahead``: how far ZEGO's clock is ahead of the database's. The facts and the hints keep ZEGO's times, so that they
     can be merged and compared in any order; whether somebody came after a stop is judged by the database's clock.
@@ -63,7 +63,7 @@ class Presence:
 class Speech:
     """A task recognised speech at ``at``; with ``discover`` an unknown task is watched from now on.
 
-    ``is_person`` says what ``user_id`` counts as by the patterns alone: an active task may have brought that user.
+    ``is_person`` says what ``user_id`` counts as by the patterns alone: a task may have brought that user.
     """
 
     app_id: int
@@ -198,14 +198,14 @@ class _Group:
         """Merge facts, and tell the room's tasks how many people there are, or at least that there was a person."""
         self._rooms.merge(told.facts)
         active = self._tasks.of(*told.room)
+        patterns = with_bots(told.bot_user_ids, self._tasks.bots(*told.room))
         if not active:
-            self._greet(told)
+            self._greet(told, patterns)
             return
         found = self._rooms.current(told.room)
         if found is None:
             return
         current, users = found
-        patterns = with_bots(told.bot_user_ids, (task.bot_user_id for task in active))
         present = presence.present([current], users, patterns)
         if present is None:  # only for a room without any time, which is never current
             return
@@ -220,12 +220,12 @@ class _Group:
         if came is not None:
             self._returns.append((told.room, came - told.ahead))
 
-    def _greet(self, told: Presence) -> None:
+    def _greet(self, told: Presence, bots: Sequence[str]) -> None:
         """Note that a person came into a room without an active task: its task may have been stopped."""
         user = told.facts.user
         if user is None or user.login_at is None:
             return
-        if is_person(user.user_id, told.bot_user_ids, role=user.role):
+        if is_person(user.user_id, bots, role=user.role):
             self._returns.append((told.room, user.login_at - told.ahead))
 
     def _hear(self, heard: Speech, result: Received) -> Received:
@@ -233,7 +233,7 @@ class _Group:
         if discovered:
             self._tasks.appear(heard.task_id)
         active = self._tasks.of(*heard.room, heard.task_id)
-        if heard.is_person and is_person(heard.user_id, with_bots((), (task.bot_user_id for task in active))):
+        if heard.is_person and is_person(heard.user_id, with_bots((), self._tasks.bots(*heard.room))):
             for task in active:
                 self._tasks.hint(task, hints(task, max(1, task.user_count or 0), heard.at, heard.at))
             self._returns.append((heard.room, heard.at))

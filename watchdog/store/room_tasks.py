@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from watchdog.core import hints
 from watchdog.core.hints import Hint
 from watchdog.core.model import Status, Task
+from watchdog.store.bots import BRINGS_ONE
 from watchdog.store.many import one_of
 from watchdog.store.presence import Room
 from watchdog.store.tables import ACTIVE, HINT, as_task, tasks, utcnow
@@ -27,6 +28,8 @@ class RoomTasks:
     ) -> None:
         """Lock and read the tasks of ``rooms``, and those of ``task_ids`` whatever their room.
 
+        Of tasks that ended just now only the users are kept that they brought along.
+
         ``default_app`` is the AppId of tasks without one. Those in ``unborn`` are left out until ``appear``.
         """
         self._connection = connection
@@ -34,6 +37,7 @@ class RoomTasks:
         self._tasks: dict[str, Task] = {}
         self._stored_at: dict[str, datetime | None] = {}
         self._in_room: defaultdict[tuple[int | None, str], list[str]] = defaultdict(list)
+        self._bots: defaultdict[tuple[int | None, str], set[str]] = defaultdict(set)
         self._unborn = set(unborn)
         self._steps: defaultdict[str, list[Hint]] = defaultdict(list)
         self._ended: list[Task] = []
@@ -42,6 +46,10 @@ class RoomTasks:
         ).all()
         for row in found:
             task = as_task(row[:-1])
+            if task.bot_user_id is not None:
+                self._bots[self._app(task), task.room_id].add(task.bot_user_id)
+            if task.status is not Status.ACTIVE:
+                continue
             self._tasks[task.task_id] = task
             self._stored_at[task.task_id] = task.user_count_at
             self._in_room[self._app(task), task.room_id].append(task.task_id)
@@ -72,6 +80,10 @@ class RoomTasks:
         if task_id is not None:
             wanted[task_id] = None
         return [task for one in wanted if (task := self.one(app_id, one)) is not None]
+
+    def bots(self, app_id: int, room_id: str) -> Collection[str]:
+        """Return the ids of the users that the room's tasks bring along, or did until just now."""
+        return self._bots.get((app_id, room_id), ())
 
     def hint(self, task: Task, wanted: Iterable[Hint]) -> None:
         """Apply hints to a task that ``of`` returned."""
@@ -130,6 +142,7 @@ _WANTED = (
         sa.or_(
             sa.and_(one_of(tasks.c.room_id, "rooms"), ACTIVE),
             sa.and_(one_of(tasks.c.task_id, "task_ids"), ACTIVE),
+            sa.and_(one_of(tasks.c.room_id, "rooms"), BRINGS_ONE),
         )
     )
     .order_by(tasks.c.task_id)

@@ -144,7 +144,7 @@ tasks = sa.Table(
     _index("zego_tasks_wake", "wake_at", where=f"{_ACTIVE} AND wake_at IS NOT NULL"),
     _index("zego_tasks_room", "room_id", where=_ACTIVE),
     _index("zego_tasks_asked", "asked_at", where=_ACTIVE),
-    _index("zego_tasks_bots", "room_id", where=f"{_ACTIVE} AND bot_user_id IS NOT NULL"),
+    _index("zego_tasks_bots", "room_id", "ended_at", where="bot_user_id IS NOT NULL"),
 )
 
 attempts = sa.Table(
