@@ -133,8 +133,7 @@ async def test_people_that_a_poll_has_seen_hold_back_a_stop_before_the_database_
         it.parts.storage.clock.synchronise(world.now)
         monkeypatch.setattr(it.parts.storage.threads.background, "call", call)
         (asking,) = await it.parts.poller.begin()
-        for _ in range(200):
-            await asyncio.sleep(0)  # noqa: TID251 - no time: lets the others have their turn
+        await eventually("she is seen", lambda: it.parts.sightings.since(1, "room", None) is not None)
         assert it.vendor.asked == [["room"]]
         # She has left again; that she was there is not stored yet.
         it.vendor.users["room"] = []
@@ -350,6 +349,15 @@ def test_the_newest_hint_and_the_number_of_active_tasks(world: World) -> None:
     assert (store.active(), store.newest_hint()) == (3, newest)
 
 
+async def test_the_rooms_of_a_single_lost_call_are_asked_about_again_at_once(world: World) -> None:
+    async with bench(world) as it:
+        world.app.start("t", "room")
+        it.vendor.count_replies = [reply(410000001)]
+        assert (await it.poll()).changed == 1
+        assert len(it.vendor.asked) == 2
+        assert world.task("t")["user_count"] == 0
+
+
 async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complained_of_once(world: World) -> None:
     async with bench(world, schedule={"occupancy_poll_seconds": 1}) as it:
         for number in range(30):
@@ -366,7 +374,8 @@ async def test_a_vendor_that_does_not_answer_is_asked_less_and_less_and_complain
             for _ in range(30):
                 await it.poll()
                 world.advance(1.001)
-        assert asked[0] == 3
+        # One of them is sent again.
+        assert asked[0] == 4
         assert max(asked[1:]) == 1
         assert sum(asked) <= 12
         assert [event["event"] for event in logs if event["log_level"] != "debug"] == [
