@@ -1,4 +1,4 @@
-"""zego-watchdog: stops abandoned ZEGO Cloud Realtime ASR tasks, and keeps the record in SQL."""
+"""zego-watchdog: stops abandoned ZEGO tasks, and keeps the record in SQL."""
 
 __version__ = "0.1.0"
 

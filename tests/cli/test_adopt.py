@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import httpx2 as httpx
 import pytest
@@ -10,10 +10,12 @@ import pytest
 from tests.support.bench import reply
 from tests.support.operator import Operator
 from tests.support.running import APP_ID, SECRET, Application
+from watchdog.cli.app.adopt import adopt
 from watchdog.cli.commands.adopt import adopt_tasks
 from watchdog.clock import Clock
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError
+from watchdog.services.adopter import LISTED_KINDS
 from watchdog.wiring.from_config import zego_client
 from watchdog.zego.client import ZegoClient
 
@@ -146,3 +148,8 @@ def test_an_app_that_is_not_configured_is_the_configurations_fault(adopting: Ado
     adopting.operator.sections["zego"]["apps"] = []
     with pytest.raises(ConfigError, match=r"zego\.apps is empty"):
         adopting.does()
+
+
+def test_the_option_knows_the_kinds_that_zego_lists() -> None:
+    named, _ = get_args(get_type_hints(adopt)["kind"])
+    assert set(get_args(named)) == set(LISTED_KINDS)

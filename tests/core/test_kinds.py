@@ -1,7 +1,6 @@
 """The table of kinds: every documented code of every kind, from the reply to the status of the task."""
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from watchdog.core.kinds import DEFAULT_KIND, KINDS, Kind
 from watchdog.core.model import Outcome, Reply, Status
 from watchdog.core.outcomes import (
     GATEWAY_CODES,
-    LONGEST_LIFE_SECONDS,
     MEANINGS,
     RETURN_CODES,
     TASK_BECOMES,
@@ -18,7 +16,6 @@ from watchdog.core.outcomes import (
     backoff_seconds,
     classify,
     conclude,
-    is_past_auto_stop,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs/kinds.md").read_text(encoding="utf-8")
@@ -166,16 +163,6 @@ def test_the_page_has_every_kind() -> None:
         host = kind.url.removeprefix("https://").rstrip("/")
         row = rf"^\| `{name}` \| [^|]+ \| {kind.action}, {kind.id_field} \| {host} \| {window} \| {limit} \|$"
         assert re.search(row, PAGE, re.MULTILINE), row
-
-
-def test_without_an_auto_stop_a_task_is_given_up_a_day_after_it_was_due() -> None:
-    due = datetime(2026, 3, 1, tzinfo=UTC)
-    assert LONGEST_LIFE_SECONDS == 86_400
-    for after, expected in (("2026-03-01T23:59:59", False), ("2026-03-02T00:00:00", True)):
-        now = datetime.fromisoformat(after).replace(tzinfo=UTC)
-        assert is_past_auto_stop(None, due, now) is expected
-        assert is_past_auto_stop(now, due, now), "the auto-stop alone decides where there is one"
-    assert not is_past_auto_stop(None, None, due), "nothing is known"
 
 
 def test_without_an_auto_stop_the_haste_ends_after_twenty_attempts() -> None:

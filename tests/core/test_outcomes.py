@@ -1,3 +1,5 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from watchdog.core.kinds import KINDS
@@ -147,6 +149,19 @@ def test_a_try_falls_within_the_last_thirty_seconds_of_the_window() -> None:
 
 
 def test_attempts_are_exhausted_only_after_the_vendors_own_auto_stop() -> None:
-    assert not is_exhausted(500, 20, past_auto_stop=False)
-    assert not is_exhausted(19, 20, past_auto_stop=True)
-    assert is_exhausted(20, 20, past_auto_stop=True)
+    auto_stop_at = datetime(2026, 3, 1, tzinfo=UTC)
+    before, due_long_ago = auto_stop_at - timedelta(seconds=1), auto_stop_at - timedelta(days=9)
+    for due_at in (None, due_long_ago):
+        assert not is_exhausted(500, 20, auto_stop_at=auto_stop_at, due_at=due_at, now=before)
+        assert not is_exhausted(19, 20, auto_stop_at=auto_stop_at, due_at=due_at, now=auto_stop_at)
+        assert is_exhausted(20, 20, auto_stop_at=auto_stop_at, due_at=due_at, now=auto_stop_at)
+
+
+def test_without_an_auto_stop_a_task_is_given_up_a_day_after_it_was_due() -> None:
+    due_at = datetime(2026, 3, 1, tzinfo=UTC)
+    a_day_later = due_at + timedelta(days=1)
+    before = a_day_later - timedelta(seconds=1)
+    assert not is_exhausted(20, 20, auto_stop_at=None, due_at=due_at, now=before)
+    assert not is_exhausted(19, 20, auto_stop_at=None, due_at=due_at, now=a_day_later)
+    assert is_exhausted(20, 20, auto_stop_at=None, due_at=due_at, now=a_day_later)
+    assert not is_exhausted(500, 20, auto_stop_at=None, due_at=None, now=a_day_later), "it was never due"

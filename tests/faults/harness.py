@@ -52,6 +52,7 @@ from tests.faults.audit import Case, inspect, install
 from tests.faults.proxy import Proxy, Target
 from tests.support.running import Application, DaemonProcess, environment, eventually, fake_zego
 from watchdog.clock import SystemClock
+from watchdog.core.kinds import KINDS
 from watchdog.sandbox import Join, Kind, Sandbox, Start
 from watchdog.sandbox.world import Event
 
@@ -396,7 +397,7 @@ class Stage:
 
     def _bot(self, room: str) -> str | None:
         """Return the user that a task of the kind brings into its room."""
-        return f"bot-of-{room}" if self.kind in {"agent", "digital_human", "player"} else None
+        return f"bot-of-{room}" if KINDS[self.kind].brings_user else None
 
     def _write_down(self, tasks: Mapping[str, str], app_id: int | None, counts: Iterable[int]) -> None:
         """Insert each task as a backend does, then write the counts one after the other."""

@@ -1,13 +1,12 @@
 """Rows 1 to 4, 10, 12 and 15 with tasks of other kinds than ASR: the same promises, another API."""
 
 import math
-import random
-import signal
 from typing import Final
 
 import pytest
 
 from tests.faults.harness import Stage, fault
+from tests.faults.test_processes import kill_at_random
 from watchdog.sandbox import Action, Behave, Drop, Join, Misbehaviour
 
 SHORT: Final = {"request_timeout_seconds": 0.8, "lease_seconds": 2.9}
@@ -63,23 +62,7 @@ async def test_killed_at_random(stage: Stage) -> None:
     stage.kind, stage.window_seconds = "recording", 900
     await stage.open()
     stage.sandbox.perform(Misbehaviour(action=Action.STOP_RECORDING, reply_latency_seconds=(0, 0.3)))
-    chance = random.Random(4)  # noqa: S311 - a test's own
-    daemons = [stage.daemon(), stage.daemon()]
-    for daemon in daemons:
-        await daemon.start()
-    talking = await stage.talk(3)
-    rooms: list[str] = []
-    for _ in range(KILLS):
-        rooms += await stage.abandon(4)
-        victim = chance.choice(daemons)
-        await stage.clock.sleep(chance.uniform(0, 0.6))
-        await victim.end(signal.SIGKILL)
-        stage.struck()
-        await victim.start()
-    await stage.recovers("every room's task has ended", lambda: stage.ended(rooms), seconds=120)
-    for daemon in daemons:
-        assert await daemon.end() == 0
-    await stage.audit(stopped=rooms, kept=talking, killed=True)
+    await kill_at_random(stage, [stage.daemon(), stage.daemon()], KILLS)
 
 
 @pytest.mark.parametrize("kind", ["agent", "digital_human"])

@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
@@ -78,13 +79,17 @@ async def test_killed_at_random(stage: Stage) -> None:
     window = {"max_idle_seconds": 900}
     await stage.open(max_idle_seconds=900)
     stage.sandbox.perform(Misbehaviour(action=Action.STOP, reply_latency_seconds=(0, 0.3)))
+    await kill_at_random(stage, [stage.daemon(policy=window), stage.daemon(policy=window)], KILLS)
+
+
+async def kill_at_random(stage: Stage, daemons: Sequence[Daemon], kills: int) -> None:
+    """Start the daemons, kill them again and again while rooms become empty, and audit what they did."""
     chance = random.Random(4)  # noqa: S311 - a test's own
-    daemons = [stage.daemon(policy=window), stage.daemon(policy=window)]
     for daemon in daemons:
         await daemon.start()
     talking = await stage.talk(5)
     rooms: list[str] = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         rooms += await stage.abandon(4)
         victim = chance.choice(daemons)
         await stage.clock.sleep(chance.uniform(0, 0.6))

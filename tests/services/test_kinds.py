@@ -10,7 +10,7 @@ import pytest
 from tests.support.bench import SECRET, bench, empty_room, reply
 from tests.support.time_travel import World
 from watchdog.core.kinds import KINDS
-from watchdog.core.model import Api
+from watchdog.core.model import ALL_KINDS, Api
 from watchdog.store.records import claim_token
 
 OTHERS = [name for name, kind in KINDS.items() if not kind.is_default]
@@ -119,7 +119,7 @@ async def test_the_room_api_blocks_all_kinds(world: World) -> None:
         await empty_room(it, "agent", "agent", kind="agent")
         it.vendor.refusal = reply(100000005)
         await it.after(45)
-        assert it.parts.blocks.blocked() == {Api(1, None)}
+        assert it.parts.blocks.blocked() == {Api(1, ALL_KINDS)}
         assert it.vendor.stops == []
         it.vendor.refusal = None
         await it.after(60)

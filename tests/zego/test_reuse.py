@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,8 +11,11 @@ import structlog
 
 from tests.support.clock import SettableClock
 from tests.zego.test_client import APP_ID, SECRET, SUCCESS, http_reply, read_request, serving
+from watchdog.core.kinds import KINDS
+from watchdog.core.model import Reply
 from watchdog.errors import NoAnswer
 from watchdog.zego.client import NO_REUSE_SECONDS, ZegoClient
+from watchdog.zego.lists import list_tasks
 
 TASKS = [f"task-{number}" for number in range(8)]
 
@@ -52,16 +55,34 @@ def reset(writer: asyncio.StreamWriter) -> None:
 async def client_and_vendor(clock: SettableClock) -> AsyncIterator[tuple[ZegoClient, Vendor]]:
     vendor = Vendor()
     async with serving(vendor.converse) as url:
-        client = ZegoClient({APP_ID: SECRET}, asr_url=url, rtc_url=url, timeout_seconds=5.0, clock=clock)
+        client = ZegoClient(
+            {APP_ID: SECRET},
+            asr_url=url,
+            rtc_url=url,
+            urls={"recording": url},
+            timeout_seconds=5.0,
+            clock=clock,
+        )
         yield client, vendor
         await client.aclose()
 
 
-async def test_a_question_is_asked_again_at_once_and_then_on_connections_of_its_own() -> None:
+async def who_is_there(client: ZegoClient) -> Reply:
+    return (await client.user_counts(APP_ID, ["room"])).reply
+
+
+async def what_runs(client: ZegoClient) -> Reply:
+    return (await list_tasks(client, KINDS["recording"], APP_ID, SettableClock().time())).reply
+
+
+@pytest.mark.parametrize("question", [who_is_there, what_runs])
+async def test_a_question_is_asked_again_at_once_and_then_on_connections_of_its_own(
+    question: Callable[[ZegoClient], Awaitable[Reply]],
+) -> None:
     async with client_and_vendor(SettableClock()) as (client, vendor):
         with structlog.testing.capture_logs() as logs:
             for _ in range(5):
-                assert (await client.user_counts(APP_ID, ["room"])).reply.code == "0"
+                assert (await question(client)).code == "0"
         assert [len(mine) for mine in vendor.requests] == [2, 1, 1, 1, 1]
         assert [(event["event"], event["seconds"]) for event in logs] == [("connections_not_reused", 600)]
 

@@ -66,7 +66,7 @@ def _windows(config: "Config") -> Iterator[str]:
             yield (
                 f"policy.kinds.{name}: grace_seconds {of.grace_seconds:g} + safety_margin_seconds "
                 f"{of.safety_margin_seconds:g} = {needed:g} is more than max_idle_seconds {of.max_idle_seconds:g}: "
-                f"ZEGO would always be first; lower grace_seconds, safety_margin_seconds or both, together to "
+                "ZEGO would always be first; lower grace_seconds, safety_margin_seconds or both, together to "
                 f"{of.max_idle_seconds:g} or less"
             )
 

@@ -2,7 +2,7 @@
 
 All of ZEGO's server APIs share the signature, the envelope of a reply and the codes of the gateway (``core.outcomes``).
 What differs is here. Return codes are text, as in a reply. An unlisted code is unexpected: it is never guessed at.
-docs/zego.md names the pages and their dates.
+docs/zego.md and docs/kinds.md name the pages and their dates.
 """
 
 from collections.abc import Mapping
@@ -46,6 +46,7 @@ class Kind:
     the task runs on. ``newer_window_seconds`` is a shorter default that other pages of ZEGO's name.
 
     ``bots_keep_alive``: users that are no people count for ZEGO, so it never ends the task of a room with bots only.
+    ``brings_user``: its tasks are in their rooms as users, whose ids belong into ``bot_user_id``.
 
     ``grace_seconds`` and ``safety_margin_seconds`` replace those of the policy where its own do not fit the window.
     """
@@ -60,6 +61,7 @@ class Kind:
     safety_margin_seconds: float | None = None
     stops_per_second: float | None = None
     bots_keep_alive: bool = False
+    brings_user: bool = False
     gone: frozenset[str] = frozenset()
     transient: frozenset[str] = frozenset()
     throttled: frozenset[str] = frozenset()
@@ -108,6 +110,7 @@ _ALL: Final = (
         id_field="AgentInstanceId",
         window_seconds=120,
         stops_per_second=10,
+        brings_user=True,
         gone=_codes(410001002),
         # 410001041: somebody else's graceful stop is under way.
         transient=_codes(410000001, 410000009, 410000010, 410001005, 410001041),
@@ -119,6 +122,7 @@ _ALL: Final = (
         id_field="TaskId",
         window_seconds=None,
         stops_per_second=10,
+        brings_user=True,
         gone=_codes(400000005, 400000007),
         transient=_codes(400010000, 400010002),
         throttled=_codes(400010009),
@@ -138,6 +142,7 @@ _ALL: Final = (
         id_field="PlayerId",
         window_seconds=None,
         stops_per_second=20,
+        brings_user=True,
         # 350006009: the player is still being created.
         transient=_codes(350006009, 350010000),
         throttled=_codes(350006001),

@@ -146,14 +146,21 @@ class RunningTask:
     started_at: datetime | None
 
 
+ALL_KINDS: Final = "all"
+
+
 class Api(NamedTuple):
     """What ZEGO counts requests for, and refuses as a whole: an AppId at the API of one kind of tasks.
 
-    ``kind`` None: all of them.
+    ``ALL_KINDS`` as ``kind``: the AppId at all of these APIs.
     """
 
     app_id: int
-    kind: str | None
+    kind: str
+
+    @property
+    def of_all_kinds(self) -> "Api":
+        return Api(self.app_id, ALL_KINDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,13 +168,15 @@ LONGEST_LIFE_SECONDS: Final = 86_400.0
 """The longest life that ZEGO gives a task without a window (ZEGO, "CreateDigitalHumanStreamTask": TTL)."""
 
 
-def is_exhausted(attempts: int, max_attempts: int, *, past_auto_stop: bool) -> bool:
-    """Whether to give up a task; not before the vendor's auto-stop, because a short outage uses up twenty attempts."""
-    return past_auto_stop and attempts >= max_attempts
+def is_exhausted(
+    attempts: int, max_attempts: int, *, auto_stop_at: datetime | None, due_at: datetime | None, now: datetime
+) -> bool:
+    """Whether to give up a task; not before the vendor's auto-stop, because a short outage uses up twenty attempts.
 
-
-def is_past_auto_stop(auto_stop_at: datetime | None, due_at: datetime | None, now: datetime) -> bool:
-    """Whether trying longer is of no use. A task without an auto-stop is tried for a day after it was due."""
+    A task without an auto-stop is tried for a day after it was due, and one that was never due for as long as it runs.
+    """
+    if attempts < max_attempts:
+        return False
     if auto_stop_at is not None:
         return now >= auto_stop_at
     return due_at is not None and (now - due_at).total_seconds() >= LONGEST_LIFE_SECONDS

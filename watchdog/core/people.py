@@ -6,6 +6,7 @@ Patterns are shell patterns (``fnmatch``), matched with case. The user that a re
 (``zego_tasks.bot_user_id``) is a bot as well: ``exactly`` makes a pattern of its id.
 """
 
+import glob
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Counted:
 
 def exactly(user_id: str) -> str:
     """Return the pattern that matches this id only."""
-    return _SPECIAL.sub(r"[\g<0>]", user_id)
+    return glob.escape(user_id)
 
 
 def with_bots(patterns: Sequence[str], bot_user_ids: Iterable[str | None]) -> Sequence[str]:

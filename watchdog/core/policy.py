@@ -49,6 +49,7 @@ class Policy:
     rejoin_watch_seconds: float = 600
     max_age_seconds: float = 0
     on_max_age: OnMaxAge = OnMaxAge.ALERT
+    # The page of a task has the policy in a key of its cache, and a mapping has no hash.
     kinds: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
 

@@ -26,7 +26,7 @@ def length(seconds: float, units: Sequence[str] = ("d", "h", "m", "s")) -> str:
 
 OUTLOOK_TEXT: Final[dict[Rule, str]] = {
     Rule.ENDED: "Nothing: the task ended{when} ({status}).",
-    Rule.NO_EVIDENCE: "Nothing until user_count is written; until then only ZEGO's auto-stop ends the task.",
+    Rule.NO_EVIDENCE: "Nothing until user_count is written; until then the task is left to ZEGO.",
     Rule.OCCUPIED: "Nothing while people are in the room; the task is due {grace} after the last one leaves.",
     Rule.ON_HOLD: "Nothing before the hold ends; then the daemon decides again. ZEGO does not know about the hold.",
     Rule.NOT_DUE: "When it is due, {then}",
@@ -36,7 +36,7 @@ OUTLOOK_TEXT: Final[dict[Rule, str]] = {
     ),
     **dict.fromkeys(
         (Rule.STALE_HINT, Rule.HINT_BEFORE_GAP),
-        "Nothing until a new hint arrives or ZEGO can be asked; otherwise ZEGO's auto-stop ends the task.",
+        "Nothing until a new hint arrives or ZEGO can be asked; otherwise the task is left to ZEGO.",
     ),
     Rule.GUARDED: (
         "Nothing until ZEGO can be asked, enough rooms have people again, or an operator releases the guard. "

@@ -34,7 +34,7 @@ _RULES: Final[dict[Rule, str]] = {
 
 _OUTLOOKS: Final[dict[Rule, str]] = {
     Rule.ENDED: "不会再发生什么：任务已于{when}结束（{status}）。",
-    Rule.NO_EVIDENCE: "写入 user_count 之前不会停止；在此之前只有 ZEGO 的自动停止会结束任务。",
+    Rule.NO_EVIDENCE: "写入 user_count 之前不会停止；在此之前任务交给 ZEGO 处理。",
     Rule.OCCUPIED: "房间里有人时不会停止；最后一人离开 {grace}后任务到期。",
     Rule.ON_HOLD: "暂停期结束之前不会停止；之后守护进程会重新判断。ZEGO 并不知道这个暂停期。",
     Rule.NOT_DUE: "到期时，{then}",
@@ -42,7 +42,7 @@ _OUTLOOKS: Final[dict[Rule, str]] = {
     Rule.CONTRADICTED: "在 ZEGO 看到房间里有人，或应用报告房间为空之前，不会停止。请检查 RoomId。",
     **dict.fromkeys(
         (Rule.STALE_HINT, Rule.HINT_BEFORE_GAP),
-        "在收到新的提示或可以询问 ZEGO 之前不会停止；否则由 ZEGO 的自动停止结束任务。",
+        "在收到新的提示或可以询问 ZEGO 之前不会停止；否则任务交给 ZEGO 处理。",
     ),
     Rule.GUARDED: (
         "在可以询问 ZEGO、足够多的房间重新有人，或运维人员解除保护之前，不会停止。下一步：zego-watchdog guard。"
@@ -230,7 +230,7 @@ TEXTS: Final[dict[str, str]] = {
     "decision": "判断",
     "until_time": "直到 {time} UTC（{when}）。",
     "warning.no_daemon": "没有存活的守护进程，因此不会停止任何任务。请启动：zego-watchdog run",
-    "warning.room": "ZEGO 拒绝该 RoomId，因此无法确认房间为空。它是否就是传给 StartRealtimeASRTask 的 RoomId？",
+    "warning.room": "ZEGO 拒绝该 RoomId，因此无法确认房间为空。它是否就是启动任务时使用的 RoomId？",
     "warning.contradicted": (
         "应用报告房间里有人，但 ZEGO 从未在该房间看到过人（最近一次询问：{when}）。RoomId 和 AppId 是否正确？"
     ),

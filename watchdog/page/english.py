@@ -172,8 +172,8 @@ TEXTS: Final[dict[str, str]] = {
     "until_time": "Until {time} UTC ({when}).",
     "warning.no_daemon": "No daemon is alive, so nothing is stopped. Start one: zego-watchdog run",
     "warning.room": (
-        "ZEGO refuses this RoomId, so nobody can verify that the room is empty. Is it the RoomId that was given to "
-        "StartRealtimeASRTask?"
+        "ZEGO refuses this RoomId, so nobody can verify that the room is empty. Is it the RoomId that the task was "
+        "started with?"
     ),
     "warning.contradicted": (
         "The application reports people, but ZEGO has never seen anybody in this room; it was last asked {when}. Are "

@@ -1,19 +1,14 @@
 """The APIs that refuse an AppId as a whole. This module alone uses the circuit breaker, and logs each change once."""
 
-from typing import Final
-
 import structlog
 
 from watchdog.clock import Clock
 from watchdog.core.circuit_breaker import Breaker
-from watchdog.core.model import Api, Reply
+from watchdog.core.model import ALL_KINDS, Api, Reply
 from watchdog.core.outcomes import ReplyClass
 from watchdog.services.claims import Claimed
 
 log = structlog.get_logger(__name__)
-
-_ALL: Final = "all"
-"""In the log: all kinds of tasks."""
 
 
 class AppBlocks:
@@ -38,7 +33,7 @@ class AppBlocks:
         """Whether this task must wait; probes and an operator's orders do not."""
         if claimed.api is None or claimed.probe or claimed.manual:
             return False
-        return not self._breaker.unserved().isdisjoint((claimed.api, Api(claimed.api.app_id, None)))
+        return not self._breaker.unserved().isdisjoint((claimed.api, claimed.api.of_all_kinds))
 
     def next_probe(self) -> Api | None:
         """Of which one task may be tried now, if there is one."""
@@ -54,9 +49,9 @@ class AppBlocks:
 
     def unblock(self, api: Api) -> None:
         """The API has accepted the AppId, in a request that no refusal of the RTC API prevented."""
-        for one in {api, Api(api.app_id, None)}:
+        for one in {api, api.of_all_kinds}:
             if self._breaker.close(one):
-                log.info("app_unblocked", app_id=one.app_id, kind=one.kind or _ALL)
+                log.info("app_unblocked", app_id=one.app_id, kind=one.kind)
 
     def block(self, api: Api, reply_class: ReplyClass, reply: Reply) -> None:
         """The API has refused the AppId as a whole."""
@@ -64,7 +59,7 @@ class AppBlocks:
             log.error(
                 "app_blocked",
                 app_id=api.app_id,
-                kind=api.kind or _ALL,
+                kind=api.kind,
                 reply_class=reply_class.value,
                 code=reply.code,
                 message=reply.message,
@@ -79,7 +74,7 @@ class AppBlocks:
         """
         if refusal is not None:
             self._unverifiable.add(app_id)
-            self.block(Api(app_id, None), *refusal)
+            self.block(Api(app_id, ALL_KINDS), *refusal)
         elif app_id in self._unverifiable:
             self._unverifiable.discard(app_id)
-            self.unblock(Api(app_id, None))
+            self.unblock(Api(app_id, ALL_KINDS))

@@ -19,7 +19,7 @@ import structlog
 from watchdog.clock import Clock
 from watchdog.core import policy, timing
 from watchdog.core.capacity import ROOMS_PER_CALL
-from watchdog.core.model import Api, Evidence, Outcome, Task
+from watchdog.core.model import ALL_KINDS, Api, Evidence, Outcome, Task
 from watchdog.core.policy import Verdict
 from watchdog.errors import DatabaseError
 from watchdog.observer import Observer
@@ -78,10 +78,10 @@ class DryRun:
             if task.task_id not in self._examining and not self._is_settled(task):
                 of_app[self.workload.default_app if task.app_id is None else task.app_id, task.kind].append(task)
         blocked = self.blocks.blocked()
-        waiting = {Api(app_id, one) for app_id, kind in of_app if app_id is not None for one in (kind, None)}
+        waiting = {Api(app_id, one) for app_id, kind in of_app if app_id is not None for one in (kind, ALL_KINDS)}
         probe = self.blocks.next_probe() if blocked & waiting else None
         for (app_id, kind), tasks in of_app.items():
-            refused = blocked & {(app_id, kind), (app_id, None)}
+            refused = blocked & {(app_id, kind), (app_id, ALL_KINDS)}
             if refused:
                 # One task tests whether ZEGO still refuses the AppId.
                 number = int(probe in refused)

@@ -176,9 +176,13 @@ class Sender:
         return auto_stop_at is not None and self.database_clock.now() >= auto_stop_at
 
     def _is_exhausted(self, attempt: Attempt) -> bool:
-        due_at, now = attempt.intent.claim.task.due_at, self.database_clock.now()
-        is_past = outcomes.is_past_auto_stop(attempt.intent.auto_stop_at, due_at, now)
-        return outcomes.is_exhausted(attempt.number, self.settings.max_attempts, past_auto_stop=is_past)
+        return outcomes.is_exhausted(
+            attempt.number,
+            self.settings.max_attempts,
+            auto_stop_at=attempt.intent.auto_stop_at,
+            due_at=attempt.intent.claim.task.due_at,
+            now=self.database_clock.now(),
+        )
 
     async def _record(
         self,

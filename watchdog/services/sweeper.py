@@ -34,6 +34,7 @@ OVERLOADED_SECONDS: Final = 5.0
 _WARN_EVERY_SECONDS: Final = 60.0
 _OTHERS_EVERY_SECONDS: Final = 5.0
 _OTHERS_AT_ONCE: Final = 10
+"""Few and seldom: once such a task is in hand, its API is known, and ``Workload.capacity`` counts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,10 @@ class Sweeper:
         while True:
             blocked = self.blocks.blocked()
             limit, full = self.workload.capacity(blocked)
-            if limit == 0 and not self._looks_for_others():
+            if limit == 0:
+                limit = self._take_turn_for_others()
+            if limit == 0:
                 break
-            limit = limit or _OTHERS_AT_ONCE
             found = await self._take(limit, except_apis=blocked | full)
             claimed += found
             if found < limit:
@@ -137,13 +139,13 @@ class Sweeper:
             claimed += await self._take(1, only_api=probe)
         return claimed
 
-    def _looks_for_others(self) -> bool:
-        """Whether to look for due tasks of APIs that nothing is known of yet, although all known ones are busy."""
+    def _take_turn_for_others(self) -> int:
+        """How many due tasks to claim of APIs that nothing is known of yet, although all known ones are busy."""
         now = self.clock.monotonic()
         if self.workload.is_closing or now < self._others_again_at:
-            return False
+            return 0
         self._others_again_at = now + _OTHERS_EVERY_SECONDS
-        return True
+        return _OTHERS_AT_ONCE
 
     async def _take(self, limit: int, *, except_apis: set[Api] | None = None, only_api: Api | None = None) -> int:
         self._claims += 1

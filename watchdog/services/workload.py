@@ -75,9 +75,7 @@ class Workload:
 
     def _capacity(self, blocked: Collection[Api]) -> tuple[int, set[Api]]:
         self._is_overloaded.clear()
-        room = {
-            api: self._room(api) for api in self._seen if api not in blocked and Api(api.app_id, None) not in blocked
-        }
+        room = {api: self._room(api) for api in self._seen if api not in blocked and api.of_all_kinds not in blocked}
         full = {api for api, left in room.items() if left <= 0}
         if self.is_closing or (room and len(full) == len(room)):
             return 0, full
@@ -106,7 +104,7 @@ class Workload:
         return min(min(bounds) - in_hand, verified - verifying)
 
     def _rate(self, api: Api) -> float:
-        return self._paces[api.kind or DEFAULT_KIND].rate(api.app_id)
+        return self._paces[api.kind].rate(api.app_id)
 
     def _verified_at_a_time(self, app_id: int) -> float:
         if self._occupancy is None or self._current_policy.rules.verify is Verify.OFF:
@@ -128,8 +126,7 @@ class Workload:
 
         Yields what to await just before the request leaves.
         """
-        kind = api.kind or DEFAULT_KIND
-        async with self._paces[kind].admitted(api.app_id) as depart, self._requests[kind]:
+        async with self._paces[api.kind].admitted(api.app_id) as depart, self._requests[api.kind]:
             yield depart
 
     def begin(self, claimed: Claimed) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.core.model import Api, Evidence, Outcome, Reason, Task
+from watchdog.core.model import ALL_KINDS, Api, Evidence, Outcome, Reason, Task
 from watchdog.core.policy import Plan
 from watchdog.core.timing import LEAD_SECONDS
 from watchdog.store.engine import reading, writing
@@ -192,14 +192,12 @@ class Tasks:
         """
         app = sa.func.coalesce(tasks.c.app_id, default_app)
         due = _DUE.limit(limit)
-        for api in sorted(except_apis, key=str):
-            due = due.where(sa.or_(app.is_(None), app != api.app_id, *_is_other(api)))
+        for api in sorted(except_apis):
+            due = due.where(sa.or_(app.is_(None), sa.not_(_is_at(api, app))))
         if except_tasks:
             due = due.where(tasks.c.task_id.not_in(sorted(except_tasks)))
         if only_api is not None:
-            due = due.where(app == only_api.app_id)
-            if only_api.kind is not None:
-                due = due.where(tasks.c.kind == only_api.kind)
+            due = due.where(_is_at(only_api, app))
         return self._claim(due, token, lease_seconds)
 
     def claim_one(self, task_id: str, token: str, *, lease_seconds: float) -> Claim | None:
@@ -294,8 +292,9 @@ class Tasks:
             ]
 
 
-def _is_other(api: Api) -> Iterable[sa.ColumnElement[bool]]:
-    return () if api.kind is None else (tasks.c.kind != api.kind,)
+def _is_at(api: Api, app: sa.ColumnElement[int | None]) -> sa.ColumnElement[bool]:
+    is_app = app == api.app_id
+    return is_app if api.kind == ALL_KINDS else sa.and_(is_app, tasks.c.kind == api.kind)
 
 
 def _close_abandoned(

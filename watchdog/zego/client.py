@@ -176,7 +176,7 @@ class ZegoClient:
         """
         of = KINDS[kind]
         body = json.dumps({of.id_field: task_id}).encode()
-        return await self._call(self._stops[kind], of.action, app_id, of, body=body, gate=gate)
+        return await self._call(self._stops[kind], of.action, app_id, of, is_question=False, body=body, gate=gate)
 
     async def user_counts(self, app_id: int, room_ids: Sequence[str]) -> Counts:
         """Send one DescribeUserNum for 1 to 10 rooms (ZEGO, "DescribeUserNum").
@@ -188,7 +188,7 @@ class ZegoClient:
         if self._rtc is None:
             raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         rooms = "".join(f"&RoomId[]={quote(room_id, safe='')}" for room_id in room_ids)
-        reply = await self._call(self._rtc, "DescribeUserNum", app_id, query=rooms)
+        reply = await self._call(self._rtc, "DescribeUserNum", app_id, is_question=True, query=rooms)
         succeeded = classify(None, reply) is ReplyClass.STOPPED
         return Counts(reply, read_room_counts(reply.data, frozenset(room_ids)) if succeeded else {})
 
@@ -200,13 +200,14 @@ class ZegoClient:
         if self._rtc is None:
             raise ConfigError("zego.rtc_url is empty, so ZEGO cannot be asked who is in a room: set it")
         query = f"&RoomId={quote(room_id, safe='')}&Mode=0&Limit={limit}&Marker={quote(marker, safe='')}"
-        reply = await self._call(self._rtc, "DescribeUserList", app_id, query=query)
+        reply = await self._call(self._rtc, "DescribeUserList", app_id, is_question=True, query=query)
         succeeded = classify(None, reply) is ReplyClass.STOPPED
         return UserList(reply, *(read_user_list(reply.data) if succeeded else (None, "")))
 
     async def ask(self, kind: Kind, action: str, app_id: int, question: Mapping[str, object]) -> Reply:
         """Send one question to the API of ``kind``. Raises NotSent, NoAnswer, and ConfigError as ``user_counts``."""
-        return await self._call(self._stops[kind.name], action, app_id, kind, body=json.dumps(question).encode())
+        body = json.dumps(question).encode()
+        return await self._call(self._stops[kind.name], action, app_id, kind, is_question=True, body=body)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -221,11 +222,12 @@ class ZegoClient:
         app_id: int,
         kind: Kind | None = None,
         *,
+        is_question: bool,
         query: str = "",
         body: bytes | None = None,
         gate: Gate | None = None,
     ) -> Reply:
-        """Send a request to the API of ``kind`` (None: the RTC API), with a ``body`` if it changes something.
+        """Send a request to the API of ``kind`` (None: the RTC API). A question changes nothing at ZEGO.
 
         Some hosts drop a connection when it is used a second time. Then nobody knows whether ZEGO received the request,
         so only a question is asked again, at once and once, on a connection of its own.
@@ -254,7 +256,7 @@ class ZegoClient:
                     if not departure.reuses_connection:
                         raise
                     self._stop_reusing(endpoint, error)
-                    if body is not None:
+                    if not is_question:
                         raise
                     reply = await self._exchange(endpoint, action, signer, query, body, departure)
         except _FOREIGN_ERRORS as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from watchdog.cli.view import words
 from watchdog.cli.view.output import Column, note, say, show_table
+from watchdog.core.kinds import KINDS
 from watchdog.services.adopter import Adopted
 
 
@@ -39,7 +40,7 @@ def print_adopted(adopted: Adopted, now: float, *, applied: bool) -> None:
         say(f"{said}; none of them is unregistered.")
     elif applied:
         note(f"{said}; {these} had no row, and a row is there now: zego-watchdog tasks")
-        if any(task.kind in {"player", "digital_human"} for task in tasks):
+        if any(KINDS[task.kind].brings_user for task in tasks):
             note("A player or digital human counts as a person in its room until you write its user into bot_user_id.")
     else:
         note(f"{said}; {these} without a row. To register: zego-watchdog adopt --apply")
