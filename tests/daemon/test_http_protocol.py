@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.support.clock import SettableClock
 from tests.support.running import eventually
+from watchdog.daemon import http_protocol
 from watchdog.daemon.http_protocol import TURN_SECONDS, TimedProtocol, Turns
 from watchdog.embedded_server import EmbeddedServer, listen
 
@@ -73,6 +74,18 @@ async def test_what_is_added_meanwhile_comes_after_it(counted: Counted) -> None:
     turns.add(counted.work("b", 0))
     await counted.turns(5)
     assert counted.done == [("a", 1), ("b", 2), ("c", 2)]
+
+
+async def test_while_stops_need_the_time_a_turn_is_put_off(monkeypatch: pytest.MonkeyPatch, counted: Counted) -> None:
+    monkeypatch.setattr(http_protocol, "GIVING_WAY_SECONDS", 0.01)
+    is_stopping = True
+    turns = Turns(counted.clock, lambda: is_stopping)
+    turns.add(counted.work("a", TURN_SECONDS))
+    turns.add(counted.work("b", TURN_SECONDS))
+    await counted.turns(5)
+    assert counted.done == []
+    is_stopping = False
+    await eventually("the first has its turn", lambda: len(counted.done) == 2)
 
 
 async def test_an_error_does_not_stop_the_others(counted: Counted) -> None:

@@ -33,7 +33,7 @@ TESTED_WITH_OTHERS = {
         *("config/section", "config/settings", "core/events"),
     ],
     "tests/core/test_callbacks.py": ["core/callback_body"],
-    "tests/core/test_policy.py": ["core/model", "core/timing"],
+    "tests/core/test_policy.py": ["core/model"],
     "tests/daemon/test_event_loop.py": ["clock"],
     "tests/daemon/test_metrics.py": ["daemon/http_server", "observer"],
     "tests/demo/test_demo.py": [

@@ -26,6 +26,7 @@ from watchdog.config.settings import Config, HttpConfig
 from watchdog.core.callback_body import Fault
 from watchdog.core.model import Outcome
 from watchdog.core.signing import callback_signature
+from watchdog.daemon.http_protocol import Turns
 from watchdog.daemon.http_server import CALLBACK_PATH, CONCURRENT, HttpServer
 from watchdog.daemon.lifecycle import Service
 from watchdog.errors import ConfigError
@@ -66,7 +67,7 @@ class Bench:
             intake,
             is_healthy=lambda: self.healthy,
             not_ready=lambda: "" if self.ready else "starting",
-            clock=SystemClock(),
+            turns=Turns(SystemClock()),
             read_seconds=0.3,
         )
         self.http = httpx.AsyncClient(trust_env=False, timeout=10)
@@ -413,7 +414,7 @@ async def test_nothing_of_a_request_is_logged(bench: Bench, caplog: pytest.LogCa
 async def test_an_address_that_is_taken_is_a_configuration_error(bench: Bench) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = taken.getsockname()
-        server = HttpServer(address, bench.intake, is_healthy=lambda: True, not_ready=str, clock=SystemClock())
+        server = HttpServer(address, bench.intake, is_healthy=lambda: True, not_ready=str, turns=Turns(SystemClock()))
         with pytest.raises(ConfigError, match=rf"http\.listen: cannot listen on 127\.0\.0\.1 port {address[1]}"):
             server.bind()
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.bench import bench, empty_room
 from tests.support.time_travel import World
-from watchdog.core.timing import COMMIT_LEAD_SECONDS, LEAD_SECONDS
+from watchdog.core.timing import COMMIT_LEAD_SECONDS, LEAD_SECONDS, SHORTEST_COMMIT_LEAD_SECONDS
 from watchdog.services.claims import Claimed
 
 
@@ -155,7 +155,7 @@ class TestReadyInTime:
         async with bench(world, policy={"verify": verify}) as it:
             await empty_room(it)
             world.advance(45 - LEAD_SECONDS)
-            committed_at = world.ahead(LEAD_SECONDS - COMMIT_LEAD_SECONDS)
+            committed_at = world.ahead(LEAD_SECONDS - SHORTEST_COMMIT_LEAD_SECONDS)
 
             def come_back(now: datetime) -> None:
                 if now == committed_at:

@@ -5,23 +5,45 @@ from typing import Final
 
 from watchdog.core.model import Reason, Task
 
-LEAD_SECONDS: Final = 0.2
+LEAD_SECONDS: Final = 0.5
 """How long before its due time a task may be claimed and ZEGO asked, so that the request can leave on time.
 
-Enough for a claim, a question to a vendor 20 ms away and a commit, even if the database is busy for 0.1 s more.
+Enough for a claim, a question to a vendor 20 ms away and a commit, even if each waits for a busy database: under a
+thousand callbacks a second claims are up to 0.3 s late, and verifications up to 0.1 s.
 """
 
-COMMIT_LEAD_SECONDS: Final = 0.03
-"""How long before its due time an attempt is committed: as long as a commit may take.
+COMMIT_LEAD_SECONDS: Final = 0.1
+"""How long before its due time an attempt is committed at most.
 
-A hint that arrives after the commit no longer prevents the request.
+A hint that arrives after the commit no longer prevents the request, so the lead is as short as commits are quick.
 """
+
+SHORTEST_COMMIT_LEAD_SECONDS: Final = 0.03
+_SLOWER_THAN_BEFORE: Final = 2.0
+"""A commit may take so many times as long as the slowest of late."""
+
+_FORGOTTEN_PER_COMMIT: Final = 0.02
 
 OBSERVE_AGAIN_SECONDS: Final = 300.0
 """In observe mode an active task that would have been stopped is examined again after this time."""
 
 OLD_AGAIN_SECONDS: Final = 300.0
 """A task that is older than the limit and was not stopped is looked at again after this time: others are urgent."""
+
+
+class CommitLead:
+    """How long before its due time an attempt is to be committed, by how long commits have taken of late."""
+
+    def __init__(self) -> None:
+        self._slowest_seconds = 0.0
+
+    def note(self, seconds: float) -> None:
+        """Note how long a commit took."""
+        self._slowest_seconds = max(seconds, self._slowest_seconds * (1 - _FORGOTTEN_PER_COMMIT))
+
+    @property
+    def seconds(self) -> float:
+        return min(COMMIT_LEAD_SECONDS, max(SHORTEST_COMMIT_LEAD_SECONDS, _SLOWER_THAN_BEFORE * self._slowest_seconds))
 
 
 def acts_at(task: Task, now: datetime, lead_seconds: float, *, manual: bool = False) -> datetime:

@@ -20,12 +20,17 @@ from watchdog.embedded_server import QuietProtocol
 TURN_SECONDS: Final = 0.001
 """For how long requests are begun in one turn of the event loop."""
 
+GIVING_WAY_SECONDS: Final = 0.005
+"""How long a turn is put off while a stop is about to leave: requests get a sixth of the time."""
+
 
 class Turns:
     """Does what it is given in order, some of it in each turn of the event loop."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, gives_way: Callable[[], bool] = lambda: False) -> None:
+        """``gives_way``: whether a stop is about to leave; then most of the time is left to it."""
         self._clock = clock
+        self._gives_way = gives_way
         self._waiting = deque[Callable[[], None]]()
 
     def add(self, work: Callable[[], None]) -> None:
@@ -34,7 +39,11 @@ class Turns:
             self._soon()
 
     def _soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self._work)
+        loop = asyncio.get_running_loop()
+        if self._gives_way():
+            loop.call_later(GIVING_WAY_SECONDS, self._work)
+        else:
+            loop.call_soon(self._work)
 
     def _work(self) -> None:
         until = self._clock.monotonic() + TURN_SECONDS

@@ -25,7 +25,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from watchdog.clock import Clock
 from watchdog.core.callback_body import BODY_LIMIT_BYTES
 from watchdog.daemon.http_protocol import TimedProtocol, Turns
 from watchdog.daemon.metrics import Exposition
@@ -61,7 +60,7 @@ class HttpServer:
         *,
         is_healthy: Callable[[], bool],
         not_ready: Callable[[], str],
-        clock: Clock,
+        turns: Turns,
         metrics: Exposition | None = None,
         token: Callable[[], str | None] = lambda: None,
         read_seconds: float = READ_SECONDS,
@@ -70,13 +69,13 @@ class HttpServer:
     ) -> None:
         """Serve on the ``passed`` sockets, which listen already, or else on ``address``. ``token`` may change.
 
-        ``site``: the pages; closed with the server.
+        ``site``: the pages; closed with the server. Requests begin in ``turns``.
         """
         self._site = site
         self._address = address
         self._passed = tuple(passed)
         self._read_seconds = read_seconds
-        self._turns = Turns(clock)
+        self._turns = turns
         self._intake = intake
         self._callbacks = 0
         self._listening: tuple[socket.socket, ...] = ()

@@ -28,6 +28,7 @@ from watchdog import __version__
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.settings import Config
 from watchdog.core.model import Mode
+from watchdog.daemon.http_protocol import Turns
 from watchdog.daemon.http_server import HttpServer
 from watchdog.daemon.jobs import Jobs, Recurring
 from watchdog.daemon.liveness import ServiceStatus
@@ -123,7 +124,7 @@ class Service:
             self.parts.callbacks,
             is_healthy=self._is_healthy,
             not_ready=lambda: self._database_trouble() or ("" if self._jobs.are_started else "starting"),
-            clock=self._clock,
+            turns=Turns(self._clock, gives_way=self.parts.stops_need_time),
             metrics=Exposition(self.metrics.registry, self._clock),
             token=self._token,
             passed=self.passed,

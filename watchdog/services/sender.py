@@ -65,6 +65,7 @@ class Sender:
     settings: StopSettings
     clock: Clock
     observer: Observer = field(default_factory=Observer)
+    commit_lead: timing.CommitLead = field(default_factory=timing.CommitLead)
 
     async def send(
         self,
@@ -89,7 +90,9 @@ class Sender:
             plan = policy.plan(task, rules, self.database_clock.now())
             auto_stop_at = None if plan is None else plan.auto_stop_at
         intent = Intent(claimed.claim, app_id, reason, evidence, auto_stop_at, despite_people)
+        began = self.clock.monotonic()
         attempt = await self.answers.intend(intent)
+        self.commit_lead.note(self.clock.monotonic() - began)
         if attempt is None:
             return None
         has_left = False
@@ -130,6 +133,7 @@ class Sender:
         if due_at is not None and attempt.number == 1 and not claimed.manual:
             self.observer.sent((self.database_clock.now() - due_at).total_seconds())
         self.workload.requests += 1
+        self.workload.leaving.discard(claimed.task_id)
 
     async def conclude(self, claimed: Claimed, attempt: Attempt, result: Result) -> Finished:
         """Record the outcome."""

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from watchdog.clock import Clock
-from watchdog.core import policy, timing
+from watchdog.core import policy
 from watchdog.core.model import Api, Evidence, Outcome, Reason
 from watchdog.core.policy import Decision, Rule, Verdict
 from watchdog.errors import DatabaseError
@@ -158,7 +158,11 @@ class Stopper:
             evidence = vendor or claimed.claim.task.evidence
             reason = decision.reason or _reason(claimed, evidence)
             despite_people = decision.rule in policy.PEOPLE_INSIDE
-            sent = await self.sender.send(claimed, app_id, evidence, reason, depart, despite_people=despite_people)
+            self.workload.leaving.add(claimed.task_id)
+            try:
+                sent = await self.sender.send(claimed, app_id, evidence, reason, depart, despite_people=despite_people)
+            finally:
+                self.workload.leaving.discard(claimed.task_id)
         if sent is None:
             # Since the claim the application ended the task, held it, or saw people come.
             return await self._give_back(claimed, None, DETAIL_ROW_CHANGED, vendor)
@@ -180,9 +184,10 @@ class Stopper:
         """Return when the attempt may be committed; at once if the task is due, or not due for long."""
         while True:
             early = (self.verifier.acts_at(claimed) - self.database_clock.now()).total_seconds()
-            if early <= timing.COMMIT_LEAD_SECONDS:
+            lead = self.sender.commit_lead.seconds
+            if early <= lead:
                 return
-            await self.clock.sleep(early - timing.COMMIT_LEAD_SECONDS)
+            await self.clock.sleep(early - lead)
 
     async def _decline(self, claimed: Claimed, vendor: Evidence | None, decision: Decision) -> Finished:
         """Send nothing, for the reason that was decided."""

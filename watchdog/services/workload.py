@@ -53,6 +53,8 @@ class Workload:
         self._is_short = False
         self._is_overloaded: dict[Api, bool] = {}
         self._requests = {kind: asyncio.Semaphore(settings.concurrency) for kind in paces}
+        self.leaving: set[str] = set()
+        """The TaskIds whose attempts are being committed or wait for their moment: nothing should delay these."""
         self.in_hand = 0
         """How many claims are being worked on."""
         self.requests = 0

@@ -5,23 +5,13 @@ from typing import Final
 import sqlalchemy as sa
 
 from watchdog.store.engine import reading
-from watchdog.store.tables import tasks, utcnow
+from watchdog.store.tables import BRINGS_USER, tasks
 
-LEAVES_WITHIN_SECONDS: Final = 60.0
-"""How long such a user may stay in its room after its task has ended. Taken for a person, it would have returned."""
-
-# As in the condition of the index zego_tasks_bots.
-_BROUGHT_ONE: Final = tasks.c.bot_user_id.is_not(None)
-BRINGS_ONE: Final = sa.and_(
-    _BROUGHT_ONE, sa.or_(tasks.c.ended_at.is_(None), tasks.c.ended_at > utcnow(-LEAVES_WITHIN_SECONDS))
-)
-"""Whether a user that the task brought may be in its room."""
-
-_ANY: Final = sa.select(tasks.c.bot_user_id).where(_BROUGHT_ONE).limit(1)
+_ANY: Final = sa.select(tasks.c.bot_user_id).where(tasks.c.bot_user_id.is_not(None)).limit(1)
 _OF_ROOM: Final = (
     sa.select(tasks.c.bot_user_id)
     .where(
-        BRINGS_ONE,
+        BRINGS_USER,
         tasks.c.room_id == sa.bindparam("b_room_id"),
         sa.func.coalesce(tasks.c.app_id, sa.bindparam("default_app", type_=sa.BigInteger))
         == sa.bindparam("b_app_id", type_=sa.BigInteger),

@@ -11,10 +11,9 @@ import sqlalchemy as sa
 from watchdog.core import hints
 from watchdog.core.hints import Hint
 from watchdog.core.model import Status, Task
-from watchdog.store.bots import BRINGS_ONE
 from watchdog.store.many import one_of
 from watchdog.store.presence import Room
-from watchdog.store.tables import ACTIVE, HINT, as_task, tasks, utcnow
+from watchdog.store.tables import ACTIVE, BRINGS_USER, HINT, as_task, tasks, utcnow
 
 
 class RoomTasks:
@@ -142,7 +141,7 @@ _WANTED = (
         sa.or_(
             sa.and_(one_of(tasks.c.room_id, "rooms"), ACTIVE),
             sa.and_(one_of(tasks.c.task_id, "task_ids"), ACTIVE),
-            sa.and_(one_of(tasks.c.room_id, "rooms"), BRINGS_ONE),
+            sa.and_(one_of(tasks.c.room_id, "rooms"), BRINGS_USER),
         )
     )
     .order_by(tasks.c.task_id)

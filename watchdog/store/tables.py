@@ -6,7 +6,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -288,6 +288,17 @@ REPLACED_COLUMNS = frozenset(tasks.c.keys()) - {"room_id", "kind", "bot_user_id"
 
 # A literal, because it is the condition of the partial indexes: the planner could not match a parameter.
 ACTIVE = tasks.c.status == sa.literal_column("'active'")
+
+BOT_LEAVES_SECONDS: Final = 60.0
+"""How long a user that a task brought may stay in the room after the task's end. Taken for a person, it would have
+returned."""
+
+BRINGS_USER = sa.and_(
+    # As in the condition of the index zego_tasks_bots.
+    tasks.c.bot_user_id.is_not(None),
+    sa.or_(tasks.c.ended_at.is_(None), tasks.c.ended_at > utcnow(-BOT_LEAVES_SECONDS)),
+)
+"""Whether a user that the task brought may be in its room."""
 NOW = sa.select(utcnow().label("now"))
 HINT = (
     sa.update(tasks)

@@ -250,6 +250,10 @@ class Parts:
         )
         self.notifier.adopt(notifications(config))
 
+    def stops_need_time(self) -> bool:
+        """Whether a stop needs the database now, or is about to leave."""
+        return bool(self.workload.leaving) or self.storage.threads.serves_stops
+
     async def close(self) -> None:
         await self.zego.aclose()
         await self.notifier.aclose()

@@ -126,7 +126,6 @@ class ZegoClient:
         """Serve the AppIds of ``server_secrets``. Without ``rtc_url`` there is no occupancy API.
 
         ``urls`` are the base URLs of kinds of tasks other than ASR; those not given are the vendor's.
-
         ``timeout_seconds`` is the deadline of a whole call, to the last byte of the reply; it starts again when a gate
         opens. ``max_connections`` is for each API. ``transport`` replaces the network. Raises ConfigError
         for a URL or a proxy that cannot be used.

@@ -59,6 +59,11 @@ class DatabaseThreads:
         """Whether a call that is made now begins at once."""
         return self.pending < self._number
 
+    @property
+    def serves_stops(self) -> bool:
+        """Whether a call is under way that is not in the background."""
+        return self.pending > self.background.running
+
     async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run ``method`` in a thread; raises what it raises."""
         return await asyncio.shield(self.begin(method, *args, **kwargs))
@@ -94,7 +99,8 @@ class BackgroundCalls:
     def __init__(self, threads: DatabaseThreads, most: int) -> None:
         self._threads = threads
         self._most = most
-        self._running = 0
+        self.running = 0
+        """How many of them have been handed to a thread and have not returned yet."""
         self._waiting: deque[tuple[asyncio.Future[asyncio.Future[Any]], Callable[[], Any]]] = deque()
 
     @property
@@ -110,7 +116,7 @@ class BackgroundCalls:
 
     def admit(self) -> None:
         """Begin as many calls as there is room for."""
-        while self._waiting and self._running < self._most and self._threads.is_free:
+        while self._waiting and self.running < self._most and self._threads.is_free:
             begun, work = self._waiting.popleft()
             if begun.done():
                 continue
@@ -119,10 +125,10 @@ class BackgroundCalls:
             except RuntimeError as error:
                 begun.set_exception(error)
                 continue
-            self._running += 1
+            self.running += 1
             running.add_done_callback(self._came_back)
             begun.set_result(running)
 
     def _came_back(self, _: asyncio.Future[Any]) -> None:
-        self._running -= 1
+        self.running -= 1
         self.admit()
