@@ -32,6 +32,10 @@ class Subject:
         """Hints that end no spell, in one transaction."""
         return self._timed(self._rooms, [PEOPLE], together=True)
 
+    def mostly_nothing_new(self) -> float:
+        """People leave all rooms and come back, and three more hints of each room say the same. Five transactions."""
+        return self._timed(self._rooms, [0, PEOPLE, PEOPLE, PEOPLE, PEOPLE], together=True)
+
     def in_bulk(self) -> float:
         """People leave all rooms, and come back: every second hint ends a spell. Two transactions."""
         return self._timed(self._rooms, [0, PEOPLE], together=True)
@@ -54,6 +58,7 @@ class Subject:
 
 MEASURES: Final[Mapping[str, Callable[[Subject], float]]] = {
     "hints that end no spell, in bulk": Subject.nothing_new,
+    "one in five ends a spell, in bulk": Subject.mostly_nothing_new,
     "every second one ends a spell, in bulk": Subject.in_bulk,
     "every second one ends a spell, each committed": Subject.alone,
 }
@@ -88,8 +93,9 @@ def measure(bare: Database, full: Database, hints: int, repeats: int) -> dict[st
                     samples[index].append(took)
         found[name] = samples
     written = [_spells(database) for database in (bare, full)]
-    expected = (hints + committed(hints)) * (repeats + _WARM_UP)
-    if written != [0, expected]:
+    expected = (2 * hints + committed(hints)) * (repeats + _WARM_UP)
+    # A room that empties twice within a millisecond has one spell.
+    if written[0] or not 0.95 * expected < written[1] <= expected:
         raise AssertionError(f"0 and {expected:,} spells were to be written: {written}")
     return found
 

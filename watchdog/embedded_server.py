@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 def listen(host: str, port: int, backlog: int) -> socket.socket:
@@ -33,7 +33,7 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class QuietProtocol(H11Protocol):
+class QuietProtocol(HttpToolsProtocol):
     """Logs no requests."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it

@@ -1,4 +1,4 @@
-"""The limit for callbacks: the daemon's HTTP server, the signature, and one row for each, committed in groups.
+"""The limit for callbacks: the daemon's HTTP server and loop, the signature, and one row for each, committed in groups.
 
 Arguments: ``sqlite`` or ``postgresql``, where the database is, and the port. Prints ``ready``. Nothing is concluded
 from a callback, and none is refused because the database is busy.
@@ -18,7 +18,10 @@ from starlette.types import Receive, Scope, Send
 from benchmarks.processes import CALLBACK_SECRET
 from watchdog.clock import SystemClock
 from watchdog.core import callbacks
-from watchdog.embedded_server import EmbeddedServer, QuietProtocol, listen
+from watchdog.daemon import event_loop
+from watchdog.daemon.http_protocol import TimedProtocol, Turns
+from watchdog.daemon.http_server import READ_SECONDS
+from watchdog.embedded_server import EmbeddedServer, listen
 from watchdog.services.callbacks import WINDOW_SECONDS
 from watchdog.store.aio.group_commit import GroupCommit
 
@@ -29,7 +32,7 @@ Row = tuple[str, str, float]
 
 def main(kind: str, where: str, port: str) -> None:
     """Serve until the process is ended."""
-    asyncio.run(_serve(_on_sqlite(where) if kind == "sqlite" else _on_postgresql(where), int(port)))
+    event_loop.run(_serve(_on_sqlite(where) if kind == "sqlite" else _on_postgresql(where), int(port)))
 
 
 def _on_sqlite(where: str) -> Callable[[Sequence[Row]], None]:
@@ -73,8 +76,9 @@ async def _serve(insert: Callable[[Sequence[Row]], None], port: int) -> None:
         await groups.submit((type(event).__name__, getattr(event, "room_id", ""), event.timestamp))
         await PlainTextResponse("accepted\n")(scope, receive, send)
 
+    protocol = type("_Protocol", (TimedProtocol,), {"read_seconds": READ_SECONDS, "turns": Turns(clock)})
     server = EmbeddedServer(
-        take, [listen("127.0.0.1", port, 512)], protocol=QuietProtocol, log_level="error", finish_seconds=1
+        take, [listen("127.0.0.1", port, 512)], protocol=protocol, log_level="error", finish_seconds=1
     )
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from tests.support.clock import SettableClock
 from tests.support.running import eventually
 from watchdog.daemon import http_protocol
-from watchdog.daemon.http_protocol import TURN_SECONDS, TimedProtocol, Turns
+from watchdog.daemon.http_protocol import HEAD_LIMIT_BYTES, TURN_SECONDS, TimedProtocol, Turns
 from watchdog.embedded_server import EmbeddedServer, listen
 
 READ_SECONDS = 0.2
@@ -228,9 +228,48 @@ async def test_who_asks_on_and_on_is_read_from_only_when_an_answer_is_taken(serv
     protocol = served.protocols[0]
     await asyncio.sleep(0.2)  # noqa: TID251 - the server may read what it wants to
     assert not protocol.transport.is_reading()
-    assert len(protocol.conn.trailing_data[0]) < 1 << 20
+    assert len(protocol._unparsed) < 1 << 20
+    assert len(protocol.pipeline) < 100
     writer.transport.abort()
     served.go.set()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [
+        (b"GET /", b"x" * 1000),
+        (b"GET / HTTP/1.1\r\n", b"Name: " + b"x" * 1000 + b"\r\n"),
+        (b"GET / HTTP/1.1\r\nName: ", b"x" * 1000),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;extension=" + b"x" * 1000 + b"\r\n\0\r\n"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"Name: " + b"x" * 1000 + b"\r\n"),
+    ],
+    ids=["path", "headers", "header", "chunks", "trailers"],
+)
+async def test_who_sends_much_beside_the_body_is_cut_off(served: Served, beginning: bytes, more: bytes) -> None:
+    served.turns.release()
+    reader, writer = await served.connect()
+    writer.write(b"GET /before. HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(30):
+        await reader.readuntil(b"/before.")
+    enough = HEAD_LIMIT_BYTES // len(more)
+    writer.write(beginning + (enough - 1) * more)
+    await eventually("it is parsed", lambda: served.protocols[0]._beside_body >= (enough - 1) * 1000)
+    assert not served.protocols[0].transport.is_closing()
+    writer.write(2 * more)
+    async with asyncio.timeout(30):
+        assert b"Too much beside the body." in await reader.read()
+    writer.close()
+
+
+async def test_a_long_body_in_few_pieces_is_not_beside_itself(served: Served) -> None:
+    served.turns.release()
+    reader, writer = await served.connect()
+    for _ in range(2):
+        body = b"x" * (8 * HEAD_LIMIT_BYTES)
+        writer.write(b"POST /long. HTTP/1.1\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
+        async with asyncio.timeout(30):
+            await reader.readuntil(b"/long.")
+    writer.close()
 
 
 async def test_who_does_not_take_the_answer_is_left(served: Served) -> None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from tests.support.time_travel import World
 from watchdog.store.engine import reading, writing
-from watchdog.store.many import as_parameters, inserting, one_of
+from watchdog.store.many import inserting, one_of
 from watchdog.store.tables import attempts, room_sessions, tasks, utcnow
 
 HOSTILE = ["plain", "it's", 'a "quoted" one', "back\\slash", "房间", "🙂", "{braces,and}", "%s", "null", ""]
@@ -53,10 +53,9 @@ def test_rows_are_inserted_as_they_are(world: World) -> None:
     at = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
     abroad = at.astimezone(timezone(timedelta(hours=8)))
     new = [row(0, None, None), *(row(number, text, abroad) for number, text in enumerate(HOSTILE, 1))]
-    dialect = world.engine.dialect.name
-    statement = inserting(dialect, sa.insert(attempts), list(new[0])).returning(attempts.c.id)
+    statement = inserting(sa.insert(attempts), list(new[0])).returning(attempts.c.id)
     with writing(world.engine) as connection:
-        ids = connection.execute(statement, as_parameters(dialect, new)).scalars().all()
+        ids = connection.execute(statement, {"rows": new}).scalars().all()
     columns = [attempts.c[name] for name in new[0]]
     with reading(world.engine) as connection:
         found = connection.execute(sa.select(*columns).order_by(attempts.c.task_id)).mappings().all()
@@ -67,16 +66,16 @@ def test_rows_are_inserted_as_they_are(world: World) -> None:
 
 
 def test_other_columns_get_the_same_in_each_row(world: World) -> None:
-    dialect = world.engine.dialect.name
     new = [{"app_id": 1, "room_id": "room", "room_session_id": session} for session in ("1", "2")]
-    statement = inserting(dialect, sa.insert(room_sessions), list(new[0]), seen_at=utcnow(-5.0), closed_at=utcnow())
+    statement = inserting(sa.insert(room_sessions), list(new[0]), seen_at=utcnow(-5.0), closed_at=utcnow())
     with writing(world.engine) as connection:
-        connection.execute(statement, as_parameters(dialect, new))
+        connection.execute(statement, {"rows": new})
     with reading(world.engine) as connection:
         found = connection.execute(sa.select(room_sessions.c.closed_at, room_sessions.c.seen_at)).all()
     assert [closed - seen for closed, seen in found] == [timedelta(seconds=5)] * 2
 
 
-def test_a_value_that_json_does_not_have_is_named() -> None:
-    with pytest.raises(TypeError, match="bytes"):
-        as_parameters("postgresql", [{"message": b"bytes"}])
+def test_a_value_that_json_does_not_have_is_named(world: World) -> None:
+    statement = inserting(sa.insert(attempts), ["message"])
+    with writing(world.engine) as connection, pytest.raises(sa.exc.StatementError, match="bytes"):
+        connection.execute(statement, {"rows": [{"message": b"bytes"}]})

@@ -187,7 +187,8 @@ def _read_json(text: str) -> Mapping[str, object]:
         value = _JSON.decode(text)
     except (ValueError, RecursionError):
         raise BadCallback(Fault.MALFORMED, "the JSON cannot be read, or has a name twice") from None
-    if not isinstance(value, dict) or _is_deeper_than(_DEPTH_LIMIT, value):
+    may_be_deep = text.count("{") + text.count("[") > _DEPTH_LIMIT
+    if not isinstance(value, dict) or (may_be_deep and _is_deeper_than(_DEPTH_LIMIT, value)):
         raise BadCallback(Fault.MALFORMED, f"the JSON is not an object, or nested deeper than {_DEPTH_LIMIT} levels")
     return value
 

@@ -4,6 +4,9 @@
 
 A hundred senders may have something ready at once. A stop needs several turns of the event loop, so in each turn only
 a few requests are begun.
+
+The HTTP library is a parser in C without limits of its own. So it gets what arrives in small pieces, none while a
+request waits for the answer of the one before, and a request may have only so much beside its body.
 """
 
 import asyncio
@@ -11,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from watchdog.clock import Clock
@@ -22,6 +24,13 @@ TURN_SECONDS: Final = 0.001
 
 GIVING_WAY_SECONDS: Final = 0.005
 """How long a turn is put off while a stop is about to leave: requests get a sixth of the time."""
+
+
+_PIECE_BYTES: Final = 1024
+"""The parser gets so much at a time: it begins every request in it, and each takes memory until it is answered."""
+
+HEAD_LIMIT_BYTES: Final = 65_536
+"""How much of a request may not be its body: the line, the headers, what frames the pieces of a body."""
 
 
 class Turns:
@@ -63,13 +72,14 @@ class Turns:
 class _Flow(FlowControl):
     """Does not read on while a request is being answered and the next one is here: it would fill the memory."""
 
-    def __init__(self, transport: asyncio.Transport, conn: h11.Connection) -> None:
+    def __init__(self, transport: asyncio.Transport, protocol: "TimedProtocol") -> None:
         super().__init__(transport)
-        self._conn = conn
+        self._protocol = protocol
 
     def resume_reading(self) -> None:
-        if self._conn.their_state is not h11.DONE or self._conn.our_state is h11.DONE:
-            super().resume_reading()
+        if self.read_paused and not self._protocol.pipeline:
+            self.read_paused = False
+            self._protocol.read_on()
 
 
 class TimedProtocol(QuietProtocol):
@@ -81,14 +91,20 @@ class TimedProtocol(QuietProtocol):
     read_seconds: float
     turns: Turns
     _too_slow: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
+    """When the last request was answered, by the event loop's clock."""
     _unsent: asyncio.TimerHandle | None = None
-    _unread = 0
-    """How many pieces have arrived and wait for their turn."""
+    _waiting = 0
+    """How many times something has arrived that waits for its turn."""
+    _unparsed = b""
+    _beside_body = 0
+    """Bytes of the present request that are not its body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self.flow = _Flow(transport, self.conn)
-        self._expect_request()
+        self.flow = _Flow(transport, self)
+        self._idle_since = self.loop.time()
+        self._close_late(self.read_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._too_slow, self._unsent):
@@ -98,11 +114,26 @@ class TimedProtocol(QuietProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        self._unread += 1
-        if self._unread > 1:
+        self._waiting += 1
+        if self._waiting > 1 or self._unparsed:
             # A sender that does not wait for its answer fills its own connection, not our memory.
             self.transport.pause_reading()
         self.turns.add(lambda: self._read(data))
+
+    def read_on(self) -> None:
+        """Go on with what has arrived, or with reading."""
+        if self._unparsed:
+            self.turns.add(self._parse)
+        elif not self._waiting and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._beside_body = 0
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._beside_body -= len(body)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn leaves the closing to the event loop
         # What came before it has its turn first.
@@ -111,7 +142,7 @@ class TimedProtocol(QuietProtocol):
 
     def on_response_complete(self) -> None:
         # First: the next request may be here already.
-        self._expect_request()
+        self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -124,24 +155,32 @@ class TimedProtocol(QuietProtocol):
             self._unsent.cancel()
 
     def _read(self, data: bytes) -> None:
-        self._unread -= 1
+        self._waiting -= 1
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        while self._unparsed and not self.flow.read_paused and not self.transport.is_closing():
+            piece, self._unparsed = self._unparsed[:_PIECE_BYTES], self._unparsed[_PIECE_BYTES:]
+            super().data_received(piece)
+            self._beside_body += len(piece)
+            if self._beside_body > HEAD_LIMIT_BYTES and not self.transport.is_closing():
+                self.send_400_response("Too much beside the body.")
+        if not self.flow.read_paused and not self._unparsed:
+            self.read_on()
+
+    def _close_late(self, seconds: float) -> None:
+        # What has arrived by then counts. One timer that looks again, instead of a new one for each request.
+        self._too_slow = self.loop.call_later(seconds, self.turns.add, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
         if self.transport.is_closing():
             return
-        super().data_received(data)
-        if not self._unread and not self.flow.read_paused and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def _expect_request(self) -> None:
-        if self._too_slow is not None:
-            self._too_slow.cancel()
-
-        def late() -> None:
-            # What has arrived by now counts.
-            self.turns.add(lambda: self._close_if_idle(timer))
-
-        timer = self._too_slow = self.loop.call_later(self.read_seconds, late)
-
-    def _close_if_idle(self, timer: asyncio.TimerHandle) -> None:
-        is_last = timer is self._too_slow
-        if is_last and self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        left = self._idle_since + self.read_seconds - self.loop.time()
+        if left > 0:
+            self._close_late(left)
+        elif self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr] # None at first
             self.transport.close()
+        else:
+            # It is being answered.
+            self._close_late(self.read_seconds)

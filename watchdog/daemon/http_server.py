@@ -16,10 +16,12 @@ On every path the headers must come within 5 s, and so must the body.
 import asyncio
 import hmac
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cache
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -39,9 +41,6 @@ _CALLBACK_PATHS: Final = (CALLBACK_PATH, CALLBACK_PATH + "/")
 _OTHER_PATHS: Final = ("/healthz", "/readyz", "/metrics")
 READ_SECONDS: Final = 5.0
 """For a request's headers, and for its body."""
-
-ANSWER_SECONDS: Final = 5.0
-"""For the database to store a callback. After that the vendor is told to repeat it; the call itself goes on."""
 
 CONCURRENT: Final = 64
 _CONNECTIONS: Final = 512
@@ -149,14 +148,14 @@ class HttpServer:
         """Answer a request, the ASGI way. Only a callback's body is used, but every other one must end in time too."""
         if scope["method"] == "POST" and scope["path"] in _CALLBACK_PATHS:
             # Without the router: there may be hundreds a second.
-            answer: ASGIApp = await self._callback(Request(scope, receive))
+            answer: ASGIApp = await self._callback(scope, receive)
         else:
             answer = await self._of_another_path(scope, receive)
         await answer(scope, receive, send)
 
     async def _of_another_path(self, scope: Scope, receive: Receive) -> ASGIApp:
         try:
-            body = await self._body_in_time(Request(scope, receive))
+            body = await self._body_in_time(scope, receive)
         except TimeoutError:
             return _cut_off("too_slow", 408)
         except ClientDisconnect:
@@ -174,32 +173,32 @@ class HttpServer:
             return _cut_off(response.kind, response.http_status)
         return self._routes
 
-    async def _body_in_time(self, request: Request) -> bytes | None:
+    async def _body_in_time(self, scope: Scope, receive: Receive) -> bytes | None:
         async with asyncio.timeout(self._read_seconds):
-            return await _body(request)
+            return await _body(scope, receive)
 
-    async def _callback(self, request: Request) -> Response:
+    async def _callback(self, scope: Scope, receive: Receive) -> Response:
         if self._callbacks >= CONCURRENT:
             response = self._intake.refuse(503, "busy", f"{CONCURRENT} callbacks are being answered already")
-            if not await self._drain(request):
+            if not await self._drain(receive):
                 return _cut_off(response.kind, response.http_status)
         else:
             self._callbacks += 1
             try:
-                response = await self._receive(request)
+                response = await self._receive(scope, receive)
             finally:
                 self._callbacks -= 1
         if response.is_refusal and response.http_status != 503:
             return _cut_off(response.kind, response.http_status)
         # The body has come. Who is to repeat a callback keeps the connection: another one costs more than the answer.
-        return PlainTextResponse(response.kind + "\n", response.http_status, _MORE_HEADERS.get(response.http_status))
+        return _kept(response.kind, response.http_status)
 
-    async def _drain(self, request: Request) -> bool:
+    async def _drain(self, receive: Receive) -> bool:
         """Read the body and forget it; whether it came to its end."""
         size = 0
         try:
             async with asyncio.timeout(self._read_seconds):
-                async for part in request.stream():
+                async for part in _parts(receive):
                     size += len(part)
                     if size > _DRAIN_BYTES:
                         return False
@@ -207,20 +206,16 @@ class HttpServer:
             return False
         return True
 
-    async def _receive(self, request: Request) -> callbacks.Response:
+    async def _receive(self, scope: Scope, receive: Receive) -> callbacks.Response:
         try:
-            body = await self._body_in_time(request)
+            body = await self._body_in_time(scope, receive)
         except TimeoutError:
             return self._intake.refuse(408, "too_slow", f"the body had not come after {self._read_seconds:g} s")
         except ClientDisconnect:
             return self._intake.refuse(400, "disconnected", "the sender left before the body had come")
         if body is None:
             return self._intake.refuse(413, "too_large", f"the body is longer than {BODY_LIMIT_BYTES} bytes")
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._intake.receive(request.headers.get("Content-Type"), body)
-        except TimeoutError:
-            return self._intake.refuse(503, "database_slow", f"not committed after {ANSWER_SECONDS:g} s")
+        return await self._intake.receive(Headers(scope=scope).get("Content-Type"), body)
 
 
 async def _nobody(_scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -249,6 +244,12 @@ def _for_bearers(token: Callable[[], str | None], endpoint: _Endpoint) -> _Endpo
     return guarded
 
 
+@cache
+def _kept(kind: str, http_status: int) -> Response:
+    """An answer after which the connection stays; the kinds are few, and so are the objects."""
+    return PlainTextResponse(kind + "\n", http_status, _MORE_HEADERS.get(http_status))
+
+
 def _cut_off(kind: str, http_status: int) -> Response:
     """A refusal that does not wait for the rest of the body."""
     headers = {"Connection": "close"} | _MORE_HEADERS.get(http_status, {})
@@ -259,13 +260,24 @@ def _health(is_well: bool, reason: str) -> Response:  # noqa: FBT001 - its only 
     return PlainTextResponse("ok\n" if is_well else reason + "\n", 200 if is_well else 503)
 
 
-async def _body(request: Request) -> bytes | None:
+async def _parts(receive: Receive) -> AsyncIterator[bytes]:
+    """The pieces of a body. Raises ClientDisconnect."""
+    is_last = False
+    while not is_last:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        is_last = not message.get("more_body", False)
+        yield message["body"]
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes | None:
     """The body, or None if it is too large; at most ``BODY_LIMIT_BYTES`` are kept in memory."""
-    declared = request.headers.get("Content-Length", "")
+    declared = Headers(scope=scope).get("Content-Length", "")
     if declared.isdecimal() and int(declared) > _DRAIN_BYTES:
         return None
     kept, size = bytearray(), 0
-    async for part in request.stream():
+    async for part in _parts(receive):
         size += len(part)
         if size > _DRAIN_BYTES:
             return None

@@ -121,6 +121,8 @@ class CallbackIntake:
             return self.refuse(503, "overloaded", str(error))
         except DatabaseError as error:
             return self.refuse(503, "database_away", str(error))
+        except TimeoutError as error:
+            return self.refuse(503, "database_slow", str(error))
         return self._count(Response(200, kind))
 
     def refuse(self, http_status: int, kind: str, reason: str) -> Response:

@@ -9,7 +9,8 @@
     ended      walks through the whole table by TaskId
 
 One step is one short transaction. The job waits at least 400 times as long as its steps took. So figures cost at most a
-third of a percent of a core, and a tenth of a percent where the walks are short.
+third of a percent of a core, and a tenth of a percent where the walks are short. The first round does not count: its
+statements are compiled in it, and who has just started the daemon looks at its page.
 """
 
 from collections import deque
@@ -73,6 +74,7 @@ class DatabaseFigures:
         self._incomplete = set(self._steps)
         """What has not been read to the end since the last rest."""
         self._skipped = dict.fromkeys((self._rejoined, self._ended), 0)
+        self._untried = set(self._steps)
 
     @property
     def known(self) -> Known | None:
@@ -95,6 +97,7 @@ class DatabaseFigures:
         while now - began < AT_ONCE_SECONDS and (step := self._steps[0]) not in taken:
             # Before the step, which may fail: then the next run goes on with the others.
             self._steps.rotate(-1)
+            self._untried.discard(step)
             if store.is_walking_active and self._skipped.get(step, LEISURE) < LEISURE - 2:
                 self._skipped[step] += 1
                 continue
@@ -104,6 +107,8 @@ class DatabaseFigures:
             if step(store):
                 self._incomplete.discard(step)
             now = self._clock.monotonic()
+        if self._untried:
+            return now - began
         pause = max(PAUSE * (now - began), min(LONG_PAUSE * (now - began), LONG_PAUSE_SECONDS))
         if self._incomplete:
             return pause

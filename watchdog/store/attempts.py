@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from watchdog.core.model import Outcome, Reason, Source, Status
 from watchdog.core.timing import leaves_at
 from watchdog.store.engine import storable, writing
-from watchdog.store.many import as_parameters, given, inserting, one_of
+from watchdog.store.many import given, inserting, one_of
 from watchdog.store.records import DETAIL_LEASE_EXPIRED, Answer, Attempt, Claim, Intent
 from watchdog.store.tables import ACTIVE, attempts, rejoins, tasks, utcnow
 from watchdog.store.tasks import circumstances, give_back
@@ -53,12 +53,9 @@ _SENT = (
     *("task_id", "kind", "room_id", "evidence_source", "evidence_at", "empty_since", "due_at"),
     *("app_id", "attempt", "reason", "auto_stop_at", "sent_at", "outcome", "instance"),
 )
-_INSERT_ATTEMPTS = {
-    dialect: inserting(dialect, sa.insert(attempts), _SENT).returning(
-        attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
-    )
-    for dialect in ("sqlite", "postgresql")
-}
+_INSERT_ATTEMPTS = inserting(sa.insert(attempts), _SENT).returning(
+    attempts.c.id, attempts.c.task_id, attempts.c.attempt, attempts.c.sent_at
+)
 _UNANSWERED = sa.or_(
     attempts.c.outcome == sa.literal_column("'sent'"),
     sa.and_(
@@ -72,16 +69,13 @@ _TO_CLOSE = (
     .with_for_update()
 )
 _ANSWERED = ("outcome", "replied_at", "http_status", "code", "message", "request_id", "detail")
-_CLOSING = given(attempts)
-_CLOSE_ATTEMPTS = {
-    "sqlite": sa.update(attempts)
-    .where(attempts.c.id == sa.bindparam("b_id"), _UNANSWERED)
-    .values({name: sa.bindparam(name) for name in _ANSWERED}),
-    "postgresql": sa.update(attempts)
+_CLOSING = given(attempts, ("id", *_ANSWERED))
+_CLOSE_ATTEMPTS = (
+    sa.update(attempts)
     # The list as well: PostgreSQL takes the rows for a hundred, and would read a small table whole.
     .where(one_of(attempts.c.id, "ids"), attempts.c.id == _CLOSING.c.id, _UNANSWERED)
-    .values({name: _CLOSING.c[name] for name in _ANSWERED}),
-}
+    .values({name: _CLOSING.c[name] for name in _ANSWERED})
+)
 _END_TASKS = sa.update(tasks).where(_OWNED).values(status=sa.bindparam("b_status"))
 _END_FREE_TASK = (
     sa.update(tasks)
@@ -154,9 +148,8 @@ class Ledger:
             allowed = {intent.claim.task.task_id: intent for intent in intents if intent.claim.task.task_id in ours}
             committed: dict[str, Attempt] = {}
             if allowed:
-                dialect = connection.dialect.name
                 new = [self._row(intent, ours[one].attempts, ours[one].now) for one, intent in allowed.items()]
-                rows = connection.execute(_INSERT_ATTEMPTS[dialect], as_parameters(dialect, new))
+                rows = connection.execute(_INSERT_ATTEMPTS, {"rows": new})
                 committed = {
                     row.task_id: Attempt(allowed[row.task_id], row.id, row.attempt, row.sent_at, self.instance)
                     for row in rows
@@ -271,12 +264,10 @@ def _close_attempts(
         if row.outcome == Outcome.SENT or answer.outcome is not Outcome.UNKNOWN:
             news[answer.attempt_id] = answer
     if news:
-        dialect = connection.dialect.name
-        key = "b_id" if dialect == "sqlite" else "id"
-        facts = [{key: one, **{name: getattr(answer, name) for name in _ANSWERED}} for one, answer in news.items()]
+        facts = [{"id": one, **{name: getattr(answer, name) for name in _ANSWERED}} for one, answer in news.items()]
         for fact in facts:
             fact |= {name: storable(connection, fact[name]) for name in ("code", "message", "request_id", "detail")}
-        connection.execute(_CLOSE_ATTEMPTS[dialect], as_parameters(dialect, facts, ids=list(news)))
+        connection.execute(_CLOSE_ATTEMPTS, {"rows": facts, "ids": list(news)})
     return {attempt_id: rows[attempt_id] for attempt_id in news}
 
 

@@ -1,7 +1,7 @@
 """Many values as one parameter: the text of a statement is the same for one and for two hundred of them.
 
-So neither the driver nor PostgreSQL parses, prepares and plans it again for each number. For rows this is done on
-PostgreSQL only: SQLite's driver repeats a statement for each row in C.
+So neither the driver nor PostgreSQL parses, prepares and plans it again for each number, and SQLAlchemy converts one
+parameter instead of one for each column of each row.
 """
 
 import json
@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+
+from watchdog.store.tables import as_utc_text
 
 
 class _List(sa.types.TypeDecorator[Sequence[Any]]):
@@ -60,47 +62,49 @@ def _one_of_postgresql(element: one_of, compiler: Any, **kw: Any) -> str:
     return f"({value} = ANY ({listed}))"
 
 
+class _Rows(sa.types.TypeDecorator[Sequence[Mapping[str, Any]]]):
+    """Rows as JSON text, with times as the database stores them."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[Mapping[str, Any]] | None, dialect: sa.Dialect) -> str:
+        text_of = as_utc_text if dialect.name == "sqlite" else datetime.isoformat
+        return json.dumps(value, ensure_ascii=False, default=text_of)
+
+
 class _Given(FunctionElement[Any]):
-    """Rows of a table of the database, from the parameter ``rows``."""
+    """Rows with some of the columns of a table, from the parameter ``rows``."""
 
     inherit_cache = True
 
-    def __init__(self, table: sa.Table) -> None:
-        super().__init__(sa.literal_column(f"NULL::{table.name}"), sa.bindparam("rows", type_=sa.Text))
+    def __init__(self, table: sa.Table, names: Iterable[str]) -> None:
+        rows = sa.bindparam("rows", type_=_Rows)
+        super().__init__(rows, sa.literal_column(table.name), *map(sa.literal_column, names))
+
+
+@compiles(_Given, "sqlite")
+def _given_sqlite(element: _Given, compiler: Any, **kw: Any) -> str:
+    rows, _, *names = (compiler.process(part, **kw) for part in element.clauses)
+    columns = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in names)
+    return f"(SELECT {columns} FROM json_each({rows}))"  # noqa: S608 - names of columns
 
 
 @compiles(_Given, "postgresql")
 def _given_postgresql(element: _Given, compiler: Any, **kw: Any) -> str:
-    kind, rows = (compiler.process(part, **kw) for part in element.clauses)
-    return f"json_populate_recordset({kind}, CAST({rows} AS json))"
+    rows, table, *_ = (compiler.process(part, **kw) for part in element.clauses)
+    return f"json_populate_recordset(NULL::{table}, CAST({rows} AS json))"
 
 
-def given(table: sa.Table) -> Any:
-    """Return rows like those of ``table``, made of the parameter of ``as_parameters``; only for PostgreSQL."""
-    return _Given(table).table_valued(*(sa.column(column.name, column.type) for column in table.c), name="given")
+def given(table: sa.Table, names: Iterable[str]) -> Any:
+    """Return rows of these columns of ``table``, made of the parameter ``rows``, whose items have these keys."""
+    columns = [sa.column(name, table.c[name].type) for name in names]
+    return _Given(table, names).table_valued(*columns, name="given")
 
 
-def inserting(dialect: str, insert: Any, names: Sequence[str], **others: sa.ColumnElement[Any]) -> Any:
-    """Return ``insert`` of these columns, for the rows of ``as_parameters``; ``others`` get the same in each row."""
-    if dialect == "sqlite":
-        return insert.values(others)
-    rows = given(insert.table)
-    return insert.from_select([*names, *others], sa.select(*(rows.c[name] for name in names), *others.values()))
-
-
-def as_parameters(
-    dialect: str, rows: Iterable[Mapping[str, Any]], **others: Sequence[Any]
-) -> list[dict[str, Any]] | dict[str, Any]:
-    """Return what a statement is executed with for these rows; each names its columns.
-
-    ``others`` are further parameters of PostgreSQL's statement.
-    """
-    if dialect == "sqlite":
-        return [dict(row) for row in rows]
-    return others | {"rows": json.dumps([dict(row) for row in rows], ensure_ascii=False, default=_text)}
-
-
-def _text(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"a value of {type(value).__name__} in a row")
+def inserting(insert: Any, names: Sequence[str], **others: sa.ColumnElement[Any]) -> Any:
+    """Return ``insert`` of these columns for the parameter ``rows``; ``others`` get the same in each row."""
+    rows = given(insert.table, names)
+    # SQLite needs a WHERE to tell ON CONFLICT from a condition of a join.
+    chosen = sa.select(*(rows.c[name] for name in names), *others.values()).where(sa.true())
+    return insert.from_select([*names, *others], chosen)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core import presence
 from watchdog.core.presence import Facts, Join, RoomFact, UserFact
-from watchdog.store.many import as_parameters, inserting
+from watchdog.store.many import inserting
 from watchdog.store.tables import room_sessions, room_users, utcnow
 
 Room = tuple[int, str]
@@ -93,7 +93,7 @@ class Rooms:
         if rows:
             dialect = self._connection.dialect.name
             statement = _upsert(dialect, table, tuple(kind.KEY), tuple(kind.JOINS.items()), fresh)
-            self._connection.execute(statement, as_parameters(dialect, rows))
+            self._connection.execute(statement, {"rows": rows})
 
 
 def _session(fact: RoomFact | UserFact) -> Session:
@@ -137,5 +137,5 @@ def _upsert(
         function = getattr(sa.func, names[0] if join is Join.MIN else names[1])
         joined[column] = sa.func.coalesce(function(old, new), old, new)
     times = {column: utcnow() for column in fresh}
-    filled = inserting(dialect, insert, (*key, *(column for column, _ in joins)), **times)
+    filled = inserting(insert, (*key, *(column for column, _ in joins)), **times)
     return filled.on_conflict_do_update(index_elements=key, set_=joined | times)

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.core import callbacks
-from watchdog.store.many import as_parameters, given
-from watchdog.store.tables import UtcTime, callbacks_seen, utcnow
+from watchdog.store.many import given
+from watchdog.store.tables import callbacks_seen, utcnow
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ def remember(connection: sa.Connection, uses: Sequence[Use | None]) -> Iterator[
     """Store the uses of signatures; yield for each whether it came before, and whether with another body."""
     keys = {key: use.until for use in reversed(uses) if use is not None for key in (use.key, use.signature)}
     dialect = connection.dialect.name
-    rows = [{"replay_key": key, "seen_at" if dialect == "postgresql" else "until": keys[key]} for key in sorted(keys)]
-    unused = set(connection.execute(_INSERT[dialect], as_parameters(dialect, rows)).scalars()) if rows else set()
+    rows = [{"replay_key": key, "seen_at": keys[key]} for key in sorted(keys)]
+    unused = set(connection.execute(_INSERT[dialect], {"rows": rows}).scalars()) if rows else set()
     for use in uses:
         is_new_use = use is None or use.key in unused
         is_new_signature = use is None or use.signature in unused
@@ -51,16 +51,12 @@ def remember(connection: sa.Connection, uses: Sequence[Use | None]) -> Iterator[
         yield not is_new_use, is_new_use and not is_new_signature
 
 
-_GIVEN = given(callbacks_seen)
+_NAMES = ("replay_key", "seen_at")
+_GIVEN = given(callbacks_seen, _NAMES)
 _INSERT = {
-    "sqlite": sqlite.insert(callbacks_seen)
-    .values(seen_at=sa.func.max(utcnow(), sa.bindparam("until", type_=UtcTime)))
+    name: dialect.insert(callbacks_seen)
+    .from_select(_NAMES, sa.select(_GIVEN.c.replay_key, later(utcnow(), _GIVEN.c.seen_at)).where(sa.true()))
     .on_conflict_do_nothing()
-    .returning(callbacks_seen.c.replay_key),
-    "postgresql": postgresql.insert(callbacks_seen)
-    .from_select(
-        ["replay_key", "seen_at"], sa.select(_GIVEN.c.replay_key, sa.func.greatest(utcnow(), _GIVEN.c.seen_at))
-    )
-    .on_conflict_do_nothing()
-    .returning(callbacks_seen.c.replay_key),
+    .returning(callbacks_seen.c.replay_key)
+    for name, dialect, later in (("sqlite", sqlite, sa.func.max), ("postgresql", postgresql, sa.func.greatest))
 }

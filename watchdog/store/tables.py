@@ -22,6 +22,12 @@ VERSION_TABLE = "zego_schema_version"
 SQLITE_TIME_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
+def as_utc_text(moment: datetime) -> str:
+    """Return a time as SQLite stores it."""
+    # A quarter of strftime's time.
+    return moment.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+
+
 class UtcTime(sa.types.TypeDecorator[datetime]):
     """An aware UTC datetime: ``timestamptz`` on PostgreSQL, ``YYYY-MM-DD HH:MM:SS.ffffff`` text on SQLite."""
 
@@ -36,7 +42,7 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
         if value is None or dialect.name != "sqlite":
             return value
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return as_utc_text(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
         if value is None:

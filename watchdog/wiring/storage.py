@@ -25,7 +25,7 @@ from watchdog.store.retention import RetentionStore
 from watchdog.store.tasks import Tasks
 
 CALLBACK_GROUPS: Final = 2
-"""Groups of callbacks under way on PostgreSQL at a time: the second goes on while the first waits for a room."""
+"""Groups of callbacks under way on PostgreSQL at most: the second goes on while the first waits for a row."""
 
 
 class Storage:

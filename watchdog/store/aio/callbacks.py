@@ -1,7 +1,8 @@
 """Callbacks, committed in groups in what the stops leave of the database; more than that is refused.
 
-A callback that cannot begin within a tenth of a second is refused rather than queued: the vendor repeats it. On
-SQLite one group is under way at a time, and none is so large that a stop behind it would be late.
+A callback that cannot begin within a tenth of a second is refused rather than queued: the vendor repeats it. One
+group is under way at a time, the larger the cheaper, and none is so large that a stop behind it would be late. On
+PostgreSQL a second one begins when the first takes long: it may wait for a row.
 """
 
 import asyncio
@@ -18,6 +19,12 @@ from watchdog.store.callbacks import Callback, CallbackStore, Received
 BEGIN_WITHIN_SECONDS: Final = 0.1
 """A callback whose group has not begun by then is refused."""
 
+ANSWER_SECONDS: Final = 5.0
+"""For a group to be committed. After that its senders are told to repeat; the call itself goes on."""
+
+SLOW_SECONDS: Final = 0.03
+"""Beside a group that takes longer another one begins, where there may be two."""
+
 GROUP_SECONDS: Final = 0.015
 """A group that takes longer makes the next ones smaller: a stop may have to wait for it."""
 
@@ -32,16 +39,22 @@ LEAST: Final = 50
 class _Waiting:
     """A callback, and the future of its result."""
 
-    __slots__ = ("callback", "result")
+    __slots__ = ("callback", "result", "until")
 
-    def __init__(self, callback: Callback) -> None:
+    def __init__(self, callback: Callback, until: float) -> None:
         self.callback = callback
+        self.until = until
+        """When it is refused unless its group has begun, by the event loop's clock."""
         self.result: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
 
+    def succeed(self, result: Received) -> None:
+        # Its caller may have left.
+        if not self.result.done():
+            self.result.set_result(result)
+
     def fail(self, error: Exception) -> None:
-        self.result.set_exception(error)
-        # Retrieved here, because a cancelled caller does not retrieve it.
-        self.result.exception()
+        if not self.result.done():
+            self.result.set_exception(error)
 
 
 class CallbackGroups:
@@ -56,40 +69,60 @@ class CallbackGroups:
         self._most = MOST
         self._turnaround_seconds = 0.0
         """How long a group has lately taken, with its wait for a thread."""
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers: set[asyncio.Task[None] | None] = set()
+        self._began_at = 0.0
+        """When the newest group was asked for."""
+        self._refusing: asyncio.TimerHandle | None = None
 
     async def submit(self, callback: Callback) -> Received:
-        """Return the result after the commit. Raises Overloaded, and DatabaseError."""
+        """Return the result after the commit. Raises Overloaded, DatabaseError, and TimeoutError."""
         groups_ahead = len(self._waiting) // (self._most * self._at_once)
         if groups_ahead * self._turnaround_seconds > BEGIN_WITHIN_SECONDS:
             raise Overloaded(f"{len(self._waiting)} callbacks wait, more than the database takes in so short a time")
-        one = _Waiting(callback)
+        loop = asyncio.get_running_loop()
+        one = _Waiting(callback, loop.time() + BEGIN_WITHIN_SECONDS)
         self._waiting.append(one)
-        if len(self._workers) < self._at_once:
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
-        patience = asyncio.get_running_loop().call_later(BEGIN_WITHIN_SECONDS, self._refuse, one)
-        try:
-            return await asyncio.shield(one.result)
-        finally:
-            patience.cancel()
+        if not self._workers or (
+            len(self._workers) < self._at_once and self._clock.monotonic() - self._began_at > SLOW_SECONDS
+        ):
+            self._workers.add(loop.create_task(self._work()))
+        if self._refusing is None:
+            self._refusing = loop.call_at(one.until, self._refuse)
+        return await one.result
 
-    def _refuse(self, one: _Waiting) -> None:
-        try:
-            self._waiting.remove(one)
-        except ValueError:
-            # Its group has begun.
-            return
-        one.fail(Overloaded(f"stops and other callbacks left no time for it within {BEGIN_WITHIN_SECONDS:g} s"))
+    def _refuse(self) -> None:
+        """Refuse those that have waited too long. One timer for all: one for each would cost as much as its JSON."""
+        now = asyncio.get_running_loop().time()
+        self._refusing = None
+        while (first := self._first()) is not None:
+            if first.until > now:
+                self._refusing = asyncio.get_running_loop().call_at(first.until, self._refuse)
+                return
+            with suppress(ValueError):  # else its group has just begun
+                self._waiting.remove(first)
+                patience = f"{BEGIN_WITHIN_SECONDS:g} s"
+                first.fail(Overloaded(f"stops and other callbacks left no time for it within {patience}"))
+
+    def _first(self) -> _Waiting | None:
+        # A thread may take the only one at any moment.
+        with suppress(IndexError):
+            return self._waiting[0]
+        return None
 
     async def _work(self) -> None:
         while self._waiting:
             group = list[_Waiting]()
-            began = self._clock.monotonic()
-            await self._commit(group)
+            began = self._began_at = self._clock.monotonic()
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._commit(group)
+            except TimeoutError:
+                for one in group:
+                    one.fail(TimeoutError(f"not committed after {ANSWER_SECONDS:g} s"))
             took = self._clock.monotonic() - began
             self._turnaround_seconds += (took - self._turnaround_seconds) / 4
+        # Here, not when the task is done: who was just answered may submit the next one before that.
+        self._workers.discard(asyncio.current_task())
 
     async def _commit(self, group: list[_Waiting]) -> None:
         """Commit a group, or if it is empty the callbacks that wait when a thread begins with it."""
@@ -100,7 +133,7 @@ class CallbackGroups:
             return
         self._most = max(LEAST, self._most // 2) if took > GROUP_SECONDS else min(MOST, self._most + LEAST)
         for number, (one, result) in enumerate(zip(group, results, strict=True), 1):
-            one.result.set_result(result)
+            one.succeed(result)
             if number % ANSWERS_AT_ONCE == 0:
                 # The loop sends these answers, and takes what the same senders send next; then stops have a turn.
                 await asyncio.sleep(0)  # noqa: TID251 - one turn of the event loop
