@@ -50,12 +50,13 @@ Execute = Callable[..., list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All in seconds; ``answered`` are the latencies of callbacks that were answered with 200.
+    """All in seconds; ``answered`` are the latencies of callbacks that were answered with 200 while stops left.
 
-    ``one_by_one`` and ``bare`` are callbacks a second: of a daemon that commits each by itself, and of an endpoint that
-    checks the signature and commits one row for each, in groups.
+    ``alone``, ``one_by_one`` and ``bare`` are callbacks a second without stops: of the daemon, of one that commits each
+    by itself, and of an endpoint that checks the signature and commits one row for each, in groups.
     """
 
+    alone: float
     one_by_one: float
     bare: float
     load_seconds: float
@@ -92,6 +93,7 @@ async def _measure(database: Database, *, seconds: float, connections: int) -> M
     ):
         quiet = await empty_rooms(vendor.url, execute, "quiet", seconds, clock)
         await log.wait_for_stops(quiet, _STRAGGLERS_SECONDS)
+        alone = await _rate(f"{daemon.url}callbacks/zego", seconds, connections, clock)
         emptying = asyncio.create_task(empty_rooms(vendor.url, execute, "loaded", seconds, clock))
         began = clock.monotonic()
         latencies, refused = await storm(f"{daemon.url}callbacks/zego", seconds, connections, clock)
@@ -101,7 +103,7 @@ async def _measure(database: Database, *, seconds: float, connections: int) -> M
         phase: lateness(database, execute, [stop for stop in log.stops() if stop["room_id"].startswith(f"{phase}-")])
         for phase in ("quiet", "loaded")
     }
-    return Measured(one_by_one, bare, took, latencies, refused, late["quiet"], late["loaded"])
+    return Measured(alone, one_by_one, bare, took, latencies, refused, late["quiet"], late["loaded"])
 
 
 async def _one_by_one(url: str, seconds: float, connections: int, clock: SystemClock) -> float:

@@ -101,7 +101,7 @@ def test_callbacks_stand_beside_stops(database: str) -> None:
 
 
 def test_without_a_single_stop_the_callbacks_have_a_table() -> None:
-    lines = list(parts.callbacks_table(callbacks.Measured(1.0, 1.0, 1.0, [0.1], 0, [0.002, 0.004], [])))
+    lines = list(parts.callbacks_table(callbacks.Measured(1.0, 1.0, 1.0, 1.0, [0.1], 0, [0.002, 0.004], [])))
     assert lines[-2:] == [
         "| stop, due to arrived, in silence (2) | 3.0 ms | 4.0 ms | 4.0 ms |",
         "| stop, due to arrived, meanwhile (0) | – | – | – |",

@@ -32,6 +32,7 @@ from watchdog.daemon.lifecycle import Service
 from watchdog.errors import ConfigError
 from watchdog.sandbox import CallbackEncoding, Join, Leave, Sandbox, SendCallbacks, Speak, Start
 from watchdog.services.callbacks import STATUS_OF_FAULT, CallbackIntake
+from watchdog.store.callbacks import Callback, Received
 from watchdog.store.tasks import Tasks
 from watchdog.wiring import database as opening
 from watchdog.wiring.parts import Parts
@@ -353,6 +354,17 @@ async def test_without_its_database_it_asks_for_another_try(bench: Bench) -> Non
         reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body)
         assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "database_away\n", "2")
     assert await bench.post(body) == (200, "accepted")
+
+
+async def test_after_a_commit_that_takes_too_long_it_asks_for_another_try(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_long(_callback: Callback) -> Received:
+        raise TimeoutError("not committed after 5 s")
+
+    monkeypatch.setattr(bench.intake._store, "submit", too_long)
+    reply = await bench.http.post(bench.server.url + CALLBACK_PATH, content=body_of(login()))
+    assert (reply.status_code, reply.text, reply.headers["Retry-After"]) == (503, "database_slow\n", "2")
 
 
 async def test_while_stops_need_the_database_it_asks_for_another_try(bench: Bench) -> None:

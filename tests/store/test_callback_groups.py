@@ -14,7 +14,7 @@ from tests.support.clock import SettableClock
 from tests.support.store_steps import begun
 from tests.support.time_travel import World
 from watchdog.errors import DatabaseError, DatabaseUnavailable, Overloaded, RowLocked
-from watchdog.store.aio.callbacks import ANSWERS_AT_ONCE, LEAST, MOST, CallbackGroups
+from watchdog.store.aio.callbacks import ANSWERS_AT_ONCE, LEAST, MOST, SLOW_SECONDS, CallbackGroups
 from watchdog.store.aio.calls import AsyncCallbacks
 from watchdog.store.aio.threads import DatabaseThreads
 from watchdog.store.callbacks import Callback, CallbackStore, Received, Speech
@@ -39,9 +39,12 @@ class Turns:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
+        self.waiting = 0
 
     async def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        self.waiting += 1
         await self.gate.wait()
+        self.waiting -= 1
         return method(*args, **kwargs)
 
 
@@ -65,11 +68,11 @@ class Committer(CallbackStore):
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 1) -> None:
         self.clock = SettableClock()
         self.turns = Turns()
         self.store = Committer(self.clock)
-        self.groups = CallbackGroups(AsyncCallbacks(self.turns, self.store), self.clock)
+        self.groups = CallbackGroups(AsyncCallbacks(self.turns, self.store), self.clock, at_once=at_once)
 
     async def submit(self, *names: str) -> list[Received | BaseException]:
         return await asyncio.gather(*(self.groups.submit(speech(name)) for name in names), return_exceptions=True)
@@ -235,6 +238,44 @@ async def test_a_stop_is_never_behind_more_than_one_group(sqlite_world: World, m
     await asyncio.gather(*first, *later, *stops)
     assert order == ["group of 1", "stop", "stop", "stop", "group of 5"]
     threads.close()
+
+
+async def test_who_waits_too_long_for_a_commit_is_told_so_and_the_commit_goes_on(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchdog.store.aio.callbacks.ANSWER_SECONDS", 0.05)
+    world, gate = sqlite_world, threading.Event()
+    threads = DatabaseThreads(world.engine, world.clock)
+
+    class Slow(CallbackStore):
+        def receive(self, group: Sequence[Callback]) -> list[Received]:
+            gate.wait(10)
+            return super().receive(group)
+
+    groups = CallbackGroups(AsyncCallbacks(threads.background, Slow(world.engine, "host/1", APP)), world.clock)
+    with pytest.raises(TimeoutError, match=r"not committed after 0\.05 s"):
+        await groups.submit(speech("slow"))
+    assert watched(world) == set()
+    monkeypatch.undo()
+    gate.set()
+    assert await groups.submit(speech("next")) == Received(discovered=True)
+    assert watched(world) == {"slow", "next"}
+    threads.close()
+
+
+async def test_beside_a_group_that_takes_long_another_one_begins_where_there_may_be_two() -> None:
+    bench = Bench(at_once=2)
+    bench.turns.gate.clear()
+    (first,) = await begun(bench.submit("a"))
+    (quick,) = await begun(bench.submit("b"))
+    assert bench.turns.waiting == 1
+    bench.clock.advance(SLOW_SECONDS * 1.01)
+    (late,) = await begun(bench.submit("c"))
+    assert bench.turns.waiting == 2
+    (later,) = await begun(bench.submit("d"))
+    assert bench.turns.waiting == 2
+    bench.turns.gate.set()
+    assert [await one for one in (first, quick, late, later)] == [[Received()]] * 4
 
 
 async def test_a_row_that_another_holds_costs_its_own_callbacks_an_answer_and_no_others(
