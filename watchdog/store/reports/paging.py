@@ -68,9 +68,7 @@ def task_page(
         now = connection.execute(NOW).scalar_one()
         for number in range(0 if after is None else after.part, len(parts)):
             beyond = after if after is not None and after.part == number else None
-            chosen = _statement(parts[number], beyond)
-            if room_id is not None:
-                chosen = chosen.where(tasks.c.room_id == room_id)
+            chosen = _statement(parts[number], beyond, room_id)
             rows = connection.execute(chosen.limit(limit + 1 - len(found)))
             found += [(number, as_task(row)) for row in rows]
             if len(found) > limit:
@@ -87,11 +85,16 @@ def is_mark(choice: Choice, mark: Mark) -> bool:
     return isinstance(mark.value, str) is isinstance(_PARTS[choice][mark.part].order.type, sa.Text)
 
 
-def _statement(part: _Part, after: Mark | None) -> sa.Select[Any]:
+def _statement(part: _Part, after: Mark | None, room_id: str | None) -> sa.Select[Any]:
     everything = sa.select(*tasks.c).where(part.condition)
+    if room_id is not None:
+        everything = everything.where(tasks.c.room_id == room_id)
     if part is _ENDED:
         beyond = everything if after is None else everything.where(tasks.c.task_id < after.task_id)
-        return beyond.order_by(tasks.c.task_id.desc())
+        # No index leads to the ended tasks of a room. An expression, so that SQLite reads the table from end to end
+        # instead of looking up each row in the order of the TaskIds.
+        newest = tasks.c.task_id if room_id is None else sa.func.coalesce(tasks.c.task_id, "")
+        return beyond.order_by(newest.desc())
     if after is not None:
         # The first condition is for the index.
         is_later = sa.or_(part.order > after.value, tasks.c.task_id > after.task_id)
