@@ -93,7 +93,7 @@ def test_callbacks_stand_beside_stops(database: str) -> None:
     done = bench("callbacks", "--databases", database, "--size", "small")
     assert done.returncode == 0, done.stderr
     (rate, times, share) = re.findall(
-        r"60 connections: ([\d,]+) a second, .*\*\*([\d.]+) times\*\* as many.* reaches \*\*(\d+)%", done.stdout
+        r"60 connections: ([\d,]+) a second\. .*\*\*([\d.]+) times\*\* as many.* reaches \*\*(\d+)%", done.stdout
     )[0]
     assert min(float(number.replace(",", "")) for number in (rate, times, share)) > 0
     stops = [int(re.findall(r"\((\d+)\)", row[0])[0]) for row in rows(done.stdout)[1:]]
