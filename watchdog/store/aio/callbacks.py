@@ -20,7 +20,7 @@ BEGIN_WITHIN_SECONDS: Final = 0.1
 """A callback whose group has not begun by then is refused."""
 
 ANSWER_SECONDS: Final = 5.0
-"""For a group to be committed. After that its senders are told to repeat; the call itself goes on."""
+"""For a callback to be committed. After that its sender is told to repeat it; the call itself goes on."""
 
 SLOW_SECONDS: Final = 0.03
 """Beside a group that takes longer another one begins, where there may be two."""
@@ -88,7 +88,11 @@ class CallbackGroups:
             self._workers.add(loop.create_task(self._work()))
         if self._refusing is None:
             self._refusing = loop.call_at(one.until, self._refuse)
-        return await one.result
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await one.result
+        except TimeoutError:
+            raise TimeoutError(f"not committed after {ANSWER_SECONDS:g} s") from None
 
     def _refuse(self) -> None:
         """Refuse those that have waited too long. One timer for all: one for each would cost as much as its JSON."""
@@ -113,12 +117,7 @@ class CallbackGroups:
         while self._waiting:
             group = list[_Waiting]()
             began = self._began_at = self._clock.monotonic()
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await self._commit(group)
-            except TimeoutError:
-                for one in group:
-                    one.fail(TimeoutError(f"not committed after {ANSWER_SECONDS:g} s"))
+            await self._commit(group)
             took = self._clock.monotonic() - began
             self._turnaround_seconds += (took - self._turnaround_seconds) / 4
         # Here, not when the task is done: who was just answered may submit the next one before that.
