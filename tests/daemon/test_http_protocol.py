@@ -282,22 +282,6 @@ async def test_who_does_not_take_the_answer_is_left(served: Served) -> None:
     writer.transport.abort()
 
 
-async def test_who_takes_no_answers_is_left_however_short_they_are(served: Served) -> None:
-    served.turns.release()
-    served.answer = "x" * 30_000
-    _, writer = await served.connect()
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport of a socket
-    await eventually("it has connected", lambda: len(served.protocols) == 1)
-    transport = served.protocols[0].transport
-    while not transport.get_write_buffer_size():
-        answered = len(served.paths)
-        writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
-        await eventually("it is answered", lambda: len(served.paths) > answered)  # noqa: B023 - called at once
-    await eventually("it is cut off", lambda: served.protocols[0] not in served.server.server_state.connections)
-    writer.transport.abort()
-
-
 async def test_who_is_silent_is_left(served: Served) -> None:
     served.turns.release()
     reader, writer = await served.connect()

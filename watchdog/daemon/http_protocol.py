@@ -174,13 +174,13 @@ class TimedProtocol(QuietProtocol):
         self._too_slow = self.loop.call_later(seconds, self.turns.add, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
+        if self.transport.is_closing():
+            return
         left = self._idle_since + self.read_seconds - self.loop.time()
         if left > 0:
             self._close_late(left)
-        elif self.transport.is_closing():
-            # It waits for a client that does not take its answers.
-            self.transport.abort()
+        elif self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr] # None at first
+            self.transport.close()
         else:
-            if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr] # None at first
-                self.transport.close()
+            # It is being answered.
             self._close_late(self.read_seconds)
