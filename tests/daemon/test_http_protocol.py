@@ -282,6 +282,18 @@ async def test_who_does_not_take_the_answer_is_left(served: Served) -> None:
     writer.transport.abort()
 
 
+async def test_who_asks_for_another_protocol_is_refused_and_its_body_is_no_request(served: Served) -> None:
+    served.turns.release()
+    reader, writer = await served.connect()
+    body = b"GET /inner HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = "POST /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: "
+    writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
+    async with asyncio.timeout(30):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    assert served.paths == []
+
+
 async def test_who_is_silent_is_left(served: Served) -> None:
     served.turns.release()
     reader, writer = await served.connect()

@@ -131,6 +131,12 @@ class TimedProtocol(QuietProtocol):
         super().on_message_begin()
         self._beside_body = 0
 
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            # The parser takes such a request for one without a body, and its body for other requests.
+            raise ValueError("no other protocol is spoken here")
+        super().on_headers_complete()
+
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         self._beside_body -= len(body)
