@@ -187,6 +187,7 @@ def _read_json(text: str) -> Mapping[str, object]:
         value = _JSON.decode(text)
     except (ValueError, RecursionError):
         raise BadCallback(Fault.MALFORMED, "the JSON cannot be read, or has a name twice") from None
+    # To count costs less than to walk, and is enough for every callback of the vendor.
     may_be_deep = text.count("{") + text.count("[") > _DEPTH_LIMIT
     if not isinstance(value, dict) or (may_be_deep and _is_deeper_than(_DEPTH_LIMIT, value)):
         raise BadCallback(Fault.MALFORMED, f"the JSON is not an object, or nested deeper than {_DEPTH_LIMIT} levels")
